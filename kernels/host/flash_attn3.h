@@ -1,0 +1,94 @@
+/* The C ABI of flash-attn3: torch-free, toolkit-free, exception-free.
+ *
+ * Every function returns an fa3_status and, when that is not FA3_OK, writes one sentence to `error`
+ * (always NUL-terminated, cut at `error_size`): it names the argument, what it got and what it should be.
+ * All functions may be called from any thread. */
+#ifndef FLASH_ATTN3_H
+#define FLASH_ATTN3_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define FA3_API __declspec(dllexport)
+#else
+#define FA3_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum fa3_status {
+    FA3_OK = 0,
+    FA3_INVALID_ARGUMENT = 1, /* a dtype, shape, stride or value that no kernel could take */
+    FA3_UNSUPPORTED = 2,      /* valid, but this build holds no kernel for it (or for this GPU) */
+    FA3_NO_DRIVER = 3,        /* no CUDA driver, or one too old */
+    FA3_BAD_PACK = 4,         /* the kernel pack is missing, truncated or altered */
+    FA3_DRIVER_ERROR = 5      /* a driver call failed */
+} fa3_status;
+
+typedef enum fa3_dtype { FA3_FP16 = 0, FA3_BF16 = 1 } fa3_dtype;
+
+/* A 4-D tensor in device memory, in (batch, seqlen, heads, head_dim) order; strides in elements. */
+typedef struct fa3_tensor {
+    void* data;
+    int64_t shape[4];
+    int64_t stride[4];
+} fa3_tensor;
+
+typedef struct fa3_fwd_args {
+    uint32_t struct_size; /* sizeof(fa3_fwd_args), so that the structure can grow */
+    int32_t device;       /* CUDA device ordinal */
+    int32_t dtype;        /* fa3_dtype of q, k, v and out */
+    int32_t causal;       /* 0 or 1; bottom-right aligned */
+    float softmax_scale;
+    int32_t sm_margin;    /* multiprocessors to leave free */
+    void* stream;         /* CUstream */
+    fa3_tensor q;
+    fa3_tensor k;
+    fa3_tensor v;
+    fa3_tensor out;
+    float* lse; /* (batch, heads_q, seqlen_q), contiguous */
+} fa3_fwd_args;
+
+/* One kernel of the pack. */
+typedef struct fa3_kernel_info {
+    char name[64];
+    char op[16];
+    char mask[16]; /* "full" or "causal" */
+    char toolkit[16];
+    int32_t sm; /* 90 for sm_90a */
+    int32_t dtype;
+    int32_t head_dim;
+    int32_t head_dim_v;
+} fa3_kernel_info;
+
+/* Version of this library, for example "0.1.0". Never fails, needs no GPU. */
+FA3_API const char* fa3_version(void);
+
+/* Names the kernel pack; without this call it is `kernels.fa3pack` beside this library. */
+FA3_API fa3_status fa3_set_pack(const char* path, char* error, size_t error_size);
+
+/* Kernels in the pack. Needs no GPU and no driver. */
+FA3_API fa3_status fa3_kernel_count(int32_t* count, char* error, size_t error_size);
+FA3_API fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size_t error_size);
+
+/* Driver version as CUDA reports it (13000 for 13.0) and device count. */
+FA3_API fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, size_t error_size);
+
+/* FA3_OK when the pack holds a kernel for this device; FA3_UNSUPPORTED, naming what it holds, when not. */
+FA3_API fa3_status fa3_device_supported(int32_t device, char* error, size_t error_size);
+
+/* FA3_OK when the tensor copy engine can read this layout (unit last stride, 16-byte aligned base and strides);
+ * FA3_INVALID_ARGUMENT, naming `argument` and the stride, when the caller must copy it first. */
+FA3_API fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char* error, size_t error_size);
+
+/* Enqueues attention forward on args->stream; returns at once. Shapes are checked here.
+ * q (b, sq, h, d), k (b, sk, h_k, d), v (b, sk, h_k, dv), out (b, sq, h, dv); h % h_k == 0. */
+FA3_API fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* FLASH_ATTN3_H */
