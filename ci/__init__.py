@@ -1,0 +1,1 @@
+"""The stages of the farm: plan, build, audit, validate, publish, verify."""
