@@ -1,0 +1,68 @@
+// Producer-consumer plumbing: circular-buffer cursors, mbarrier pairs, and loads that complete on an mbarrier.
+#pragma once
+
+#include <cute/arch/copy_sm90_desc.hpp>
+#include <cute/arch/copy_sm90_tma.hpp>
+#include <cutlass/arch/barrier.h>
+
+#include "fwd_params.h"
+#include "wgmma.cuh"
+
+namespace fa3 {
+
+using Barrier = cutlass::arch::ClusterBarrier;
+using TransactionBarrier = cutlass::arch::ClusterTransactionBarrier;
+
+// Position in a circular buffer of `Stages` slots. `phase` is the parity that a consumer waits for.
+template <int Stages>
+struct Cursor {
+    uint32_t stage = 0;
+    uint32_t phase = 0;
+
+    CUTE_DEVICE void advance() {
+        if constexpr (Stages == 1) {
+            phase ^= 1;
+        } else if (++stage == Stages) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+};
+
+// `full` is completed by the producer, `empty` by the consumers' releases.
+template <int Stages>
+struct Pipeline {
+    uint64_t full[Stages];
+    uint64_t empty[Stages];
+
+    CUTE_DEVICE void init(uint32_t releases) {
+        for (int stage = 0; stage < Stages; ++stage) {
+            Barrier::init(&full[stage], 1);
+            Barrier::init(&empty[stage], releases);
+        }
+    }
+    // A fresh barrier has completed the phase before its first: a producer's first pass does not wait.
+    CUTE_DEVICE void wait_empty(Cursor<Stages> at) { Barrier::wait(&empty[at.stage], at.phase ^ 1); }
+    CUTE_DEVICE void wait_full(Cursor<Stages> at) { Barrier::wait(&full[at.stage], at.phase); }
+    CUTE_DEVICE void expect(Cursor<Stages> at, uint32_t bytes) {
+        TransactionBarrier::arrive_and_expect_tx(&full[at.stage], bytes);
+    }
+    CUTE_DEVICE void publish(Cursor<Stages> at) { Barrier::arrive(&full[at.stage]); }
+    // One lane speaks for its warp, whose own reads are over; every consumer warp counts once.
+    CUTE_DEVICE void release(Cursor<Stages> at) {
+        if (cutlass::canonical_lane_idx() == 0) Barrier::arrive(&empty[at.stage]);
+    }
+};
+
+// Loads `rows` rows of Columns elements, slab by slab, from row `row` of (batch, head).
+template <int Columns, class Element>
+CUTE_DEVICE void load_rows(TensorMap const& map, uint64_t* full, cute::TMA::CacheHintSm90 hint, Element* smem,
+                           int rows, int row, int head, int batch) {
+    CUTE_UNROLL
+    for (int slab = 0; slab < Columns / kSlab; ++slab) {
+        cute::SM90_TMA_LOAD_4D::copy(&map, full, static_cast<uint64_t>(hint), smem + slab * rows * kSlab,
+                                     slab * kSlab, row, head, batch);
+    }
+}
+
+}  // namespace fa3

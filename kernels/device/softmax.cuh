@@ -1,0 +1,89 @@
+// Online softmax of one warpgroup's 64-row tile, two rows a thread (row and row + 8 of its warp's 16).
+// Source of the recurrence: Milakov & Gimelshein 2018; FlashAttention-2, algorithm 1.
+#pragma once
+
+#include <cute/arch/util.hpp>
+
+namespace fa3 {
+
+#define FA3_INF __int_as_float(0x7F800000)
+
+CUTE_DEVICE float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// The four lanes of a quad hold one row.
+CUTE_DEVICE float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, 2));
+}
+
+CUTE_DEVICE float quad_sum(float x) {
+    x += __shfl_xor_sync(0xFFFFFFFF, x, 1);
+    return x + __shfl_xor_sync(0xFFFFFFFF, x, 2);
+}
+
+struct OnlineSoftmax {
+    float row_max[2];  // of the unscaled scores
+    float row_sum[2];  // this thread's share; summed over the quad at the end
+    float rescale[2];  // what O must be multiplied by before the new block is added
+    float scale_log2;  // |softmax_scale| * log2(e)
+
+    CUTE_DEVICE explicit OnlineSoftmax(float scale) : scale_log2(scale) {
+        row_max[0] = row_max[1] = -FA3_INF;
+        row_sum[0] = row_sum[1] = 0.f;
+        rescale[0] = rescale[1] = 1.f;
+    }
+
+    // Turns scores into exp2(scale_log2 * (s - row_max)), in place. `MayBeEmpty`: a row can be masked throughout.
+    template <bool MayBeEmpty, int Count>
+    CUTE_DEVICE void step(float (&s)[Count]) {
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) {
+            float peak = fmaxf(s[2 * row], s[2 * row + 1]);
+            CUTE_UNROLL
+            for (int i = 4; i < Count; i += 4) {
+                peak = fmaxf(peak, fmaxf(s[i + 2 * row], s[i + 2 * row + 1]));
+            }
+            float const before = row_max[row];
+            row_max[row] = fmaxf(before, quad_max(peak));
+            float const base = (MayBeEmpty && row_max[row] == -FA3_INF) ? 0.f : row_max[row];
+            rescale[row] = exp2_approx((before - base) * scale_log2);
+            float const offset = base * scale_log2;
+            row_sum[row] *= rescale[row];
+            CUTE_UNROLL
+            for (int i = 0; i < Count; i += 4) {
+                CUTE_UNROLL
+                for (int j = 2 * row; j < 2 * row + 2; ++j) {
+                    s[i + j] = exp2_approx(s[i + j] * scale_log2 - offset);
+                    row_sum[row] += s[i + j];
+                }
+            }
+        }
+    }
+
+    template <int Count>
+    CUTE_DEVICE void rescale_output(float (&o)[Count]) const {
+        CUTE_UNROLL
+        for (int i = 0; i < Count; ++i) o[i] *= rescale[(i / 2) % 2];
+    }
+
+    // Divides O by the row sum (0 for a row that saw no key) and gives the LSE, natural logarithm.
+    template <int Count>
+    CUTE_DEVICE void finish(float (&o)[Count], float (&lse)[2]) {
+        constexpr float kLn2 = 0.693147180559945309f;
+        float inverse[2];
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) {
+            float const sum = quad_sum(row_sum[row]);
+            inverse[row] = sum == 0.f ? 0.f : 1.f / sum;
+            lse[row] = sum == 0.f ? -FA3_INF : (row_max[row] * scale_log2 + __log2f(sum)) * kLn2;
+        }
+        CUTE_UNROLL
+        for (int i = 0; i < Count; ++i) o[i] *= inverse[(i / 2) % 2];
+    }
+};
+
+}  // namespace fa3

@@ -1,0 +1,106 @@
+// Warpgroup matrix multiply: shared-memory descriptors and the unrolled products of one tile.
+//
+// Operands lie in shared memory as the tensor copy engine leaves them under the 128-byte swizzle: slabs of
+// 64 elements (128 bytes) of the contiguous dimension, one slab after another, each slab `rows` x 128 bytes.
+// Descriptor fields: PTX ISA, "Matrix descriptor format"; canonical layouts: cute/arch/mma_sm90_desc.hpp.
+#pragma once
+
+#include <cute/arch/mma_sm90_gmma.hpp>
+#include <cutlass/bfloat16.h>
+#include <cutlass/half.h>
+#include <cute/numeric/integer_sequence.hpp>
+
+namespace fa3 {
+
+using cute::SM90::GMMA::Major;
+using cute::SM90::GMMA::ScaleOut;
+
+constexpr int kSlab = 64;                   // elements of one 128-byte swizzled row
+constexpr int kSlabRowBytes = 128;
+constexpr int kSwizzleAtomBytes = 8 * 128;  // the swizzle repeats every 8 rows
+constexpr int kMmaK = 16;                   // 16-bit elements consumed by one wgmma
+
+template <class Element, int N>
+struct Wgmma;
+
+#define FA3_WGMMA(ELEMENT, TYPE, N)                                                \
+    template <>                                                                    \
+    struct Wgmma<ELEMENT, N> {                                                     \
+        template <Major B>                                                         \
+        using SS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_SS<Major::K, B>; \
+        template <Major B>                                                         \
+        using RS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_RS<Major::K, B>; \
+    };
+FA3_WGMMA(cutlass::half_t, F16, 64)
+FA3_WGMMA(cutlass::half_t, F16, 128)
+FA3_WGMMA(cutlass::half_t, F16, 192)
+FA3_WGMMA(cutlass::half_t, F16, 256)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 64)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 128)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 192)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 256)
+#undef FA3_WGMMA
+
+// Matrix descriptor of a 128-byte-swizzled operand. `leading` is the distance between slabs for an operand whose
+// outer (M or N) dimension is contiguous, and unused when K is contiguous. Bytes.
+CUTE_DEVICE uint64_t make_descriptor(void const* smem, uint32_t leading) {
+    constexpr uint64_t kSwizzle128B = uint64_t(1) << 62;
+    constexpr uint64_t kStride = uint64_t(kSwizzleAtomBytes >> 4) << 32;
+    uint32_t const address = cute::cast_smem_ptr_to_uint(smem);
+    return kSwizzle128B | kStride | (uint64_t(leading >> 4) << 16) | uint64_t((address & 0x3FFFF) >> 4);
+}
+
+// Byte offset of k-step `step` inside an operand whose K dimension is contiguous.
+template <int Rows>
+CUTE_DEVICE constexpr uint32_t k_major_offset(int step) {
+    constexpr int kStepsPerSlab = kSlab / kMmaK;
+    return (step / kStepsPerSlab) * Rows * kSlabRowBytes + (step % kStepsPerSlab) * kMmaK * 2;
+}
+
+CUTE_DEVICE constexpr uint64_t advance(uint64_t descriptor, uint32_t bytes) {
+    return descriptor + (bytes >> 4);
+}
+
+template <class Op, int... I>
+CUTE_DEVICE void fma_ss(uint64_t a, uint64_t b, float (&d)[sizeof...(I)], ScaleOut accumulate,
+                        cute::integer_sequence<int, I...>) {
+    Op::fma(a, b, d[I]..., accumulate);
+}
+
+template <class Op, int... I>
+CUTE_DEVICE void fma_rs(uint32_t const* a, uint64_t b, float (&d)[sizeof...(I)], ScaleOut accumulate,
+                        cute::integer_sequence<int, I...>) {
+    Op::fma(a[0], a[1], a[2], a[3], b, d[I]..., accumulate);
+}
+
+// Keeps the compiler from moving reads or writes of these registers across this point.
+template <class T, int Count>
+CUTE_DEVICE void fence_registers(T (&d)[Count]) {
+    CUTE_UNROLL
+    for (int i = 0; i < Count; ++i) cute::warpgroup_fence_operand(d[i]);
+}
+
+// s (64 x N) = q (64 x HeadDim) . k (N x HeadDim)^T; both K-contiguous. `RowsQ`: rows of a q slab.
+template <class Element, int N, int HeadDim, int RowsQ>
+CUTE_DEVICE void gemm_qk(uint64_t q, uint64_t k, float (&s)[N / 2]) {
+    using Op = typename Wgmma<Element, N>::template SS<Major::K>;
+    CUTE_UNROLL
+    for (int step = 0; step < HeadDim / kMmaK; ++step) {
+        fma_ss<Op>(advance(q, k_major_offset<RowsQ>(step)), advance(k, k_major_offset<N>(step)), s,
+                   step == 0 ? ScaleOut::Zero : ScaleOut::One, cute::make_integer_sequence<int, N / 2>{});
+    }
+}
+
+// o (64 x HeadDimV) (+)= p (64 x N, registers) . v (N x HeadDimV), v contiguous along HeadDimV.
+template <class Element, int N, int HeadDimV>
+CUTE_DEVICE void gemm_pv(uint32_t const (&p)[N / 4], uint64_t v, float (&o)[HeadDimV / 2], bool accumulate) {
+    using Op = typename Wgmma<Element, HeadDimV>::template RS<Major::MN>;
+    CUTE_UNROLL
+    for (int step = 0; step < N / kMmaK; ++step) {
+        fma_rs<Op>(&p[4 * step], advance(v, step * kMmaK * kSlabRowBytes), o,
+                   (step == 0 && !accumulate) ? ScaleOut::Zero : ScaleOut::One,
+                   cute::make_integer_sequence<int, HeadDimV / 2>{});
+    }
+}
+
+}  // namespace fa3
