@@ -103,7 +103,15 @@ class CorruptManifest(FarmError):
     exit_code = 28
 
 
-class BuildFailed(FarmError):
-    """A build step that failed for a reason of its own: the compile driver, the wheel builder, pip."""
+class WheelConflict(FarmError):
+    """Two wheels of one name with different bytes; what is published never changes."""
 
-    exit_code = 30
+    exit_code = 29
+
+
+class BuildFailed(FarmError):
+    """A program of the build that failed; its own exit code is passed on where it has a meaning."""
+
+    def __init__(self, message: str, exit_code: int = 30) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

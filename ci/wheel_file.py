@@ -18,6 +18,7 @@ from packaging.metadata import ExceptionGroup, InvalidMetadata, Metadata
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from ci.errors import CorruptWheel
+from ci.files import sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,12 +49,6 @@ class WheelFile:
     requires_python: str
     requires_dist: tuple[str, ...]
     build: dict[str, Any] | None
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return _digest(file).hexdigest()
 
 
 def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:

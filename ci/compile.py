@@ -1,0 +1,132 @@
+"""The compile stage: run what the cache does not hold, through ninja, and return the files of every job."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ninja
+from ninja.ninja_syntax import Writer, escape_path
+
+from ci.cache import Cache
+from ci.errors import BuildFailed, DiskFull
+from ci.files import room_in
+from ci.progress import Reporter
+
+_ROOT = Path(__file__).parents[1]
+_STATUS = re.compile(r"\[(\d+)/(\d+)\] (.*)")
+_BYTES_A_JOB = 1 << 30  # a compile stays under 1 GB
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that writes files into a folder of its own."""
+
+    name: str
+    key: str
+    """The digest of everything that decides the files' bytes."""
+    command: tuple[str, ...]
+    """The argument list; ``{out}`` stands for the folder."""
+
+
+def run_jobs(jobs: Sequence[Job], *, cache: Cache, folder: Path, parallel: int, progress: Reporter) -> dict[str, dict[str, bytes]]:
+    """Return the files of each job (job name -> file name -> bytes), running only the jobs not in the cache.
+
+    Every job stores its own result as it ends, so a killed run loses no more than the jobs that were running.
+
+    Raises:
+        BuildFailed: if a job failed; the exit code is the job's own.
+        DiskFull: if there is no room.
+    """
+    found: dict[str, dict[str, bytes]] = {}
+    missing: list[Job] = []
+    for job in jobs:
+        files = cache.fetch(job.key, progress.warn)
+        if files is None:
+            missing.append(job)
+        else:
+            found[job.name] = files
+    if missing:
+        with room_in(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            # A folder of its own: jobs that outlive a killed run must not write among this run's files.
+            folder = folder / f"run-{os.getpid()}"
+            folder.mkdir(parents=True)
+            file = _write_ninja_file(missing, cache, folder)
+        _run_ninja(file, parallel, progress)
+    for job in missing:
+        files = cache.load(job.key)
+        if files is None:
+            raise BuildFailed(f"{job.name}: its job ended well but stored nothing")
+        found[job.name] = files
+    return found
+
+
+def parallel_jobs(available_memory: int, processors: int) -> int:
+    """Return how many compiles to run at once in ``available_memory`` bytes on ``processors`` cores."""
+    return max(1, min(processors, available_memory // _BYTES_A_JOB))
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that can be had without swapping."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
+    file = folder / "build.ninja"
+    with file.open("w", encoding="utf-8") as stream:
+        writer = Writer(stream, width=110)
+        writer.comment("Made by the compile stage: one edge a missing object, which stores itself when it is done.")
+        writer.variable("builddir", escape_path(str(folder)))
+        writer.rule("job", command="$make && $store", description="$name")
+        for job in jobs:
+            out = folder / job.name
+            out.mkdir()
+            store = (sys.executable, "-m", "ci.cache", "--cache", str(cache.folder), "--key", job.key, "--from", str(out))
+            variables = {
+                "name": job.name,
+                "make": _shell([part.replace("{out}", str(out)) for part in job.command]),
+                "store": _shell(store),
+            }
+            writer.build(str(cache.path(job.key)), "job", variables=variables)
+    return file
+
+
+def _shell(command: Sequence[str]) -> str:
+    return shlex.join(command).replace("$", "$$")
+
+
+def _run_ninja(file: Path, parallel: int, progress: Reporter) -> None:
+    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", str(file), "-j", str(parallel)]
+    environment: Mapping[str, str] = {**os.environ, "NINJA_STATUS": "[%f/%t] "}
+    process = subprocess.Popen(
+        command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    output: list[str] = []
+    with process:
+        for line in process.stdout or ():
+            status = _STATUS.match(line)
+            if status:
+                progress.step(int(status[1]), int(status[2]), f"compile {status[3]}")
+            output.append(line.rstrip("\n"))
+    if process.returncode in {-signal.SIGINT, 128 + signal.SIGINT}:
+        raise KeyboardInterrupt
+    if process.returncode != 0:
+        raise _failure(output, process.returncode, file.parent)
+
+
+def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFailed | DiskFull:
+    """Make one error of the jobs' output: the line that says what was wrong, or the last one there is."""
+    if any("No space left on device" in line for line in output):
+        return DiskFull(f"{folder}: no room left while compiling; what was finished is kept")
+    said = [line for line in output if "error:" in line] or [line for line in output if line.strip()]
+    text = re.sub(r"^\w+: error: ", "", said[0]) if said else "ninja said nothing"
+    return BuildFailed(text, returncode if 10 <= returncode < 30 else BuildFailed.exit_code)

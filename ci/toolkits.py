@@ -1,0 +1,101 @@
+"""Fetch a pinned toolkit: its wheels, checked by digest, unpacked side by side into one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from ci.errors import DiskFull, ToolkitUnavailable, UnknownToolkit
+from ci.files import folder_atomically, room_in, sha256_of
+from ci.names import nearest
+from matrix.model import Matrix, PinnedWheel, Toolkit
+
+
+def named_toolkit(matrix: Matrix, name: str) -> Toolkit:
+    """Return the toolkit called ``name``.
+
+    Raises:
+        UnknownToolkit: if the matrix does not list it.
+    """
+    for toolkit in matrix.toolkit:
+        if toolkit.name == name:
+            return toolkit
+    raise UnknownToolkit(f"no toolkit is called {name!r}; {nearest(name, [tk.name for tk in matrix.toolkit])}")
+
+
+def fetch_toolkit(*, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | None) -> Path:
+    """Return the folder where toolkit ``name`` lies unpacked, fetching it first if need be.
+
+    Args:
+        matrix: lists the toolkit and the disassembler that goes with it.
+        name: such as ``12.8``.
+        cache: the folder that holds ``toolkits/``.
+        wheelhouse: a folder of wheels to take from before asking pip.
+
+    Raises:
+        UnknownToolkit: if the matrix does not list it.
+        ToolkitUnavailable: if a wheel cannot be fetched, or its bytes are not the pinned ones.
+        DiskFull: if there is no room for it.
+    """
+    wheels = (*named_toolkit(matrix, name).wheels, matrix.disassembler)
+    pins = "\n".join(wheel.requirement for wheel in wheels)
+    site = cache / "toolkits" / f"{name}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
+    if site.is_dir():  # it appeared in one step, complete
+        return site
+    local = [_in_wheelhouse(wheel, wheelhouse) for wheel in wheels]
+    missing = [wheel for wheel, path in zip(wheels, local, strict=True) if path is None]
+    with folder_atomically(site) as scratch, tempfile.TemporaryDirectory(dir=site.parent) as downloads:
+        files = [path for path in local if path is not None]
+        files += _download(name, missing, Path(downloads)) if missing else []
+        for file in files:
+            _unpack(file, scratch)
+    return site
+
+
+def _in_wheelhouse(wheel: PinnedWheel, wheelhouse: Path | None) -> Path | None:
+    if wheelhouse is None:
+        return None
+    for path in sorted(wheelhouse.glob("*.whl")):
+        try:
+            name, version, _, _ = parse_wheel_filename(path.name)
+        except InvalidWheelFilename:
+            continue
+        if name == canonicalize_name(wheel.name) and str(version) == wheel.version:
+            found = sha256_of(path)
+            if found != wheel.sha256:
+                raise ToolkitUnavailable(f"{path}: should have the pinned sha256 {wheel.sha256}, has {found}")
+            return path
+    return None
+
+
+def _download(toolkit: str, wheels: Sequence[PinnedWheel], folder: Path) -> list[Path]:
+    requirements = folder / "requirements.txt"
+    requirements.write_text("\n".join(wheel.requirement for wheel in wheels) + "\n", encoding="utf-8")
+    options = ["--quiet", "--require-hashes", "--no-deps", "--only-binary=:all:"]
+    command = [sys.executable, "-m", "pip", "download", *options, "-r", str(requirements), "-d", str(folder)]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    if result.returncode != 0:
+        if "No space left on device" in result.stderr:
+            raise DiskFull(f"{folder.parent}: no room left for the wheels of toolkit {toolkit}")
+        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")]
+        raise ToolkitUnavailable(
+            f"toolkit {toolkit}: pip could not fetch {', '.join(wheel.name for wheel in wheels)}: "
+            + (errors[-1].removeprefix("ERROR: ") if errors else result.stderr.strip())
+        )
+    return sorted(folder.glob("*.whl"))
+
+
+def _unpack(wheel: Path, site: Path) -> None:
+    with room_in(site.parent), zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        for entry in archive.infolist():
+            mode = entry.external_attr >> 16
+            if mode & 0o111 and not entry.is_dir():  # extractall drops the executable bit
+                (site / entry.filename).chmod(0o755)
