@@ -1,0 +1,1 @@
+"""What runs on the GPU, and how it is compiled. Knows neither the Python package nor the farm."""

@@ -1,0 +1,141 @@
+"""The kernel pack: every cubin of a wheel in one file that the runtime maps into memory.
+
+Layout, little endian: a 32-byte header, a 256-byte record a kernel, then the cubins, each 64-byte aligned.
+The C++ reader is `kernels/host/pack.cpp`; the two agree by this module's structure definitions alone.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kernels.errors import CorruptPackError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from kernels.variants import Variant
+
+MAGIC = b"FA3PACK\x01"
+FORMAT = 1
+DTYPES = ("fp16", "bf16")
+# magic, format, entries, file size, checksum of the records
+_HEADER = struct.Struct("<8sIIQQ")
+# name, op, mask, toolkit, 16 numbers (see _numbers), offset, size, checksum of the cubin
+_RECORD = struct.Struct("<64s16s16s16s16I3Q64x")
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class PackEntry:
+    """A compiled kernel with the toolkit that made it (`12.8`)."""
+
+    variant: Variant
+    cubin: bytes
+    toolkit: str
+
+
+@dataclass(frozen=True)
+class PackRecord:
+    """A kernel as a pack describes it: what the runtime needs in order to choose and launch it."""
+
+    name: str
+    op: str
+    mask: str
+    toolkit: str
+    sm: int
+    dtype: str
+    head_dim: int
+    head_dim_v: int
+    numbers: tuple[int, ...]
+    cubin: bytes
+
+
+def checksum(data: bytes) -> int:
+    """FNV-1a, 64 bits: guards against damage, not against an attacker (wheels carry sha256)."""
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
+def _numbers(variant: Variant) -> tuple[int, ...]:
+    box_q, box_kv, box_out = variant.box_rows
+    cluster = 1
+    return (
+        int(variant.sm.rstrip("af")),
+        DTYPES.index(variant.dtype),
+        variant.head_dim,
+        variant.head_dim_v,
+        variant.tile_m,
+        variant.tile_n,
+        variant.threads,
+        variant.smem_bytes,
+        cluster,
+        int(variant.dynamic),
+        box_q,
+        box_kv,
+        box_out,
+        variant.blocks_per_sm,
+        0,
+        0,
+    )
+
+
+def write_pack(entries: Iterable[PackEntry], path: Path) -> None:
+    """Write the pack, sorted by name, so that the same entries give the same bytes. Replaces `path` atomically."""
+    ordered = sorted(entries, key=lambda entry: entry.variant.name)
+    offset = _HEADER.size + _RECORD.size * len(ordered)
+    records, body = b"", b""
+    for entry in ordered:
+        padding = -(offset + len(body)) % _ALIGNMENT
+        body += bytes(padding)
+        records += _RECORD.pack(
+            entry.variant.name.encode(),
+            entry.variant.op.encode(),
+            entry.variant.mask.encode(),
+            entry.toolkit.encode(),
+            *_numbers(entry.variant),
+            offset + len(body),
+            len(entry.cubin),
+            checksum(entry.cubin),
+        )
+        body += entry.cubin
+    header = _HEADER.pack(MAGIC, FORMAT, len(ordered), offset + len(body), checksum(records))
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_bytes(header + records + body)
+    temporary.replace(path)
+
+
+def read_pack(path: Path) -> tuple[PackRecord, ...]:
+    """Read and verify a pack.
+
+    Raises:
+        CorruptPackError: Not a pack, of another format, truncated, or altered.
+    """
+    data = path.read_bytes()
+    if len(data) < _HEADER.size:
+        raise CorruptPackError(f"{path}: {len(data)} bytes are too few for a kernel pack")
+    magic, form, count, size, table_checksum = _HEADER.unpack_from(data)
+    if magic != MAGIC or form != FORMAT:
+        raise CorruptPackError(f"{path}: not a kernel pack of format {FORMAT}")
+    if size != len(data):
+        raise CorruptPackError(f"{path}: has {len(data)} bytes, its header says {size}")
+    end = _HEADER.size + count * _RECORD.size
+    if end > size or checksum(data[_HEADER.size : end]) != table_checksum:
+        raise CorruptPackError(f"{path}: the table of kernels was altered")
+    return tuple(_read_record(data, index, path) for index in range(count))
+
+
+def _read_record(data: bytes, index: int, path: Path) -> PackRecord:
+    fields = _RECORD.unpack_from(data, _HEADER.size + index * _RECORD.size)
+    name, op, mask, toolkit = (text.rstrip(b"\0").decode() for text in fields[:4])
+    numbers, (offset, size, cubin_checksum) = fields[4:20], fields[20:]
+    cubin = data[offset : offset + size]
+    if len(cubin) != size or checksum(cubin) != cubin_checksum:
+        raise CorruptPackError(f"{path}: kernel {name} was altered")
+    return PackRecord(
+        name, op, mask, toolkit, numbers[0], DTYPES[numbers[1]], numbers[2], numbers[3], numbers, cubin
+    )
