@@ -14,6 +14,7 @@ from ci.compile import Job, available_memory, parallel_jobs, run_jobs
 from ci.files import lock, room_in, write_atomically
 from ci.payload import combined_digest, folder_digest, write_payload
 from ci.progress import Reporter
+from ci.project import ROOT, project_version
 from ci.toolkits import fetch_toolkit
 from ci.wheel import make_wheel
 from kernels.compile import inputs_digest
@@ -23,7 +24,6 @@ from kernels.variants import VARIANTS, Variant
 from matrix.cell import Artefact
 from matrix.model import Matrix, Platform
 
-_ROOT = Path(__file__).parents[1]
 _HOST = "host libraries"
 
 
@@ -44,7 +44,7 @@ class Workshop:
         return self.work / "cache"
 
 
-def build(*, artefact: Artefact, matrix: Matrix, version: str, workshop: Workshop, progress: Reporter) -> Path:
+def build(*, artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: Reporter) -> Path:
     """Build the wheel of an artefact and return it.
 
     Every finished compile is kept as it ends, so a killed build resumes; the wheel appears whole or not at all.
@@ -52,7 +52,7 @@ def build(*, artefact: Artefact, matrix: Matrix, version: str, workshop: Worksho
     Raises:
         FarmError, KernelsError: as the stages do; what was good before is still good.
     """
-    work = workshop.work.resolve()
+    work, version = workshop.work.resolve(), project_version()
     platform = next(row for row in matrix.platform if row.name == artefact.platform)
     folder = work / "build" / str(artefact)
     with lock(work):
@@ -130,7 +130,7 @@ def _host_job(platform: Platform, version: str) -> Job:
         *("--target", target, "--out", "{out}", "--version", version),
     )
     inputs = {
-        "sources": folder_digest(_ROOT / "kernels" / "host"),
+        "sources": folder_digest(ROOT / "kernels" / "host"),
         "target": target,
         "version": version,
         "compiler": installed_version("ziglang"),

@@ -20,8 +20,8 @@ from ci.cache import Cache
 from ci.errors import BuildFailed, DiskFull
 from ci.files import room_in
 from ci.progress import Reporter
+from ci.project import ROOT
 
-_ROOT = Path(__file__).parents[1]
 _STATUS = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 _BYTES_A_JOB = 1 << 30  # a compile stays under 1 GB
 
@@ -108,11 +108,11 @@ def _run_ninja(file: Path, parallel: int, progress: Reporter) -> None:
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", str(file), "-j", str(parallel)]
     environment: Mapping[str, str] = {**os.environ, "NINJA_STATUS": "[%f/%t] "}
     process = subprocess.Popen(
-        command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     output: list[str] = []
     with process:
-        for line in process.stdout or ():
+        for line in process.stdout or ():  # a pipe was asked for, so there is one
             status = _STATUS.match(line)
             if status:
                 progress.step(int(status[1]), int(status[2]), f"compile {status[3]}")
@@ -124,9 +124,11 @@ def _run_ninja(file: Path, parallel: int, progress: Reporter) -> None:
 
 
 def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFailed | DiskFull:
-    """Make one error of the jobs' output: the line that says what was wrong, or the last one there is."""
+    """Make one line of the jobs' output, and keep all of it in a file."""
     if any("No space left on device" in line for line in output):
         return DiskFull(f"{folder}: no room left while compiling; what was finished is kept")
-    said = [line for line in output if "error:" in line] or [line for line in output if line.strip()]
-    text = re.sub(r"^\w+: error: ", "", said[0]) if said else "ninja said nothing"
-    return BuildFailed(text, returncode if 10 <= returncode < 30 else BuildFailed.exit_code)
+    log = folder / "log.txt"
+    log.write_text("\n".join(output) + "\n", encoding="utf-8")
+    said = [re.sub(r"^\w+: error: ", "", line) for line in output if "error:" in line]
+    text = " ".join(said[:2]) or "a job failed without a word"  # ours names the variant, the compiler's the line
+    return BuildFailed(f"{text} (all of it: {log})", returncode if 10 <= returncode < 30 else BuildFailed.exit_code)

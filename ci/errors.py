@@ -112,6 +112,14 @@ class WheelConflict(FarmError):
 class BuildFailed(FarmError):
     """A program of the build that failed; its own exit code is passed on where it has a meaning."""
 
-    def __init__(self, message: str, exit_code: int = 30) -> None:
+    exit_code = 30
+
+    def __init__(self, message: str, exit_code: int = exit_code) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class UnknownWheel(FarmError):
+    """A wheel that the index does not list."""
+
+    exit_code = 31

@@ -20,8 +20,13 @@ LIBRARY_NAMES = ("libflash_attn3.so", "libflash_attn3_torch.so")
 
 
 def variant_row(variant: Variant) -> dict[str, object]:
-    """Return a row of the kernel table as plain data."""
-    return dataclasses.asdict(variant)
+    """Return a row of the kernel table as plain data, with what follows from it."""
+    return {
+        **dataclasses.asdict(variant),
+        "threads": variant.threads,
+        "smem_bytes": variant.smem_bytes,
+        "blocks_per_sm": variant.blocks_per_sm,
+    }
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:

@@ -23,12 +23,21 @@ class Reporter(Protocol):
 
 
 class ConsoleReporter:
-    """Report on standard error, so that standard output holds nothing but results."""
+    """Report on standard error, so that standard output holds nothing but results.
+
+    As a context manager it takes its bar away when the block ends, however it ends.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
+
+    def __enter__(self) -> ConsoleReporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ci.errors import BuildFailed, DiskFull
 from ci.files import room_in, write_atomically
+from ci.project import ROOT
 
-_ROOT = Path(__file__).parents[1]
 _EPOCH = (2020, 2, 2, 0, 0, 0)
 """The time of every file in a wheel; the zip format cannot say "none"."""
 
@@ -29,7 +29,7 @@ def make_wheel(*, payload: Path, dist: Path) -> Path:
         environment = {**os.environ, "FLASH_ATTN3_PREBUILT": str(payload)}
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", scratch]
         result = subprocess.run(
-            command, check=False, cwd=_ROOT, env=environment, capture_output=True, text=True
+            command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True
         )
         if result.returncode != 0:
             text = (result.stderr or result.stdout).strip()

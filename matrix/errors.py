@@ -9,7 +9,7 @@ class MatrixError(Exception):
     The text starts with the place, such as ``toolkit[1].wheels[0].sha256``.
     """
 
-    exit_code = 29
+    exit_code = 32
 
 
 class CellError(ValueError):

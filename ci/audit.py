@@ -1,0 +1,186 @@
+"""The audit stage: judge a wheel by its bytes alone, as a list of named checks."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from email.parser import BytesParser
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
+
+from ci.check import Check
+from ci.elf import SharedLibrary, read_shared_library
+from ci.errors import AuditFailed
+from ci.payload import LIBRARY_NAMES, PACK_NAME, variant_row
+from ci.wheel_file import WheelFile, read_wheel
+from kernels.errors import CorruptPackError
+from kernels.pack import PackRecord, read_pack
+from kernels.variants import VARIANTS
+
+SIZE_BAR = 60_000_000
+_SYSTEM_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|librt)\.so\.\d+|ld-linux-[a-z0-9_-]+\.so\.\d+")
+_OWN_LIBRARIES = frozenset({"libtorch_cpu.so", "libflash_attn3.so"})
+_MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_(\w+)")
+_DIST_INFO_FILES = frozenset({"METADATA", "WHEEL", "RECORD", "licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES"})
+
+
+def audit(wheel: Path) -> tuple[Check, ...]:
+    """Check a wheel of this tree and return every check with what was seen.
+
+    Raises:
+        CorruptWheel: if it is no whole wheel, or a member does not match its RECORD.
+    """
+    facts = read_wheel(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+    dist_info = next(name.split("/")[0] for name in members if name.endswith(".dist-info/RECORD"))
+    libraries = {
+        name.rsplit("/", 1)[1]: read_shared_library(data) for name, data in members.items() if name.endswith(".so")
+    }
+    return (
+        Check("record", ok=True, detail=f"{len(members)} files match their hashes"),
+        _tags(facts, members[f"{dist_info}/WHEEL"]),
+        _requirements(facts),
+        _licences(members, dist_info),
+        _contents(members, dist_info),
+        _size(facts),
+        _platform(facts, libraries),
+        _needed(libraries),
+        _rpath(libraries),
+        _exports(libraries),
+        _kernels(facts, members),
+    )
+
+
+def require_passed(wheel: Path, checks: tuple[Check, ...]) -> None:
+    """Refuse a wheel that failed a check.
+
+    Raises:
+        AuditFailed: names every failed check with what was seen.
+    """
+    failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.ok)
+    if failed:
+        raise AuditFailed(f"{wheel.name}: {failed}")
+
+
+def _tags(facts: WheelFile, wheel_file: bytes) -> Check:
+    inside = sorted(BytesParser().parsebytes(wheel_file).get_all("Tag", []))
+    ok = inside == list(facts.tags)
+    return Check("tags", ok, f"{', '.join(facts.tags)}" if ok else f"the name says {facts.tags}, WHEEL says {inside}")
+
+
+def _requirements(facts: WheelFile) -> Check:
+    names = [Requirement(line).name for line in facts.requires_dist]
+    detail = f"requires {', '.join(facts.requires_dist) or 'nothing'}; Python {facts.requires_python or 'of any kind'}"
+    return Check("requirements", names == ["torch"] and facts.requires_python == ">=3.10", detail)
+
+
+def _licences(members: Mapping[str, bytes], dist_info: str) -> Check:
+    names = (f"{dist_info}/licenses/LICENSE", f"{dist_info}/licenses/THIRD_PARTY_NOTICES")
+    missing = [name for name in names if not members.get(name)]
+    if not missing and b"CUTLASS" not in members[names[1]]:
+        return Check("licences", ok=False, detail="THIRD_PARTY_NOTICES does not speak of CUTLASS")
+    return Check("licences", not missing, f"missing {missing}" if missing else "ours and the third parties'")
+
+
+def _contents(members: Mapping[str, bytes], dist_info: str) -> Check:
+    expected = {f"flash_attn3/lib/{name}" for name in (*LIBRARY_NAMES, PACK_NAME)}
+    expected |= {"flash_attn3/build.json", "flash_attn3/py.typed", "flash_attn3/__init__.py"}
+    expected |= {f"{dist_info}/{name}" for name in _DIST_INFO_FILES}
+    missing = sorted(expected - members.keys())
+    python = re.compile(r"flash_attn3/(\w+/)*\w+\.py")
+    stray = sorted(name for name in members if name not in expected and not python.fullmatch(name))
+    seen = [f"lacks {', '.join(missing)}"] if missing else []
+    seen += [f"should not hold {', '.join(stray)}"] if stray else []
+    return Check("contents", not seen, "; ".join(seen) or f"{len(members)} files, none stray")
+
+
+def _size(facts: WheelFile) -> Check:
+    return Check("size", facts.size <= SIZE_BAR, f"{facts.size / 1e6:.1f} MB of at most {SIZE_BAR / 1e6:.0f} MB")
+
+
+def _platform(facts: WheelFile, libraries: Mapping[str, SharedLibrary]) -> Check:
+    """Hold the tag's promise (this glibc and newer, this processor) against what the symbols ask for."""
+    _, _, _, tags = parse_wheel_filename(facts.filename)
+    promised = [_MANYLINUX.fullmatch(tag.platform) for tag in tags]
+    if len(promised) != 1 or promised[0] is None or not libraries:
+        return Check("platform", ok=False, detail=f"no single manylinux tag and libraries to judge: {facts.tags}")
+    major, minor, machine = promised[0].groups()
+    wrong = [
+        f"{name} is {library.machine} and asks for GLIBC_{library.glibc[0]}.{library.glibc[1]}"
+        for name, library in libraries.items()
+        if library.machine != machine or library.glibc > (int(major), int(minor))
+    ]
+    newest = max(library.glibc for library in libraries.values())
+    seen = f"the libraries ask for GLIBC_{newest[0]}.{newest[1]} on {machine}"
+    return Check("platform", not wrong, "; ".join(wrong) or f"{seen}; the tag promises {major}.{minor}")
+
+
+def _needed(libraries: Mapping[str, SharedLibrary]) -> Check:
+    wrong = [
+        f"{name} needs {needed}"
+        for name, library in libraries.items()
+        for needed in library.needed
+        if needed not in _OWN_LIBRARIES and not _SYSTEM_LIBRARIES.fullmatch(needed)
+    ]
+    needed = sorted({needed for library in libraries.values() for needed in library.needed})
+    return Check("needed", not wrong, "; ".join(wrong) or ", ".join(needed))
+
+
+def _rpath(libraries: Mapping[str, SharedLibrary]) -> Check:
+    found = [f"{name} searches {path}" for name, library in libraries.items() for path in library.rpaths]
+    wrong = [text for text in found if not text.endswith(" searches $ORIGIN")]
+    return Check("rpath", not wrong, "; ".join(wrong) or "none but $ORIGIN")
+
+
+def _exports(libraries: Mapping[str, SharedLibrary]) -> Check:
+    """Allow the C ABI alone: any other name could collide with another library in the user's process."""
+    core = libraries.get("libflash_attn3.so")
+    names = core.exports if core else ()
+    wrong = [name for name in names if not name.startswith("fa3_")]
+    if not names:
+        return Check("exports", ok=False, detail="libflash_attn3.so exports nothing")
+    return Check("exports", not wrong, f"should not export {', '.join(wrong)}" if wrong else f"{len(names)} fa3_ functions")
+
+
+def _kernels(facts: WheelFile, members: Mapping[str, bytes]) -> Check:
+    """Compare the pack and build.json with the kernel table."""
+    expected = sorted(variant.name for variant in VARIANTS)
+    try:
+        records = _read_pack(members.get(f"flash_attn3/lib/{PACK_NAME}", b""))
+    except CorruptPackError as error:
+        return Check("kernels", ok=False, detail=str(error))
+    names = sorted(record.name for record in records)
+    if names != expected:
+        return Check("kernels", ok=False, detail=f"the pack holds {names}, the kernel table {expected}")
+    build = facts.build or {}
+    told = {
+        "version": facts.version,
+        "toolkits": {record.name: record.toolkit for record in records},
+        "kernels": [variant_row(variant) for variant in VARIANTS],
+        "platform": facts.tags[0].rsplit("-", 1)[-1],
+    }
+    # What JSON cannot hold (tuples) is a list there; normal forms are compared.
+    wrong = [key for key, value in told.items() if _plain(build.get(key)) != _plain(value)]
+    if wrong:
+        return Check("kernels", ok=False, detail=f"build.json disagrees about {', '.join(wrong)}")
+    return Check("kernels", ok=True, detail=f"all {len(names)} of the kernel table")
+
+
+def _read_pack(data: bytes) -> tuple[PackRecord, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PACK_NAME
+        path.write_bytes(data)
+        return read_pack(path)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,361 @@
+"""The farm's command line: one subcommand a stage, each over plain files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ci.check import Check
+from ci.errors import FarmError
+from ci.files import write_atomically
+from ci.plan import Selection, named_sm, plan_document, select_artefacts, select_cells
+from ci.progress import ConsoleReporter
+from ci.project import ROOT
+from kernels.errors import KernelsError
+from kernels.variants import VARIANTS, Variant, select
+from matrix.errors import MatrixError
+from matrix.model import read_matrix
+from matrix.planner import plan as make_plan
+
+# Where the tables and results go; what is being done is told on standard error.
+_out = Console(highlight=False)
+if not _out.is_terminal:
+    _out.width = 160  # a file or a pipe has no width; the terminal's default would cut names
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON.")
+_toolkit = click.option("--toolkit", metavar="NAME", help="Only this toolkit, such as 12.8.")
+_sm = click.option("--sm", metavar="SM", help="Only this SM, such as 90.")
+_work = click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=ROOT / ".farm",
+    show_default=".farm in the tree",
+    help="The work folder: cache, wheels, reports and site lie in it.",
+)
+_wheelhouse = click.option(
+    "--wheelhouse",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="FARM_WHEELHOUSE",
+    help="A folder of toolkit wheels to take from before asking pip [env: FARM_WHEELHOUSE].",
+)
+_jobs = click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), default=len(os.sched_getaffinity(0)), help="Compiles at once [all cores]."
+)
+_wheel = click.argument("wheels", metavar="WHEEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
+_site = click.option(
+    "--site", type=click.Path(file_okay=False, path_type=Path), help="The site's folder [default: site/ in the work folder]."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """Build, check and publish the flash_attn3 wheels.
+
+    The stages are plan, build, audit, validate, publish and verify; each reads and writes plain files, and
+    can be run alone. `run` does them all in order.
+    """
+
+
+@cli.command()
+@click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
+@_sm
+@_json
+def variants(patterns: tuple[str, ...], sm: str | None, as_json: bool) -> None:
+    """List the kernels that are compiled.
+
+    A PATTERN such as 'fwd_*_causal' narrows them down.
+    """
+    from ci.payload import variant_row
+
+    rows = _select_variants(patterns, sm)
+    if as_json:
+        _print_json([variant_row(row) for row in rows])
+        return
+    table = _table("name", "op", "sm", "dtype", "head_dim", "mask", "tile", "threads", "shared memory")
+    for row in rows:
+        dims = f"{row.head_dim}/{row.head_dim_v}" if row.head_dim != row.head_dim_v else f"{row.head_dim}"
+        tile, memory = f"{row.tile_m} × {row.tile_n}", f"{row.smem_bytes / 1024:.0f} KiB"
+        table.add_row(row.name, row.op, row.sm, row.dtype, dims, row.mask, tile, str(row.threads), memory)
+    _out.print(table)
+
+
+@cli.command()
+@click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
+@_toolkit
+@_sm
+@_json
+def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json: bool) -> None:
+    """Show what serves each cell of the matrix, or why nothing does.
+
+    A cell is what a user has, such as linux_x86_64-py312-torch2.11-cu130-sm90; a PATTERN narrows them down.
+    """
+    matrix = read_matrix()
+    chosen = select_cells(make_plan(matrix), matrix, Selection(patterns, toolkit, sm))
+    document = plan_document(chosen, matrix)
+    if as_json:
+        _print_json(document)
+        return
+    artefacts = _table("artefact", "tag", "released", "cells served")
+    for row in document["artefacts"]:
+        artefacts.add_row(row["artefact"], row["tag"], "yes" if row["released"] else "no", str(row["cells"]))
+    _out.print(artefacts)
+    reasons = [row.reason for row in chosen.excluded]
+    excluded = _table("cells", "excluded because")
+    for reason in dict.fromkeys(reasons):
+        excluded.add_row(str(reasons.count(reason)), reason)
+    _out.print(excluded)
+    if patterns:
+        for served in chosen.served:
+            _out.print(f" {served.cell} → {served.artefact}")
+    _out.print(f" {len(chosen.served)} cells served, {len(chosen.excluded)} excluded")
+
+
+@cli.command()
+@click.argument("artefacts", metavar="[ARTEFACT]...", nargs=-1)
+@click.option("--toolkit", metavar="NAME", help="Compile with this toolkit [default: the released one].")
+@click.option("--only", metavar="PATTERN", multiple=True, help="Only compile these kernels; make no wheel.")
+@_sm
+@click.option("--in-place", is_flag=True, help="Also put the libraries into flash_attn3/ of this tree.")
+@_jobs
+@_wheelhouse
+@_work
+def build(
+    artefacts: tuple[str, ...],
+    toolkit: str | None,
+    only: tuple[str, ...],
+    sm: str | None,
+    in_place: bool,
+    jobs: int,
+    wheelhouse: Path | None,
+    work: Path,
+) -> None:
+    """Compile the kernels, pack them and make the wheel.
+
+    Makes the wheel of each ARTEFACT, such as linux_x86_64-cuda12.8; without one, that for this machine. Needs no CUDA toolkit and no GPU: the compiler comes from pip. What is unchanged comes from the cache.
+    """
+    from ci.build import Workshop, compile_only
+    from ci.build import build as build_wheel
+
+    matrix = read_matrix()
+    workshop = Workshop(work, wheelhouse, jobs)
+    with ConsoleReporter() as progress:
+        for artefact in select_artefacts(make_plan(matrix), matrix, Selection(artefacts, toolkit)):
+            if only or sm:
+                chosen = _select_variants(only, sm)
+                path = compile_only(
+                    variants=chosen, artefact=artefact, matrix=matrix, workshop=workshop, progress=progress
+                )
+            else:
+                path = build_wheel(artefact=artefact, matrix=matrix, workshop=workshop, progress=progress)
+            _out.print(str(path))
+            if in_place:
+                _install_in_place(work.resolve() / "build" / str(artefact) / "payload")
+
+
+@cli.command()
+@_wheel
+@_json
+def audit(wheels: tuple[Path, ...], as_json: bool) -> None:
+    """Judge each WHEEL by its bytes alone.
+
+    Checks tags, symbols, libraries, RECORD, kernels, licences and size.
+    """
+    from ci.audit import audit as audit_wheel
+    from ci.audit import require_passed
+
+    found = {wheel: audit_wheel(wheel) for wheel in wheels}
+    if as_json:
+        _print_json(
+            [
+                {"wheel": str(wheel), "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]}
+                for wheel, checks in found.items()
+            ]
+        )
+    for wheel, checks in found.items():
+        if not as_json:
+            _print_checks(wheel, checks)
+    for wheel, checks in found.items():
+        require_passed(wheel, checks)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def validate(arguments: tuple[str, ...]) -> None:
+    """Prove a wheel on this machine's GPU and write a report.
+
+    See validate --help.
+    """
+    # It needs the caller's Python, with its torch and GPU, and neither this environment nor its packages.
+    python = os.environ.get("FARM_CALLER", sys.executable)
+    os.execv(python, [python, str(ROOT / "scripts" / "farm"), "validate", *arguments])
+
+
+@cli.command()
+@_wheel
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A validation report; may be given several times. Those of validation/ count too.",
+)
+@click.option("--channel", type=click.Choice(["stable", "candidate"]), help="Insist on a channel.")
+@click.option("--base-url", metavar="URL", help="Where the site will be served.")
+@_site
+@_work
+def publish(
+    wheels: tuple[Path, ...],
+    reports: tuple[Path, ...],
+    channel: Any,
+    base_url: str | None,
+    site: Path | None,
+    work: Path,
+) -> None:
+    """Add each WHEEL to the site.
+
+    It goes to stable with a passing validation report for exactly its bytes, else to candidate.
+    """
+    from ci.audit import audit as audit_wheel
+    from ci.coverage import exclusions, support_by_tag
+    from ci.publish import Context
+    from ci.publish import publish as publish_wheels
+
+    matrix = read_matrix()
+    audits = {wheel.name: audit_wheel(wheel) for wheel in wheels}
+    for wheel in wheels:
+        _print_checks(wheel, audits[wheel.name])
+    context = Context(audits, support_by_tag(matrix, make_plan(matrix)), exclusions(matrix), base_url)
+    with ConsoleReporter() as progress:
+        publish_wheels(
+            wheels=wheels,
+            reports=reports,
+            site=site or work / "site",
+            now=_now(),
+            progress=progress,
+            archive=ROOT / "validation",
+            channel=channel,
+            context=context,
+        )
+    _out.print(str(site or work / "site"))
+
+
+@cli.command()
+@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@click.option("--reason", metavar="TEXT", help="What installers tell their users.")
+@click.option("--undo", is_flag=True, help="Take a yank back.")
+@_site
+@_work
+def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path | None, work: Path) -> None:
+    """Take published wheels out of use.
+
+    Installers stop choosing them, but whoever pinned one still gets it.
+    """
+    from ci.publish import yank as yank_wheels
+
+    if undo == (reason is not None):
+        raise click.UsageError("give either --reason or --undo")
+    yank_wheels(site=site or work / "site", patterns=patterns, reason=reason)
+
+
+
+@cli.command()
+@click.option("--gpu-python", type=click.Path(dir_okay=False, path_type=Path), help="A Python with torch that sees the GPU [default: the one that calls this].")
+@click.option("--torch", "torch_spec", metavar="SPEC", default="torch>=2.9", show_default=True, help="What torch to install beside flash_attn3.")
+@_jobs
+@_wheelhouse
+@_work
+def run(gpu_python: Path | None, torch_spec: str, jobs: int, wheelhouse: Path | None, work: Path) -> None:
+    """Do everything, from source to an installed flash_attn3.
+
+    Builds, audits, validates, publishes, verifies. Ends with flash_attn3 installed by pip from the site just made into env/ of the work folder, and says what could
+    not be checked here and why.
+    """
+    from ci.build import Workshop
+    from ci.run import Settings
+    from ci.run import run as run_all
+
+    settings = Settings(
+        workshop=Workshop(work.resolve(), wheelhouse, jobs),
+        caller=Path(os.environ.get("FARM_CALLER", sys.executable)),
+        gpu_python=gpu_python,
+        torch=torch_spec,
+    )
+    with ConsoleReporter() as progress:
+        outcome = run_all(settings=settings, matrix=read_matrix(), now=_now(), progress=progress)
+    for line in outcome:
+        _out.print(escape(line))
+
+
+def run_cli() -> NoReturn:
+    """Run the command line; every expected failure is one line on standard error and an exit code of its own."""
+    try:
+        cli.main(prog_name="farm", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
+    except (FarmError, KernelsError, MatrixError) as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: let the exit flush pass
+        sys.exit(1)
+    except OSError as error:
+        _fail(str(error), FarmError.exit_code)
+    sys.exit(0)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    print(f"farm: error: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _select_variants(patterns: tuple[str, ...], sm: str | None) -> tuple[Variant, ...]:
+    rows = select(patterns) if patterns else VARIANTS
+    if sm is None:
+        return rows
+    target = named_sm(read_matrix(), sm).target
+    return tuple(row for row in rows if row.sm == target)
+
+
+def _install_in_place(payload: Path) -> None:
+    """Put the compiled part into the source tree, so that it imports from there."""
+    package = ROOT / "flash_attn3"
+    for name in [f"lib/{path.name}" for path in (payload / "lib").iterdir()] + ["build.json"]:
+        write_atomically(package / name, (payload / name).read_bytes())
+
+
+def _print_checks(wheel: Path, checks: Sequence[Check]) -> None:
+    table = _table(f"audit of {wheel.name}", "", "seen")
+    for check in checks:
+        table.add_row(check.name, "[green]ok[/]" if check.ok else "[red]FAILED[/]", escape(check.detail))
+    _out.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column(columns[0], no_wrap=True)
+    for column in columns[1:]:
+        table.add_column(column)
+    return table
+
+
+def _print_json(document: object) -> None:
+    click.echo(json.dumps(document, indent=1))
+
+
+def _now() -> datetime:
+    """Return the time, or the one that ``SOURCE_DATE_EPOCH`` fixes."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return datetime.now(timezone.utc) if epoch is None else datetime.fromtimestamp(int(epoch), timezone.utc)

@@ -1,0 +1,65 @@
+"""What the audit asks of a shared library."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection
+from elftools.elf.sections import SymbolTableSection
+
+_GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class SharedLibrary:
+    """The dynamic face of an ELF file."""
+
+    machine: str
+    """``x86_64`` or ``aarch64``, as platform tags call it."""
+    needed: tuple[str, ...]
+    rpaths: tuple[str, ...]
+    exports: tuple[str, ...]
+    glibc: tuple[int, int]
+    """The newest GLIBC version that a symbol asks for; (0, 0) if none does."""
+
+
+def read_shared_library(data: bytes) -> SharedLibrary:
+    """Read an ELF file.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        elf = ELFFile(io.BytesIO(data))
+        needed: list[str] = []
+        rpaths: list[str] = []
+        exports: list[str] = []
+        glibc = (0, 0)
+        for section in elf.iter_sections():
+            if isinstance(section, DynamicSection):
+                needed += [tag.needed for tag in section.iter_tags("DT_NEEDED")]
+                rpaths += [tag.rpath for tag in section.iter_tags("DT_RPATH")]
+                rpaths += [tag.runpath for tag in section.iter_tags("DT_RUNPATH")]
+            elif isinstance(section, SymbolTableSection) and section.name == ".dynsym":
+                exports += [symbol.name for symbol in section.iter_symbols() if _is_exported(symbol.entry)]
+            elif isinstance(section, GNUVerNeedSection):
+                wanted = [aux.name for _, auxiliaries in section.iter_versions() for aux in auxiliaries]
+                found = [match for name in wanted if (match := _GLIBC.fullmatch(name))]
+                glibc = max([glibc, *((int(match[1]), int(match[2])) for match in found)])
+    except ELFError as error:
+        raise ValueError(f"is no ELF file: {error}") from error
+    machine = {"x64": "x86_64", "AArch64": "aarch64"}.get(elf.get_machine_arch(), elf.get_machine_arch())
+    return SharedLibrary(machine, tuple(needed), tuple(rpaths), tuple(sorted(exports)), glibc)
+
+
+def _is_exported(entry: object) -> bool:
+    return (
+        entry["st_shndx"] != "SHN_UNDEF"  # type: ignore[index]  # the library types entries as objects
+        and entry["st_info"]["bind"] in {"STB_GLOBAL", "STB_WEAK"}  # type: ignore[index]
+        and entry["st_other"]["visibility"] in {"STV_DEFAULT", "STV_PROTECTED"}  # type: ignore[index]
+    )
