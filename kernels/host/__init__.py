@@ -1,0 +1,1 @@
+"""The runtime that launches the kernels, and how it is built."""

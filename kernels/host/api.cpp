@@ -1,0 +1,76 @@
+// The functions of flash_attn3.h.
+#include <string.h>
+
+#include "device.h"
+#include "driver.h"
+#include "flash_attn3.h"
+#include "fwd.h"
+#include "layout.h"
+#include "pack.h"
+#include "variant.h"
+
+const char* fa3_version(void) { return FA3_VERSION; }
+
+fa3_status fa3_set_pack(const char* path, char* error, size_t error_size) {
+    return fa3::set_pack(path, {error, error_size});
+}
+
+fa3_status fa3_kernel_count(int32_t* count, char* error, size_t error_size) {
+    const fa3::Pack* pack = nullptr;
+    if (fa3_status status = fa3::get_pack(&pack, {error, error_size}); status != FA3_OK) return status;
+    *count = static_cast<int32_t>(pack->count);
+    return FA3_OK;
+}
+
+fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size_t error_size) {
+    const fa3::Error sink{error, error_size};
+    const fa3::Pack* pack = nullptr;
+    if (fa3_status status = fa3::get_pack(&pack, sink); status != FA3_OK) return status;
+    if (index < 0 || static_cast<uint32_t>(index) >= pack->count) {
+        return sink.fail(FA3_INVALID_ARGUMENT, "index is %d; the pack holds %u kernels, counted from 0", index,
+                         pack->count);
+    }
+    const fa3::Kernel& kernel = pack->kernels[index];
+    memcpy(info->name, kernel.name, sizeof(info->name));
+    memcpy(info->op, kernel.op, sizeof(info->op));
+    memcpy(info->mask, kernel.mask, sizeof(info->mask));
+    memcpy(info->toolkit, kernel.toolkit, sizeof(info->toolkit));
+    info->sm = static_cast<int32_t>(kernel.sm);
+    info->dtype = static_cast<int32_t>(kernel.dtype);
+    info->head_dim = static_cast<int32_t>(kernel.head_dim);
+    info->head_dim_v = static_cast<int32_t>(kernel.head_dim_v);
+    return FA3_OK;
+}
+
+fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, size_t error_size) {
+    const fa3::cuda::Driver* driver = nullptr;
+    if (fa3_status status = fa3::cuda::get_driver(&driver, {error, error_size}); status != FA3_OK) return status;
+    *version = driver->version;
+    *devices = driver->device_count;
+    return FA3_OK;
+}
+
+fa3_status fa3_device_supported(int32_t device, char* error, size_t error_size) {
+    const fa3::Error sink{error, error_size};
+    const fa3::cuda::Driver* driver = nullptr;
+    const fa3::Pack* pack = nullptr;
+    fa3::Device* described = nullptr;
+    fa3_status status = fa3::cuda::get_driver(&driver, sink);
+    if (status == FA3_OK) status = fa3::get_device(*driver, device, &described, sink);
+    if (status == FA3_OK) status = fa3::get_pack(&pack, sink);
+    return status == FA3_OK ? fa3::check_device(*pack, *described, sink) : status;
+}
+
+fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char* error, size_t error_size) {
+    return fa3::check_layout(*tensor, argument, {error, error_size});
+}
+
+fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size) {
+    const fa3::Error sink{error, error_size};
+    if (args == nullptr) return sink.fail(FA3_INVALID_ARGUMENT, "args is null; it should point to fa3_fwd_args");
+    if (args->struct_size != sizeof(fa3_fwd_args)) {
+        return sink.fail(FA3_INVALID_ARGUMENT, "args.struct_size is %u; flash-attn3 %s takes %zu", args->struct_size,
+                         FA3_VERSION, sizeof(fa3_fwd_args));
+    }
+    return fa3::fwd(*args, sink);
+}

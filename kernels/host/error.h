@@ -1,0 +1,26 @@
+// How a function explains its failure: a status, and one sentence in the caller's buffer.
+#pragma once
+
+#include <stddef.h>
+
+#include "flash_attn3.h"
+
+namespace fa3 {
+
+struct Error {
+    char* text;  // may be null when size is 0
+    size_t size;
+
+    // Writes the sentence, cut at `size`, and returns `status`.
+    __attribute__((format(printf, 3, 4))) fa3_status fail(fa3_status status, const char* format, ...) const;
+};
+
+// A sentence built piece by piece; what does not fit is cut.
+struct Text {
+    char data[1024] = {};
+    size_t length = 0;
+
+    __attribute__((format(printf, 2, 3))) void append(const char* format, ...);
+};
+
+}  // namespace fa3

@@ -1,0 +1,13 @@
+// From a row of the pack to a kernel that can be launched.
+#pragma once
+
+#include "device.h"
+#include "pack.h"
+
+namespace fa3 {
+
+// The kernel's handle on this device; its cubin is loaded at first use. Needs the device's context current.
+fa3_status get_function(const cuda::Driver& driver, const Device& device, const Pack& pack,
+                        const Kernel& kernel, cuda::Function* function, Error error);
+
+}  // namespace fa3

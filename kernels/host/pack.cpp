@@ -1,0 +1,212 @@
+#include "pack.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "setup_lock.h"
+
+namespace fa3 {
+namespace {
+
+constexpr char kFileName[] = "kernels.fa3pack";
+constexpr char kMagic[8] = {'F', 'A', '3', 'P', 'A', 'C', 'K', 1};
+constexpr uint32_t kFormat = 1;
+constexpr size_t kCubinAlignment = 64;
+
+struct Header {
+    char magic[8];
+    uint32_t format;
+    uint32_t count;
+    uint64_t file_size;
+    uint64_t table_digest;
+};
+static_assert(sizeof(Header) == 32);
+
+std::atomic<const Pack*> current_pack;
+
+uint64_t fnv1a(const void* data, size_t size) {
+    uint64_t digest = 0xcbf29ce484222325;
+    for (size_t i = 0; i < size; ++i) {
+        digest = (digest ^ static_cast<const unsigned char*>(data)[i]) * 0x100000001b3;
+    }
+    return digest;
+}
+
+class File {
+  public:
+    explicit File(const char* path) : descriptor_(open(path, O_RDONLY | O_CLOEXEC)) {}
+    ~File() {
+        if (is_open()) close(descriptor_);
+    }
+    File(const File&) = delete;
+    File& operator=(const File&) = delete;
+
+    bool is_open() const { return descriptor_ >= 0; }
+
+    uint64_t size() const {
+        struct stat status;
+        return fstat(descriptor_, &status) == 0 ? static_cast<uint64_t>(status.st_size) : 0;
+    }
+
+    bool read_at(uint64_t offset, void* data, size_t size) const {
+        char* next = static_cast<char*>(data);
+        while (size > 0) {
+            const ssize_t got = pread(descriptor_, next, size, static_cast<off_t>(offset));
+            if (got < 0 && errno == EINTR) continue;
+            if (got <= 0) return false;
+            next += got;
+            offset += static_cast<uint64_t>(got);
+            size -= static_cast<size_t>(got);
+        }
+        return true;
+    }
+
+  private:
+    int descriptor_;
+};
+
+template <size_t size>
+bool is_text(const char (&field)[size]) {
+    return field[0] != '\0' && memchr(field, '\0', size) != nullptr;
+}
+
+bool between(uint32_t value, uint32_t low, uint32_t high) { return low <= value && value <= high; }
+
+bool is_sound(const Kernel& kernel, uint64_t file_size) {
+    return is_text(kernel.name) && is_text(kernel.op) && is_text(kernel.mask) && is_text(kernel.toolkit) &&
+           kernel.dtype <= FA3_BF16 && between(kernel.head_dim, 1, 1024) && between(kernel.head_dim_v, 1, 1024) &&
+           between(kernel.tile_m, 1, 65536) && between(kernel.threads, 32, 1024) &&
+           between(kernel.smem_bytes, 0, 1 << 20) && between(kernel.cluster, 1, 16) && kernel.dynamic <= 1 &&
+           between(kernel.box_rows_q, 1, 256) && between(kernel.box_rows_kv, 1, 256) &&
+           between(kernel.box_rows_out, 1, 256) && between(kernel.blocks_per_sm, 1, 32) &&
+           kernel.cubin_offset % kCubinAlignment == 0 && kernel.cubin_size > 0 &&
+           kernel.cubin_offset <= file_size && kernel.cubin_size <= file_size - kernel.cubin_offset;
+}
+
+fa3_status read_table(const char* path, const File& file, const Header& header, Kernel* kernels, Error error) {
+    const size_t bytes = header.count * sizeof(Kernel);
+    if (!file.read_at(sizeof(Header), kernels, bytes)) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: %s", path, strerror(errno));
+    }
+    if (fnv1a(kernels, bytes) != header.table_digest) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: its table does not match its digest", path);
+    }
+    for (uint32_t i = 0; i < header.count; ++i) {
+        if (!is_sound(kernels[i], header.file_size)) {
+            return error.fail(FA3_BAD_PACK, "kernel pack %s is malformed: row %u has a field out of range", path,
+                              i);
+        }
+    }
+    return FA3_OK;
+}
+
+fa3_status open_pack(const char* path, Pack& pack, Error error) {
+    const File file(path);
+    if (!file.is_open()) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be opened: %s", path, strerror(errno));
+    }
+    Header header;
+    const uint64_t size = file.size();
+    if (size < sizeof(header) || !file.read_at(0, &header, sizeof(header))) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is truncated: it has %llu bytes, less than its header",
+                          path, static_cast<unsigned long long>(size));
+    }
+    if (memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
+        return error.fail(FA3_BAD_PACK, "%s is not a kernel pack", path);
+    }
+    if (header.format != kFormat) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s has format %u; this library reads format %u", path,
+                          header.format, kFormat);
+    }
+    if (header.file_size != size) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is truncated or altered: it has %llu bytes, its header says %llu",
+                          path, static_cast<unsigned long long>(size),
+                          static_cast<unsigned long long>(header.file_size));
+    }
+    if (header.count > (size - sizeof(header)) / sizeof(Kernel)) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: %u rows do not fit in it", path, header.count);
+    }
+    pack.count = header.count;
+    pack.path = realpath(path, nullptr);  // the process may change its folder before a cubin is read
+    pack.kernels = static_cast<Kernel*>(calloc(header.count, sizeof(Kernel)));
+    pack.loaded = static_cast<std::atomic<cuda::Function>*>(
+        calloc(static_cast<size_t>(kMaxDevices) * header.count, sizeof(std::atomic<cuda::Function>)));
+    if (header.count > 0 && (pack.path == nullptr || pack.kernels == nullptr || pack.loaded == nullptr)) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: out of memory", path);
+    }
+    return read_table(path, file, header, pack.kernels, error);
+}
+
+// With the setup lock held.
+fa3_status use_pack(const char* path, Error error) {
+    Pack* pack = static_cast<Pack*>(calloc(1, sizeof(Pack)));
+    if (pack == nullptr) return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: out of memory", path);
+    if (fa3_status status = open_pack(path, *pack, error); status != FA3_OK) {
+        free(pack->path);
+        free(pack->kernels);
+        free(pack->loaded);
+        free(pack);
+        return status;
+    }
+    current_pack.store(pack, std::memory_order_release);
+    return FA3_OK;
+}
+
+fa3_status use_default_pack(Error error) {
+    Dl_info library;
+    char path[PATH_MAX];
+    if (dladdr(reinterpret_cast<void*>(fa3_version), &library) == 0) {
+        return error.fail(FA3_BAD_PACK, "the folder of this library, where %s lies, cannot be found", kFileName);
+    }
+    const char* slash = strrchr(library.dli_fname, '/');
+    const int folder = slash == nullptr ? 0 : static_cast<int>(slash - library.dli_fname) + 1;
+    snprintf(path, sizeof(path), "%.*s%s", folder, library.dli_fname, kFileName);
+    return use_pack(path, error);
+}
+
+}  // namespace
+
+fa3_status get_pack(const Pack** pack, Error error) {
+    *pack = current_pack.load(std::memory_order_acquire);
+    if (*pack != nullptr) return FA3_OK;
+
+    SetupLock lock;
+    if (current_pack.load() == nullptr) {
+        if (fa3_status status = use_default_pack(error); status != FA3_OK) return status;
+    }
+    *pack = current_pack.load();
+    return FA3_OK;
+}
+
+fa3_status set_pack(const char* path, Error error) {
+    if (path == nullptr) return error.fail(FA3_INVALID_ARGUMENT, "path is null; it should name a kernel pack");
+    SetupLock lock;
+    return use_pack(path, error);
+}
+
+fa3_status read_cubin(const Pack& pack, const Kernel& kernel, void** cubin, Error error) {
+    const File file(pack.path);
+    if (!file.is_open()) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be opened: %s", pack.path, strerror(errno));
+    }
+    *cubin = malloc(kernel.cubin_size);
+    if (*cubin == nullptr) {
+        return error.fail(FA3_BAD_PACK, "kernel %s cannot be read: out of memory", kernel.name);
+    }
+    if (!file.read_at(kernel.cubin_offset, *cubin, kernel.cubin_size) ||
+        fnv1a(*cubin, kernel.cubin_size) != kernel.cubin_digest) {
+        free(*cubin);
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: kernel %s does not match its digest",
+                          pack.path, kernel.name);
+    }
+    return FA3_OK;
+}
+
+}  // namespace fa3

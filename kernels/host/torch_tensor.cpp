@@ -1,0 +1,124 @@
+#include "torch_tensor.h"
+
+namespace fa3 {
+namespace {
+
+constexpr int64_t kMaxRank = 4;
+
+// What torch said about its failed call, if this torch can tell.
+const char* torch_message() {
+    const char* message = nullptr;
+    if (torch_exception_get_what_without_backtrace != nullptr) {
+        message = torch_exception_get_what_without_backtrace();
+    }
+    return message == nullptr || *message == '\0' ? "torch gave no reason" : message;
+}
+
+AtenTensorHandle as_handle(StableIValue value) { return reinterpret_cast<AtenTensorHandle>(value); }
+
+}  // namespace
+
+TorchTensor::TorchTensor(const char* argument, StableIValue owned)
+    : argument_(argument), handle_(as_handle(owned)) {
+    aoti_torch_get_dtype(handle_, &dtype_);
+    aoti_torch_get_device_type(handle_, &device_type_);
+    aoti_torch_get_device_index(handle_, &device_index_);
+}
+
+TorchTensor::~TorchTensor() {
+    if (handle_ != nullptr) aoti_torch_delete_tensor_object(handle_);
+}
+
+bool TorchTensor::is_on_device_of(const TorchTensor& other) const {
+    return device_type_ == other.device_type_ && device_index_ == other.device_index_;
+}
+
+fa3_status TorchTensor::view(fa3_tensor* view, Error error) const {
+    int64_t rank = 0;
+    int64_t* sizes = nullptr;
+    int64_t* strides = nullptr;
+    if (aoti_torch_get_dim(handle_, &rank) != 0 || rank != 4) {
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "%s has %lld dimensions; it should have 4: (batch, seqlen, heads, head_dim)", argument_,
+                          static_cast<long long>(rank));
+    }
+    if (aoti_torch_get_sizes(handle_, &sizes) != 0 || aoti_torch_get_strides(handle_, &strides) != 0) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s has no strides: %s", argument_, torch_message());
+    }
+    for (int i = 0; i < 4; ++i) {
+        view->shape[i] = sizes[i];
+        view->stride[i] = strides[i];
+    }
+    return data(&view->data, error);
+}
+
+fa3_status TorchTensor::data(void** address, Error error) const {
+    if (aoti_torch_get_data_ptr(handle_, address) == 0) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT, "%s has no data: %s", argument_, torch_message());
+}
+
+fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, int32_t dtype, const TorchTensor& like,
+                                 Error error) {
+    int64_t strides[kMaxRank];
+    int64_t stride = 1;
+    for (int64_t i = rank - 1; i >= 0; --i) {
+        strides[i] = stride;
+        stride *= shape[i] > 1 ? shape[i] : 1;
+    }
+    dtype_ = dtype;
+    device_type_ = like.device_type_;
+    device_index_ = like.device_index_;
+    if (aoti_torch_empty_strided(rank, shape, strides, dtype_, device_type_, device_index_, &handle_) != 0) {
+        handle_ = nullptr;
+        return error.fail(FA3_DRIVER_ERROR, "%s could not be allocated: %s", argument_, torch_message());
+    }
+    return FA3_OK;
+}
+
+fa3_status TorchTensor::make_contiguous(fa3_tensor* view, Error error) {
+    TorchTensor copy(argument_);
+    if (fa3_status status = copy.allocate(4, view->shape, dtype_, *this, error); status != FA3_OK) return status;
+    if (aoti_torch_copy_(copy.handle_, handle_, /*non_blocking=*/0) != 0) {
+        return error.fail(FA3_DRIVER_ERROR, "%s could not be made contiguous: %s", argument_, torch_message());
+    }
+    aoti_torch_delete_tensor_object(handle_);
+    handle_ = as_handle(copy.release());
+    return this->view(view, error);
+}
+
+StableIValue TorchTensor::release() {
+    const StableIValue value = reinterpret_cast<StableIValue>(handle_);
+    handle_ = nullptr;
+    return value;
+}
+
+void append_dtype(Text& text, int32_t dtype) {
+    const struct {
+        int32_t dtype;
+        const char* name;
+    } known[] = {
+        {aoti_torch_dtype_float16(), "float16"},
+        {aoti_torch_dtype_bfloat16(), "bfloat16"},
+        {aoti_torch_dtype_float32(), "float32"},
+        {aoti_torch_dtype_float64(), "float64"},
+        {aoti_torch_dtype_float8_e4m3fn(), "float8_e4m3fn"},
+        {aoti_torch_dtype_float8_e5m2(), "float8_e5m2"},
+        {aoti_torch_dtype_int8(), "int8"},
+        {aoti_torch_dtype_uint8(), "uint8"},
+        {aoti_torch_dtype_int32(), "int32"},
+        {aoti_torch_dtype_int64(), "int64"},
+        {aoti_torch_dtype_bool(), "bool"},
+    };
+    for (const auto& entry : known) {
+        if (entry.dtype == dtype) return text.append("%s", entry.name);
+    }
+    text.append("number %d of torch's scalar types", dtype);
+}
+
+void append_device(Text& text, const TorchTensor& tensor) {
+    if (tensor.device_type() == aoti_torch_device_type_cpu()) return text.append("cpu");
+    if (tensor.device_type() == aoti_torch_device_type_cuda()) return text.append("cuda:%d", tensor.device_index());
+    text.append("number %d of torch's device types", tensor.device_type());
+}
+
+}  // namespace fa3
