@@ -24,7 +24,7 @@ DTYPES = ("fp16", "bf16")
 # magic, format, entries, file size, checksum of the records
 _HEADER = struct.Struct("<8sIIQQ")
 # name, op, mask, toolkit, 16 numbers (see _numbers), offset, size, checksum of the cubin
-_RECORD = struct.Struct("<64s16s16s16s16I3Q64x")
+_RECORD = struct.Struct("<64s16s16s16s16I3Q56x")
 _ALIGNMENT = 64
 
 
