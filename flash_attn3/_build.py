@@ -1,0 +1,35 @@
+"""What this package was built from: ``build.json``, written when the wheel was made."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+_FILE = Path(__file__).parent / "build.json"
+
+
+@dataclass(frozen=True)
+class Build:
+    """The build of this package; the one source of its version."""
+
+    version: str
+    source_digest: str
+    platform: str
+
+
+@functools.cache
+def read_build() -> Build:
+    """Read ``build.json``.
+
+    Raises:
+        ImportError: the file is missing or is not the one that a build writes.
+    """
+    try:
+        document = json.loads(_FILE.read_text(encoding="utf-8"))
+        return Build(document["version"], document["source_digest"], document["platform"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ImportError(
+            f"flash_attn3: {_FILE} is no build record ({error!r}); reinstall the package"
+        ) from error

@@ -1,0 +1,35 @@
+"""Loads the operator library, or says why it cannot be loaded."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent / "lib"
+OLDEST_TORCH = (2, 9)
+
+
+def load() -> None:
+    """Register the ``flash_attn3::`` operators with torch. Loads no kernel and no driver, and needs no GPU.
+
+    Raises:
+        ImportError: this torch is too old, the library is not there, or the system cannot load it.
+    """
+    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if found < OLDEST_TORCH:
+        raise ImportError(f"flash_attn3 needs torch 2.9 or newer; this is torch {torch.__version__}")
+    library = FOLDER / "libflash_attn3_torch.so"
+    if not library.is_file():
+        raise ImportError(
+            f"flash_attn3: {library} is not there. A source checkout holds no compiled library: "
+            "run `pip install .` in it, and import the installed package from another folder"
+        )
+    try:
+        torch.ops.load_library(str(library))
+    except OSError as error:
+        raise ImportError(
+            f"flash_attn3: {library.name} cannot be loaded on {platform.system()} {platform.machine()} "
+            f"with torch {torch.__version__}: {error.__cause__ or error}"
+        ) from error

@@ -1,0 +1,121 @@
+"""``python -m flash_attn3.checks SECTION`` runs one section and prints each result as a line of JSON.
+
+The farm's ``validate`` runs every section in a process of its own, so that a crash loses one section and no
+more. Each line is an object with the key ``event``: ``environment``, ``start`` (before a check, so that a
+crash can be laid at its door), ``outcome``, ``race``, ``host_time`` or ``end``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flash_attn3 import _native
+from flash_attn3.checks.behaviour import BEHAVIOURS, run_behaviour
+from flash_attn3.checks.canary import memory_cases, run_memory_case
+from flash_attn3.checks.cases import full_cases, quick_cases
+from flash_attn3.checks.correctness import public_forward, run_case
+from flash_attn3.checks.environment import describe_environment
+from flash_attn3.checks.fresh import FRESH, run_fresh
+from flash_attn3.checks.host_time import host_times
+from flash_attn3.checks.race import race, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flash_attn3.checks.outcome import Outcome
+
+
+def _emit(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def _check(section: str, name: str, run: Callable[[], Outcome]) -> None:
+    _emit("start", section=section, name=name)
+    _emit("outcome", outcome=run().as_dict())
+
+
+def _environment(_arguments: argparse.Namespace, device: torch.device | None) -> None:
+    _emit("environment", environment=describe_environment(device))
+
+
+def _correctness(arguments: argparse.Namespace, device: torch.device) -> None:
+    cases = quick_cases() if arguments.quick else full_cases(arguments.samples, arguments.seed)
+    for case in cases:
+        _check("correctness", case.name, partial(run_case, case, public_forward, device))
+
+
+def _memory(_arguments: argparse.Namespace, device: torch.device) -> None:
+    for case, layout in memory_cases():
+        name = f"{case.name}-out_{layout}"
+        _check(
+            "memory",
+            name,
+            partial(run_memory_case, case, layout, public_forward, device),
+        )
+
+
+def _behaviour(_arguments: argparse.Namespace, device: torch.device) -> None:
+    for name in BEHAVIOURS:
+        _check("behaviour", name, partial(run_behaviour, name, public_forward, device))
+
+
+def _fresh(_arguments: argparse.Namespace, _device: torch.device) -> None:
+    for name in FRESH:
+        _check("fresh", name, partial(run_fresh, name))
+
+
+def _race(arguments: argparse.Namespace, device: torch.device) -> None:
+    head_dims = sorted({kernel.head_dim for kernel in _native.kernels() if kernel.op == "fwd"})
+    for setting in settings(arguments.quick, tuple(head_dims)):
+        _emit("start", section="race", name=setting.name)
+        _emit("race", race=race(setting, device, rounds=7 if arguments.quick else 21).as_dict())
+
+
+def _host_time(_arguments: argparse.Namespace, device: torch.device) -> None:
+    _emit("start", section="host_time", name="eager")
+    for measured in host_times(device):
+        _emit("host_time", host_time=asdict(measured))
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace, torch.device], None]] = {
+    "correctness": _correctness,
+    "memory": _memory,
+    "behaviour": _behaviour,
+    "fresh": _fresh,
+    "race": _race,
+    "host_time": _host_time,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one section; the exit code is 0 whenever the section ran to its end, whatever it found."""
+    parser = argparse.ArgumentParser(prog="python -m flash_attn3.checks", description=__doc__)
+    parser.add_argument("section", choices=("environment", *SECTIONS))
+    parser.add_argument("--quick", action="store_true", help="a small selection of the cases")
+    parser.add_argument(
+        "--samples", type=int, default=100, help="random cases beside the fixed ones (default: 100)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the random cases (default: 1)")
+    arguments = parser.parse_args(argv)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else None
+    if arguments.section == "environment":
+        _environment(arguments, device)
+    elif device is None:
+        print("no GPU: torch.cuda.is_available() is False", file=sys.stderr)
+        return 2
+    else:
+        with torch.cuda.device(device):
+            SECTIONS[arguments.section](arguments, device)
+    _emit("end")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

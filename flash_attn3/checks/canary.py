@@ -1,0 +1,120 @@
+"""Memory checks through the C ABI, with buffers that this module owns.
+
+``out`` and ``lse`` are poisoned before the call with a NaN pattern that no arithmetic produces, and stand
+between canaries: after the call no poison may be left inside, and no canary may have changed outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from flash_attn3 import _native
+from flash_attn3.checks.cases import Case
+from flash_attn3.checks.inputs import Inputs, make_inputs
+from flash_attn3.checks.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flash_attn3.checks.correctness import Forward
+
+_POISON = {torch.int16: 0x7FAD, torch.int32: 0x7FADBEEF}
+_CANARY = {torch.int16: 0x5AC3, torch.int32: 0x5AC35AC3}
+_GUARD = 1 << 16  # elements on each side
+_SHAPES = ((1, 1, 1, 1, 1), (2, 65, 129, 4, 2), (3, 128, 0, 2, 2), (2, 257, 1000, 6, 2), (1, 1000, 177, 3, 3))
+
+
+def memory_cases() -> tuple[tuple[Case, str], ...]:
+    """Return the cases, each with the layout of ``out``: "contiguous", "bhsd" or "padded"."""
+    return tuple(
+        (Case(dtype, causal, *shape), layout)
+        for dtype in ("bf16", "fp16")
+        for causal in (False, True)
+        for shape in _SHAPES
+        for layout in ("contiguous", "bhsd", "padded")
+    )
+
+
+def run_memory_case(case: Case, layout: str, forward: Forward, device: torch.device) -> Outcome:
+    """Run one case through the C ABI; its result must equal that of ``forward`` bit for bit."""
+    inputs = make_inputs(replace(case, layout="padded"), device)
+    batch, seqlen_q, heads, head_dim_v = case.batch, case.seqlen_q, case.heads, inputs.v.shape[3]
+    out_shapes = {
+        "contiguous": (batch, seqlen_q, heads, head_dim_v),
+        "bhsd": (batch, heads, seqlen_q, head_dim_v),
+        "padded": (batch, seqlen_q + 5, heads + 1, head_dim_v + 8),
+    }
+    out_memory = _Memory(out_shapes[layout], torch.int16, device)
+    out_bits = out_memory.block.transpose(1, 2) if layout == "bhsd" else out_memory.block
+    out_bits = out_bits[:, :seqlen_q, :heads, :head_dim_v]
+    lse_memory = _Memory((batch, heads, seqlen_q), torch.int32, device)
+    for memory, view in ((out_memory, out_bits), (lse_memory, lse_memory.block)):
+        view.fill_(_POISON[memory.dtype])
+    out = out_bits.view(inputs.q.dtype)
+    failures: list[str] = []
+    try:
+        _native.forward(_arguments(case, inputs, out, lse_memory.block))
+        torch.cuda.synchronize(device)
+    except _native.NativeError as error:
+        failures.append(f"fa3_fwd: {error.status.name}: {error}")
+    else:
+        lse = lse_memory.block.view(torch.float32)
+        public_out, public_lse = forward(inputs.q, inputs.k, inputs.v, case.softmax_scale, case.causal)
+        if not torch.equal(_bits(out), _bits(public_out)) or not torch.equal(_bits(lse), _bits(public_lse)):
+            failures.append("the result differs from the public call's")
+        failures += _judge(out_memory, out_bits, "out")
+        failures += _judge(lse_memory, lse_memory.block, "lse")
+    return Outcome(
+        "memory", f"{case.name}-out_{layout}", {**case.params(), "out_layout": layout}, {}, tuple(failures)
+    )
+
+
+class _Memory:
+    """An integer buffer full of canaries, and the block in its middle that may be written."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype = dtype
+        size = torch.Size(shape).numel()
+        self.buffer = torch.full((2 * _GUARD + size,), _CANARY[dtype], dtype=dtype, device=device)
+        self.block = self.buffer[_GUARD : _GUARD + size].view(shape)
+
+
+def _judge(memory: _Memory, written: Tensor, name: str) -> Iterator[str]:
+    """Yield what is wrong with a buffer of which only ``written`` should have been written, all of it."""
+    poison = int((written == _POISON[memory.dtype]).sum())
+    if poison:
+        yield f"{name}: {poison} of {written.numel()} elements were never written"
+    written.fill_(_CANARY[memory.dtype])
+    touched = (memory.buffer != _CANARY[memory.dtype]).nonzero()
+    if touched.numel():
+        first = int(touched[0]) - _GUARD
+        yield f"{name}: {touched.shape[0]} elements outside were written, the first at {first}"
+
+
+def _arguments(case: Case, inputs: Inputs, out: Tensor, lse: Tensor) -> _native.FwdArgs:
+    device = inputs.q.device
+    return _native.FwdArgs(
+        device=device.index or 0,
+        dtype=_native.Dtype[case.dtype.upper()],
+        causal=case.causal,
+        softmax_scale=case.scale,
+        sm_margin=0,
+        stream=torch.cuda.current_stream(device).cuda_stream,
+        q=_view(inputs.q),
+        k=_view(inputs.k),
+        v=_view(inputs.v),
+        out=_view(out),
+        lse=lse.data_ptr(),
+    )
+
+
+def _view(tensor: Tensor) -> _native.TensorView:
+    return _native.TensorView(tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(torch.int16 if tensor.element_size() == 2 else torch.int32)

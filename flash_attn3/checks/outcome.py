@@ -1,0 +1,47 @@
+"""The result of one check, as it is printed, sent between processes and written to reports."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One judged check.
+
+    Attributes:
+        section: the group of checks it belongs to.
+        name: unique within the section.
+        params: what was run: shapes, dtype, mask, layout, seed.
+        figures: the measured errors and the tolerances they were held to; None where a figure is not finite.
+        failures: one sentence for each rule that was broken; empty when the check passed.
+    """
+
+    section: str
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float | None] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no rule was broken."""
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, which has no infinities."""
+        return {
+            "section": self.section,
+            "name": self.name,
+            "params": self.params,
+            "figures": {name: finite(value) for name, value in self.figures.items()},
+            "failures": list(self.failures),
+            "passed": self.passed,
+        }
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value, or None when it is infinite or not a number."""
+    return value if value is not None and math.isfinite(value) else None
