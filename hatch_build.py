@@ -58,7 +58,7 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
 
     def _compile(self, payload: Path) -> None:
         sys.path.insert(0, str(_ROOT))
-        from ci.payload import combined_digest, folder_digest, write_payload
+        from ci.payload import combined_digest, host_digest, write_payload
         from kernels.compile import compile_variant, inputs_digest
         from kernels.host.build import build_host
         from kernels.pack import PackEntry
@@ -77,9 +77,7 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
             entries = list(pool.map(entry, VARIANTS))
             libraries = {path.name: path.read_bytes() for path in host.result()}
         digests = {variant.name: inputs_digest(variant, toolkit) for variant in VARIANTS}
-        digests["host libraries"] = combined_digest(
-            {"sources": folder_digest(_ROOT / "kernels" / "host"), "target": target, "version": release}
-        )
+        digests["host libraries"] = host_digest(target, release)
         write_payload(
             payload,
             entries=entries,
@@ -93,7 +91,7 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
         machine = platform.machine().lower()
         if sys.platform != "linux" or machine not in _TARGETS:
             raise OSError(
-                f"flash_attn3 is compiled on Linux for {' and '.join(_TARGETS)}; this is {sys.platform} {machine}"
+                f"flash_attn3 compiles on Linux, {' or '.join(_TARGETS)}; this is {sys.platform} {machine}"
             )
         return _TARGETS[machine]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from email.parser import BytesParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
@@ -21,11 +21,16 @@ from kernels.errors import CorruptPackError
 from kernels.pack import PackRecord, read_pack
 from kernels.variants import VARIANTS
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 SIZE_BAR = 60_000_000
 _SYSTEM_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|librt)\.so\.\d+|ld-linux-[a-z0-9_-]+\.so\.\d+")
 _OWN_LIBRARIES = frozenset({"libtorch_cpu.so", "libflash_attn3.so"})
 _MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_(\w+)")
-_DIST_INFO_FILES = frozenset({"METADATA", "WHEEL", "RECORD", "licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES"})
+_DIST_INFO_FILES = frozenset(
+    {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES"}
+)
 
 
 def audit(wheel: Path) -> tuple[Check, ...]:
@@ -39,7 +44,9 @@ def audit(wheel: Path) -> tuple[Check, ...]:
         members = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
     dist_info = next(name.split("/")[0] for name in members if name.endswith(".dist-info/RECORD"))
     libraries = {
-        name.rsplit("/", 1)[1]: read_shared_library(data) for name, data in members.items() if name.endswith(".so")
+        name.rsplit("/", 1)[1]: read_shared_library(data)
+        for name, data in members.items()
+        if name.endswith(".so")
     }
     return (
         Check("record", ok=True, detail=f"{len(members)} files match their hashes"),
@@ -70,13 +77,15 @@ def require_passed(wheel: Path, checks: tuple[Check, ...]) -> None:
 def _tags(facts: WheelFile, wheel_file: bytes) -> Check:
     inside = sorted(BytesParser().parsebytes(wheel_file).get_all("Tag", []))
     ok = inside == list(facts.tags)
-    return Check("tags", ok, f"{', '.join(facts.tags)}" if ok else f"the name says {facts.tags}, WHEEL says {inside}")
+    return Check(
+        "tags", ok, ", ".join(inside) + ("" if ok else f" in WHEEL, {', '.join(facts.tags)} in the name")
+    )
 
 
 def _requirements(facts: WheelFile) -> Check:
     names = [Requirement(line).name for line in facts.requires_dist]
-    detail = f"requires {', '.join(facts.requires_dist) or 'nothing'}; Python {facts.requires_python or 'of any kind'}"
-    return Check("requirements", names == ["torch"] and facts.requires_python == ">=3.10", detail)
+    ok = names == ["torch"] and facts.requires_python == ">=3.10"
+    return Check("requirements", ok, f"{', '.join(facts.requires_dist)}; Python {facts.requires_python}")
 
 
 def _licences(members: Mapping[str, bytes], dist_info: str) -> Check:
@@ -100,7 +109,9 @@ def _contents(members: Mapping[str, bytes], dist_info: str) -> Check:
 
 
 def _size(facts: WheelFile) -> Check:
-    return Check("size", facts.size <= SIZE_BAR, f"{facts.size / 1e6:.1f} MB of at most {SIZE_BAR / 1e6:.0f} MB")
+    return Check(
+        "size", facts.size <= SIZE_BAR, f"{facts.size / 1e6:.1f} MB of at most {SIZE_BAR / 1e6:.0f} MB"
+    )
 
 
 def _platform(facts: WheelFile, libraries: Mapping[str, SharedLibrary]) -> Check:
@@ -108,7 +119,9 @@ def _platform(facts: WheelFile, libraries: Mapping[str, SharedLibrary]) -> Check
     _, _, _, tags = parse_wheel_filename(facts.filename)
     promised = [_MANYLINUX.fullmatch(tag.platform) for tag in tags]
     if len(promised) != 1 or promised[0] is None or not libraries:
-        return Check("platform", ok=False, detail=f"no single manylinux tag and libraries to judge: {facts.tags}")
+        return Check(
+            "platform", ok=False, detail=f"no single manylinux tag and libraries to judge: {facts.tags}"
+        )
     major, minor, machine = promised[0].groups()
     wrong = [
         f"{name} is {library.machine} and asks for GLIBC_{library.glibc[0]}.{library.glibc[1]}"
@@ -144,7 +157,11 @@ def _exports(libraries: Mapping[str, SharedLibrary]) -> Check:
     wrong = [name for name in names if not name.startswith("fa3_")]
     if not names:
         return Check("exports", ok=False, detail="libflash_attn3.so exports nothing")
-    return Check("exports", not wrong, f"should not export {', '.join(wrong)}" if wrong else f"{len(names)} fa3_ functions")
+    return Check(
+        "exports",
+        not wrong,
+        f"should not export {', '.join(wrong)}" if wrong else f"{len(names)} fa3_ functions",
+    )
 
 
 def _kernels(facts: WheelFile, members: Mapping[str, bytes]) -> Check:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ci.cache import Cache
 from ci.compile import Job, available_memory, parallel_jobs, run_jobs
-from ci.files import lock, room_in, write_atomically
-from ci.payload import combined_digest, folder_digest, write_payload
-from ci.progress import Reporter
-from ci.project import ROOT, project_version
+from ci.files import clear_scratch, lock, room_in, write_atomically
+from ci.payload import combined_digest, host_digest, write_payload
+from ci.project import project_version
 from ci.toolkits import fetch_toolkit
 from ci.wheel import make_wheel
 from kernels.compile import inputs_digest
 from kernels.pack import PackEntry
 from kernels.toolkit import Toolkit, find_toolkit
 from kernels.variants import VARIANTS, Variant
-from matrix.cell import Artefact
-from matrix.model import Matrix, Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ci.progress import Reporter
+    from matrix.cell import Artefact
+    from matrix.model import Matrix, Platform
 
 _HOST = "host libraries"
 
@@ -47,7 +51,7 @@ class Workshop:
 def build(*, artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: Reporter) -> Path:
     """Build the wheel of an artefact and return it.
 
-    Every finished compile is kept as it ends, so a killed build resumes; the wheel appears whole or not at all.
+    Every finished compile is kept as it ends, so a killed build resumes; the wheel appears whole or not.
 
     Raises:
         FarmError, KernelsError: as the stages do; what was good before is still good.
@@ -55,7 +59,7 @@ def build(*, artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: R
     work, version = workshop.work.resolve(), project_version()
     platform = next(row for row in matrix.platform if row.name == artefact.platform)
     folder = work / "build" / str(artefact)
-    with lock(work):
+    with _held(work):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         kernel_jobs = [_kernel_job(variant, toolkit, site) for variant in VARIANTS]
         host_job = _host_job(platform, version)
@@ -66,7 +70,9 @@ def build(*, artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: R
             parallel=parallel_jobs(available_memory(), workshop.processors),
             progress=progress,
         )
-        entries = [PackEntry(variant, files[variant.name]["kernel.cubin"], artefact.toolkit) for variant in VARIANTS]
+        entries = [
+            PackEntry(variant, files[variant.name]["kernel.cubin"], artefact.toolkit) for variant in VARIANTS
+        ]
         _write_resources(folder, files, VARIANTS)
         with room_in(folder):
             write_payload(
@@ -94,7 +100,7 @@ def compile_only(
     """
     work = workshop.work.resolve()
     folder = work / "build" / str(artefact)
-    with lock(work):
+    with _held(work):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         files = run_jobs(
             [_kernel_job(variant, toolkit, site) for variant in variants],
@@ -104,6 +110,15 @@ def compile_only(
             progress=progress,
         )
         return _write_resources(folder, files, variants)
+
+
+@contextmanager
+def _held(work: Path) -> Iterator[None]:
+    """Hold the work folder for this build alone, and clear what a killed one left."""
+    with lock(work / "cache"):
+        for name in ("cache/objects", "build", "dist"):
+            clear_scratch(work / name)
+        yield
 
 
 def _toolkit(name: str, matrix: Matrix, workshop: Workshop, progress: Reporter) -> tuple[Toolkit, Path]:
@@ -129,13 +144,7 @@ def _host_job(platform: Platform, version: str) -> Job:
         *(sys.executable, "-m", "kernels.host.build"),
         *("--target", target, "--out", "{out}", "--version", version),
     )
-    inputs = {
-        "sources": folder_digest(ROOT / "kernels" / "host"),
-        "target": target,
-        "version": version,
-        "compiler": installed_version("ziglang"),
-    }
-    return Job(_HOST, combined_digest(inputs), command)
+    return Job(_HOST, host_digest(target, version), command)
 
 
 def _write_resources(folder: Path, files: dict[str, dict[str, bytes]], variants: Sequence[Variant]) -> Path:

@@ -10,12 +10,15 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ci.errors import CorruptObject, FarmError
 from ci.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 _MAGIC = b"FARMOBJ\x01"
 _DIGEST_SIZE = hashlib.sha256().digest_size

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ci.check import Check
-from ci.errors import FarmError
+from ci.errors import DiskFull, FarmError
 from ci.files import write_atomically
 from ci.plan import Selection, named_sm, plan_document, select_artefacts, select_cells
 from ci.progress import ConsoleReporter
@@ -27,6 +26,11 @@ from kernels.variants import VARIANTS, Variant, select
 from matrix.errors import MatrixError
 from matrix.model import read_matrix
 from matrix.planner import plan as make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ci.check import Check
 
 # Where the tables and results go; what is being done is told on standard error.
 _out = Console(highlight=False)
@@ -50,15 +54,32 @@ _wheelhouse = click.option(
     help="A folder of toolkit wheels to take from before asking pip [env: FARM_WHEELHOUSE].",
 )
 _jobs = click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), default=len(os.sched_getaffinity(0)), help="Compiles at once [all cores]."
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=len(os.sched_getaffinity(0)),
+    help="Compiles at once [all cores].",
 )
-_wheel = click.argument("wheels", metavar="WHEEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
+_wheel = click.argument(
+    "wheels", metavar="WHEEL...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 _site = click.option(
-    "--site", type=click.Path(file_okay=False, path_type=Path), help="The site's folder [default: site/ in the work folder]."
+    "--site",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The site's folder [default: site/ in the work folder].",
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _InOrder(click.Group):
+    """Lists the commands in the order of the stages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands as they were added."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def cli() -> None:
     """Build, check and publish the flash_attn3 wheels.
 
@@ -85,7 +106,7 @@ def variants(patterns: tuple[str, ...], sm: str | None, as_json: bool) -> None:
     table = _table("name", "op", "sm", "dtype", "head_dim", "mask", "tile", "threads", "shared memory")
     for row in rows:
         dims = f"{row.head_dim}/{row.head_dim_v}" if row.head_dim != row.head_dim_v else f"{row.head_dim}"
-        tile, memory = f"{row.tile_m} × {row.tile_n}", f"{row.smem_bytes / 1024:.0f} KiB"
+        tile, memory = f"{row.tile_m} x {row.tile_n}", f"{row.smem_bytes / 1024:.0f} KiB"
         table.add_row(row.name, row.op, row.sm, row.dtype, dims, row.mask, tile, str(row.threads), memory)
     _out.print(table)
 
@@ -101,8 +122,9 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
     A cell is what a user has, such as linux_x86_64-py312-torch2.11-cu130-sm90; a PATTERN narrows them down.
     """
     matrix = read_matrix()
-    chosen = select_cells(make_plan(matrix), matrix, Selection(patterns, toolkit, sm))
-    document = plan_document(chosen, matrix)
+    whole = make_plan(matrix)
+    chosen = select_cells(whole, matrix, Selection(patterns, toolkit, sm))
+    document = plan_document(chosen, whole, matrix)
     if as_json:
         _print_json(document)
         return
@@ -142,11 +164,14 @@ def build(
 ) -> None:
     """Compile the kernels, pack them and make the wheel.
 
-    Makes the wheel of each ARTEFACT, such as linux_x86_64-cuda12.8; without one, that for this machine. Needs no CUDA toolkit and no GPU: the compiler comes from pip. What is unchanged comes from the cache.
+    Makes the wheel of each ARTEFACT, such as linux_x86_64-cuda12.8; without one, that for this machine. Needs
+    no CUDA toolkit and no GPU: the compiler comes from pip. What is unchanged comes from the cache.
     """
     from ci.build import Workshop, compile_only
     from ci.build import build as build_wheel
 
+    if in_place and (only or sm):
+        raise click.UsageError("--in-place puts every kernel in place; leave out --only and --sm")
     matrix = read_matrix()
     workshop = Workshop(work, wheelhouse, jobs)
     with ConsoleReporter() as progress:
@@ -178,7 +203,10 @@ def audit(wheels: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         _print_json(
             [
-                {"wheel": str(wheel), "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]}
+                {
+                    "wheel": str(wheel),
+                    "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks],
+                }
                 for wheel, checks in found.items()
             ]
         )
@@ -197,8 +225,8 @@ def validate(arguments: tuple[str, ...]) -> None:
     See validate --help.
     """
     # It needs the caller's Python, with its torch and GPU, and neither this environment nor its packages.
-    python = os.environ.get("FARM_CALLER", sys.executable)
-    os.execv(python, [python, str(ROOT / "scripts" / "farm"), "validate", *arguments])
+    python = str(_caller())
+    os.execv(python, [python, str(ROOT / "scripts" / "farm"), "validate", *arguments])  # noqa: S606 (an argument list, no shell)
 
 
 @cli.command()
@@ -228,7 +256,7 @@ def publish(
     """
     from ci.audit import audit as audit_wheel
     from ci.coverage import exclusions, support_by_tag
-    from ci.publish import Context
+    from ci.listing import Context
     from ci.publish import publish as publish_wheels
 
     matrix = read_matrix()
@@ -268,18 +296,66 @@ def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path |
     yank_wheels(site=site or work / "site", patterns=patterns, reason=reason)
 
 
+@cli.command()
+@click.option(
+    "--python",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The Python to install into environments of [default: the one that calls this].",
+)
+@click.option(
+    "--torch-site",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A site-packages folder that has torch, to save installing it.",
+)
+@click.option(
+    "--torch-wheelhouse",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of wheels to install torch from.",
+)
+@_site
+@_work
+def verify(
+    python: Path | None, torch_site: Path | None, torch_wheelhouse: Path | None, site: Path | None, work: Path
+) -> None:
+    """Serve the site and install from it in every way it shows.
+
+    Each way (pip and uv, by index, by links, with hashes) is tried in a fresh environment of its own.
+    """
+    from ci.verify import verify as verify_site
+
+    with ConsoleReporter() as progress:
+        checks = verify_site(
+            site=site or work / "site",
+            python=python or _caller(),
+            progress=progress,
+            torch_site=torch_site,
+            wheelhouse=torch_wheelhouse,
+        )
+    _out.print(f"all {len(checks)} checks passed")
+
 
 @cli.command()
-@click.option("--gpu-python", type=click.Path(dir_okay=False, path_type=Path), help="A Python with torch that sees the GPU [default: the one that calls this].")
-@click.option("--torch", "torch_spec", metavar="SPEC", default="torch>=2.9", show_default=True, help="What torch to install beside flash_attn3.")
+@click.option(
+    "--gpu-python",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A Python with torch that sees the GPU [default: the one that calls this].",
+)
+@click.option(
+    "--torch",
+    "torch_spec",
+    metavar="SPEC",
+    default="torch>=2.9",
+    show_default=True,
+    help="What torch to install beside flash_attn3.",
+)
 @_jobs
 @_wheelhouse
 @_work
 def run(gpu_python: Path | None, torch_spec: str, jobs: int, wheelhouse: Path | None, work: Path) -> None:
     """Do everything, from source to an installed flash_attn3.
 
-    Builds, audits, validates, publishes, verifies. Ends with flash_attn3 installed by pip from the site just made into env/ of the work folder, and says what could
-    not be checked here and why.
+    Builds, audits, validates, publishes, verifies. Ends with flash_attn3 installed by pip, from the site just
+    made, into env/ of the work folder, and says what could not be checked here and why.
     """
     from ci.build import Workshop
     from ci.run import Settings
@@ -287,7 +363,7 @@ def run(gpu_python: Path | None, torch_spec: str, jobs: int, wheelhouse: Path | 
 
     settings = Settings(
         workshop=Workshop(work.resolve(), wheelhouse, jobs),
-        caller=Path(os.environ.get("FARM_CALLER", sys.executable)),
+        caller=_caller(),
         gpu_python=gpu_python,
         torch=torch_spec,
     )
@@ -298,22 +374,28 @@ def run(gpu_python: Path | None, torch_spec: str, jobs: int, wheelhouse: Path | 
 
 
 def run_cli() -> NoReturn:
-    """Run the command line; every expected failure is one line on standard error and an exit code of its own."""
+    """Run the command line; an expected failure is one line on standard error and its own exit code."""
     try:
         cli.main(prog_name="farm", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
+        _fail("interrupted; the same command goes on from here", 130)
     except (FarmError, KernelsError, MatrixError) as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: let the exit flush pass
+        # Nobody reads on: let what is left to be flushed go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(str(error), FarmError.exit_code)
+        _fail(str(error), DiskFull.exit_code if error.errno == errno.ENOSPC else FarmError.exit_code)
     sys.exit(0)
+
+
+def _caller() -> Path:
+    """Return the Python that started the farm: unlike this one, it may have torch and see a GPU."""
+    return Path(os.environ.get("FARM_CALLER", sys.executable))
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

@@ -9,18 +9,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ninja
 from ninja.ninja_syntax import Writer, escape_path
 
-from ci.cache import Cache
 from ci.errors import BuildFailed, DiskFull
 from ci.files import room_in
-from ci.progress import Reporter
 from ci.project import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ci.cache import Cache
+    from ci.progress import Reporter
 
 _STATUS = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 _BYTES_A_JOB = 1 << 30  # a compile stays under 1 GB
@@ -37,7 +41,9 @@ class Job:
     """The argument list; ``{out}`` stands for the folder."""
 
 
-def run_jobs(jobs: Sequence[Job], *, cache: Cache, folder: Path, parallel: int, progress: Reporter) -> dict[str, dict[str, bytes]]:
+def run_jobs(
+    jobs: Sequence[Job], *, cache: Cache, folder: Path, parallel: int, progress: Reporter
+) -> dict[str, dict[str, bytes]]:
     """Return the files of each job (job name -> file name -> bytes), running only the jobs not in the cache.
 
     Every job stores its own result as it ends, so a killed run loses no more than the jobs that were running.
@@ -61,7 +67,8 @@ def run_jobs(jobs: Sequence[Job], *, cache: Cache, folder: Path, parallel: int, 
             folder = folder / f"run-{os.getpid()}"
             folder.mkdir(parents=True)
             file = _write_ninja_file(missing, cache, folder)
-        _run_ninja(file, parallel, progress)
+        _run_ninja(file, parallel, cache, progress)
+        shutil.rmtree(folder)
     for job in missing:
         files = cache.load(job.key)
         if files is None:
@@ -83,20 +90,32 @@ def available_memory() -> int:
 def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
     file = folder / "build.ninja"
     with file.open("w", encoding="utf-8") as stream:
-        writer = Writer(stream, width=110)
-        writer.comment("Made by the compile stage: one edge a missing object, which stores itself when it is done.")
+        writer = Writer(stream, width=110)  # type: ignore[arg-type]  # its types are wrong: it writes to a stream
+        writer.comment(
+            "Made by the compile stage: one edge a missing object, which stores itself when it is done."
+        )
         writer.variable("builddir", escape_path(str(folder)))
         writer.rule("job", command="$make && $store", description="$name")
         for job in jobs:
             out = folder / job.name
             out.mkdir()
-            store = (sys.executable, "-m", "ci.cache", "--cache", str(cache.folder), "--key", job.key, "--from", str(out))
+            store = (
+                sys.executable,
+                "-m",
+                "ci.cache",
+                "--cache",
+                str(cache.folder),
+                "--key",
+                job.key,
+                "--from",
+                str(out),
+            )
             variables = {
                 "name": job.name,
                 "make": _shell([part.replace("{out}", str(out)) for part in job.command]),
                 "store": _shell(store),
             }
-            writer.build(str(cache.path(job.key)), "job", variables=variables)
+            writer.build([escape_path(str(cache.path(job.key)))], "job", variables=variables)
     return file
 
 
@@ -104,9 +123,13 @@ def _shell(command: Sequence[str]) -> str:
     return shlex.join(command).replace("$", "$$")
 
 
-def _run_ninja(file: Path, parallel: int, progress: Reporter) -> None:
+def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter) -> None:
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", str(file), "-j", str(parallel)]
-    environment: Mapping[str, str] = {**os.environ, "NINJA_STATUS": "[%f/%t] "}
+    environment = {
+        **os.environ,
+        "NINJA_STATUS": "[%f/%t] ",
+        "ZIG_GLOBAL_CACHE_DIR": str(cache.folder.parent / "zig"),  # its runtime library is worth keeping
+    }
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -129,6 +152,10 @@ def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFaile
         return DiskFull(f"{folder}: no room left while compiling; what was finished is kept")
     log = folder / "log.txt"
     log.write_text("\n".join(output) + "\n", encoding="utf-8")
-    said = [re.sub(r"^\w+: error: ", "", line) for line in output if "error:" in line]
-    text = " ".join(said[:2]) or "a job failed without a word"  # ours names the variant, the compiler's the line
-    return BuildFailed(f"{text} (all of it: {log})", returncode if 10 <= returncode < 30 else BuildFailed.exit_code)
+    said = [re.sub(r"^[\w.]+: error: ", "", line) for line in output if "error:" in line]
+    text = (
+        " ".join(said[:2]) or "a job failed without a word"
+    )  # ours names the variant, the compiler's the line
+    return BuildFailed(
+        f"{text} (all of it: {log})", returncode if 10 <= returncode < 30 else BuildFailed.exit_code
+    )

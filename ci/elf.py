@@ -42,9 +42,10 @@ def read_shared_library(data: bytes) -> SharedLibrary:
         glibc = (0, 0)
         for section in elf.iter_sections():
             if isinstance(section, DynamicSection):
-                needed += [tag.needed for tag in section.iter_tags("DT_NEEDED")]
-                rpaths += [tag.rpath for tag in section.iter_tags("DT_RPATH")]
-                rpaths += [tag.runpath for tag in section.iter_tags("DT_RUNPATH")]
+                # The library gives each kind of tag an attribute of its own, which its types do not know.
+                needed += [getattr(tag, "needed") for tag in section.iter_tags("DT_NEEDED")]  # noqa: B009
+                rpaths += [getattr(tag, "rpath") for tag in section.iter_tags("DT_RPATH")]  # noqa: B009
+                rpaths += [getattr(tag, "runpath") for tag in section.iter_tags("DT_RUNPATH")]  # noqa: B009
             elif isinstance(section, SymbolTableSection) and section.name == ".dynsym":
                 exports += [symbol.name for symbol in section.iter_symbols() if _is_exported(symbol.entry)]
             elif isinstance(section, GNUVerNeedSection):

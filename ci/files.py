@@ -7,11 +7,14 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ci.errors import DiskFull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SCRATCH = ".scratch-"
@@ -29,7 +32,9 @@ def room_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise DiskFull(f"{folder}: no room left ({os.strerror(error.errno or 0)}); nothing there was changed") from error
+        raise DiskFull(
+            f"{folder}: no room left ({os.strerror(error.errno or 0)}); nothing there was changed"
+        ) from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -71,18 +76,22 @@ def folder_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process alone, waiting for another to finish; clear what a killed one left."""
+    """Hold ``folder`` for this process alone, waiting for another to finish."""
     with room_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("w")
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released by the system when the process ends, however it ends
-        for left in folder.rglob(f"{_SCRATCH}*"):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
         yield
+
+
+def clear_scratch(folder: Path) -> None:
+    """Remove what writers that were killed left anywhere in ``folder``; nobody may be writing there."""
+    for left in folder.rglob(f"{_SCRATCH}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -9,14 +9,19 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kernels.host.build import HOST_DIR, RUNTIME, TORCH, ZIG_VERSION
 from kernels.pack import PackEntry, write_pack
-from kernels.variants import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from kernels.variants import Variant
 
 PACK_NAME = "kernels.fa3pack"
-LIBRARY_NAMES = ("libflash_attn3.so", "libflash_attn3_torch.so")
+LIBRARY_NAMES = (RUNTIME.name, TORCH.name)
 
 
 def variant_row(variant: Variant) -> dict[str, object]:
@@ -41,6 +46,17 @@ def folder_digest(folder: Path) -> str:
     return combined_digest(
         {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     )
+
+
+def host_digest(target: str, version: str) -> str:
+    """Digest everything that decides the bytes of the host libraries."""
+    inputs = {
+        "sources": folder_digest(HOST_DIR),
+        "target": target,
+        "version": version,
+        "compiler": ZIG_VERSION,
+    }
+    return combined_digest(inputs)
 
 
 def write_payload(

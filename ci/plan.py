@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ci.errors import UnknownCell, UnknownSm
 from ci.names import matching, nearest
 from ci.toolkits import named_toolkit
 from matrix.cell import Artefact
-from matrix.model import Matrix, Platform, Sm
 from matrix.planner import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matrix.model import Matrix, Platform, Sm
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,13 @@ def select_cells(plan: Plan, matrix: Matrix, selection: Selection) -> Plan:
         UnknownToolkit, UnknownSm: if the matrix does not list what was named.
     """
     sms = [sm.name for sm in matrix.sm] if selection.sm is None else [named_sm(matrix, selection.sm).name]
-    names = [str(row.cell) for row in (*plan.served, *plan.excluded)]
+    names = [*(str(row.cell) for row in plan.served), *(str(row.cell) for row in plan.excluded)]
     chosen = set(_expand("cell", names, selection.patterns))
     served = tuple(row for row in plan.served if str(row.cell) in chosen and row.cell.sm in sms)
     excluded = tuple(row for row in plan.excluded if str(row.cell) in chosen and row.cell.sm in sms)
     artefacts = plan.artefacts
     if selection.patterns:
-        platforms = {row.cell.platform for row in (*served, *excluded)}
+        platforms = {row.cell.platform for row in served} | {row.cell.platform for row in excluded}
         artefacts = tuple(artefact for artefact in artefacts if artefact.platform in platforms)
     if selection.toolkit is not None:
         toolkit = named_toolkit(matrix, selection.toolkit).name
@@ -90,10 +94,13 @@ def named_sm(matrix: Matrix, name: str) -> Sm:
     raise UnknownSm(f"no SM is called {name!r}; {nearest(name, known)}")
 
 
-def plan_document(plan: Plan, matrix: Matrix) -> dict[str, object]:
-    """Return the plan as plain data, for ``plan --json``."""
+def plan_document(plan: Plan, whole: Plan, matrix: Matrix) -> dict[str, Any]:
+    """Return a plan, narrowed from the whole one, as plain data."""
     tags = {row.name: row.tag for row in matrix.platform}
-    users = {artefact: [row for row in plan.served if row.artefact == artefact] for artefact in plan.artefacts}
+    released = {row.artefact for row in whole.served}
+    users = {
+        artefact: [row for row in plan.served if row.artefact == artefact] for artefact in plan.artefacts
+    }
     return {
         "cells": [{"cell": str(row.cell), "artefact": str(row.artefact)} for row in plan.served],
         "artefacts": [
@@ -102,7 +109,7 @@ def plan_document(plan: Plan, matrix: Matrix) -> dict[str, object]:
                 "platform": artefact.platform,
                 "toolkit": artefact.toolkit,
                 "tag": f"py3-none-{tags[artefact.platform]}",
-                "released": artefact.toolkit == matrix.release.toolkit,
+                "released": artefact in released,
                 "cells": len(users[artefact]),
             }
             for artefact in plan.artefacts
@@ -122,4 +129,3 @@ def _expand(kind: str, names: Sequence[str], patterns: Sequence[str]) -> list[st
             raise UnknownCell(f"no {kind} matches {pattern!r}; {nearest(pattern, names)}")
         chosen += found
     return chosen
-

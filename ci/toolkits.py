@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from ci.errors import DiskFull, ToolkitUnavailable, UnknownToolkit
-from ci.files import folder_atomically, room_in, sha256_of
+from ci.files import clear_scratch, folder_atomically, room_in, sha256_of
 from ci.names import nearest
-from matrix.model import Matrix, PinnedWheel, Toolkit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matrix.model import Matrix, PinnedWheel, Toolkit
 
 
 def named_toolkit(matrix: Matrix, name: str) -> Toolkit:
@@ -27,7 +31,9 @@ def named_toolkit(matrix: Matrix, name: str) -> Toolkit:
     for toolkit in matrix.toolkit:
         if toolkit.name == name:
             return toolkit
-    raise UnknownToolkit(f"no toolkit is called {name!r}; {nearest(name, [tk.name for tk in matrix.toolkit])}")
+    raise UnknownToolkit(
+        f"no toolkit is called {name!r}; {nearest(name, [tk.name for tk in matrix.toolkit])}"
+    )
 
 
 def fetch_toolkit(*, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | None) -> Path:
@@ -51,11 +57,15 @@ def fetch_toolkit(*, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | 
         return site
     local = [_in_wheelhouse(wheel, wheelhouse) for wheel in wheels]
     missing = [wheel for wheel, path in zip(wheels, local, strict=True) if path is None]
-    with folder_atomically(site) as scratch, tempfile.TemporaryDirectory(dir=site.parent) as downloads:
+    clear_scratch(site.parent)
+    with folder_atomically(site) as scratch:
         files = [path for path in local if path is not None]
-        files += _download(name, missing, Path(downloads)) if missing else []
+        downloads = scratch / "downloads"
+        downloads.mkdir()
+        files += _download(name, missing, downloads) if missing else []
         for file in files:
             _unpack(file, scratch)
+        shutil.rmtree(downloads)
     return site
 
 
@@ -83,7 +93,7 @@ def _download(toolkit: str, wheels: Sequence[PinnedWheel], folder: Path) -> list
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode != 0:
         if "No space left on device" in result.stderr:
-            raise DiskFull(f"{folder.parent}: no room left for the wheels of toolkit {toolkit}")
+            raise DiskFull(f"{folder.parents[1]}: no room left for the wheels of toolkit {toolkit}")
         errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")]
         raise ToolkitUnavailable(
             f"toolkit {toolkit}: pip could not fetch {', '.join(wheel.name for wheel in wheels)}: "

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ci.errors import BuildFailed, DiskFull
 from ci.files import room_in, write_atomically
 from ci.project import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _EPOCH = (2020, 2, 2, 0, 0, 0)
 """The time of every file in a wheel; the zip format cannot say "none"."""
@@ -25,9 +28,11 @@ def make_wheel(*, payload: Path, dist: Path) -> Path:
         BuildFailed: if the build backend refuses.
         DiskFull: if there is no room; an older wheel of the same name is untouched.
     """
-    with room_in(payload.parent), tempfile.TemporaryDirectory(dir=payload.parent) as scratch:
+    with room_in(payload.parent):
+        scratch = payload.parent / "backend"
+        shutil.rmtree(scratch, ignore_errors=True)
         environment = {**os.environ, "FLASH_ATTN3_PREBUILT": str(payload)}
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", scratch]
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(scratch)]
         result = subprocess.run(
             command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True
         )
@@ -35,18 +40,22 @@ def make_wheel(*, payload: Path, dist: Path) -> Path:
             text = (result.stderr or result.stdout).strip()
             if "No space left on device" in text:
                 raise DiskFull(f"{payload.parent}: no room left for the wheel")
-            raise BuildFailed(f"the build backend made no wheel: {text.splitlines()[-1] if text else 'no output'}")
-        (built,) = Path(scratch).glob("*.whl")
+            raise BuildFailed(
+                f"the build backend made no wheel: {text.splitlines()[-1] if text else 'no output'}"
+            )
+        (built,) = scratch.glob("*.whl")
         wheel = dist / built.name
         write_atomically(wheel, normalised(built.read_bytes()))
+        shutil.rmtree(scratch)
     return wheel
 
 
 def normalised(wheel: bytes) -> bytes:
     """Rewrite a wheel so that equal contents give equal bytes on every machine.
 
-    The members are sorted (metadata last, RECORD at the very end, as the standard recommends) and stored: what
-    deflate makes of the same bytes differs between zlib builds, and a validation report speaks of one sha256.
+    The members are sorted (metadata last, RECORD at the very end, as the standard recommends) and stored:
+    what deflate makes of the same bytes differs between zlib builds, and a validation report speaks of one
+    sha256.
     """
     source = zipfile.ZipFile(io.BytesIO(wheel))
     target = io.BytesIO()

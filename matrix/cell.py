@@ -15,9 +15,7 @@ _CELL = re.compile(
     r"-sm(?P<sm>[1-9][0-9]+)",
     re.ASCII,
 )
-_ARTEFACT = re.compile(
-    r"(?P<platform>[a-z0-9_]+)-cuda(?P<toolkit>[1-9][0-9]*\.(?:0|[1-9][0-9]*))", re.ASCII
-)
+_ARTEFACT = re.compile(r"(?P<platform>[a-z0-9_]+)-cuda(?P<toolkit>[1-9][0-9]*\.(?:0|[1-9][0-9]*))", re.ASCII)
 
 
 @dataclass(frozen=True, order=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import tomli
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from matrix.errors import MatrixError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 MATRIX_FILE = Path(__file__).with_name("matrix.toml")
 
@@ -132,8 +129,8 @@ def read_matrix(path: Path = MATRIX_FILE) -> Matrix:
         MatrixError: if the file cannot be read or says something wrong; the text starts with the place.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        document = tomli.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         raise MatrixError(f"{path}: cannot be read: {error}") from error
     try:
         matrix = Matrix.model_validate(_tuples(document))
@@ -174,21 +171,26 @@ def _check(matrix: Matrix) -> None:
     for axis, values in (*axes.items(), ("toolkit", toolkits)):
         _require_unique(axis, values)
     if matrix.release.toolkit not in toolkits:
-        raise MatrixError(f"release.toolkit: should be one of {_list(toolkits)}, got {matrix.release.toolkit!r}")
+        raise MatrixError(
+            f"release.toolkit: should be one of {_list(toolkits)}, got {matrix.release.toolkit!r}"
+        )
     for index, platform in enumerate(matrix.platform):
         if (platform.target is None) != (platform.tag is None):
             raise MatrixError(f"platform[{index}]: target and tag should come together, got only one of them")
     for index, toolkit in enumerate(matrix.toolkit):
         _require_unique(f"toolkit[{index}].wheels", [wheel.name for wheel in toolkit.wheels])
     for index, exclusion in enumerate(matrix.exclude):
-        if not (exclusion.platform or exclusion.python or exclusion.torch or exclusion.cuda or exclusion.sm):
-            raise MatrixError(f"exclude[{index}]: should name an axis, or it would exclude every cell")
-        for axis in ("platform", "python", "cuda", "sm"):
-            for position, value in enumerate(getattr(exclusion, axis)):
-                if value not in axes[axis]:
-                    raise MatrixError(
-                        f"exclude[{index}].{axis}[{position}]: should be one of {_list(axes[axis])}, got {value!r}"
-                    )
+        _check_exclusion(f"exclude[{index}]", exclusion, axes)
+
+
+def _check_exclusion(place: str, exclusion: Exclusion, axes: Mapping[str, Sequence[str]]) -> None:
+    if not (exclusion.platform or exclusion.python or exclusion.torch or exclusion.cuda or exclusion.sm):
+        raise MatrixError(f"{place}: should name an axis, or it would exclude every cell")
+    for axis in ("platform", "python", "cuda", "sm"):
+        for index, value in enumerate(getattr(exclusion, axis)):
+            if value not in axes[axis]:
+                known = _list(axes[axis])
+                raise MatrixError(f"{place}.{axis}[{index}]: should be one of {known}, got {value!r}")
 
 
 def _require_unique(place: str, values: Sequence[str]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
 
 from matrix.cell import Artefact, Cell
 from matrix.errors import MatrixError
-from matrix.model import Exclusion, Matrix
+
+if TYPE_CHECKING:
+    from matrix.model import Exclusion, Matrix
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def ready_environment(folder: Path, requirements: Path, extra: tuple[str, ...] = ()) -> Path:
-    """Return the Python of the environment in ``folder``, making it anew when what it should hold has changed.
+    """Return the Python of the environment in ``folder``, made anew if what it should hold has changed.
 
     Args:
         folder: the environment.
@@ -23,7 +23,9 @@ def ready_environment(folder: Path, requirements: Path, extra: tuple[str, ...] =
         SystemExit: if it cannot be made; the text says why.
     """
     python = folder / "bin" / "python"
-    wanted = hashlib.sha256(f"{sys.version}\n{ROOT}\n{extra}\n".encode() + requirements.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(
+        f"{sys.version}\n{ROOT}\n{extra}\n".encode() + requirements.read_bytes()
+    ).hexdigest()
     stamp = folder / "made-from"  # written last: an environment without it was interrupted
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return python

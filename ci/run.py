@@ -1,0 +1,157 @@
+"""The whole job in order, on one machine: from source to an install from a site of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ci.audit import audit, require_passed
+from ci.build import Workshop, build
+from ci.coverage import exclusions, support_by_tag
+from ci.errors import BuildFailed, ValidationFailed, WheelConflict
+from ci.files import sha256_of
+from ci.listing import Context
+from ci.plan import this_platform
+from ci.project import ROOT
+from ci.publish import publish
+from ci.trial import trial_environment
+from ci.verify import verify
+from matrix.cell import Artefact
+from matrix.planner import plan
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from ci.manifest import Manifest
+    from ci.progress import Reporter
+    from matrix.model import Matrix
+
+_SEES_GPU = """
+try:
+    import torch
+except ImportError:
+    raise SystemExit("it has no torch")
+if not torch.cuda.is_available():
+    raise SystemExit("its torch sees no CUDA GPU")
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator may choose of a run."""
+
+    workshop: Workshop
+    caller: Path
+    """The Python that started the farm: environments are made of it."""
+    gpu_python: Path | None
+    """A Python with torch to validate with; None tries the caller's and then the trial environment's."""
+    torch: str
+    """The requirement by which torch is installed."""
+
+
+def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter) -> tuple[str, ...]:
+    """Do every stage and return the closing lines: what there is now, and what was not checked.
+
+    Raises:
+        FarmError, KernelsError: as the stages do.
+    """
+    work = settings.workshop.work
+    started = time.monotonic()
+    whole = plan(matrix)
+    artefact = Artefact(this_platform(matrix).name, matrix.release.toolkit)
+    progress.say(
+        f"plan: {artefact} serves {len(whole.served)} cells; {len(whole.excluded)} are excluded, with reasons"
+    )
+
+    wheel = build(artefact=artefact, matrix=matrix, workshop=settings.workshop, progress=progress)
+    checks = audit(wheel)
+    require_passed(wheel, checks)
+    progress.say(f"audit: all {len(checks)} checks passed")
+
+    trial = trial_environment(work / "env", python=settings.caller, torch=settings.torch, progress=progress)
+    unchecked: list[str] = []
+    report = _validate(wheel, settings, trial.python, progress)
+    if isinstance(report, str):
+        unchecked.append(f"speed and correctness on a GPU: {report}")
+    context = Context({wheel.name: checks}, support_by_tag(matrix, whole), exclusions(matrix))
+    manifest = _publish(
+        wheels=[wheel],
+        reports=[] if isinstance(report, str) else [report],
+        site=work / "site",
+        now=now,
+        progress=progress,
+        context=context,
+    )
+    verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.site_packages)
+
+    listed = next(row for row in manifest.wheels if row.filename == wheel.name)
+    page = work / "site" / listed.channel / "index.html"
+    trial.install(listed.project, listed.version, page)
+    unchecked.append(
+        f"other Pythons and torches than {trial.description}, which was installed into and imported from"
+    )
+    return (
+        "",
+        f"Built, audited, published and verified in {time.monotonic() - started:.0f} s:",
+        f"  wheel        {wheel}",
+        f"  channel      {listed.channel}{f' ({listed.channel_reason})' if listed.channel_reason else ''}",
+        f"  site         {work / 'site' / 'index.html'}",
+        f"  installed    flash_attn3 {listed.version} from that site, beside {trial.description}:",
+        f"               source {trial.folder / 'bin' / 'activate'} && python -m flash_attn3",
+        "Not checked on this machine:",
+        *(f"  - {line}" for line in unchecked),
+    )
+
+
+def _validate(wheel: Path, settings: Settings, trial: Path, progress: Reporter) -> Path | str:
+    """Validate where a Python sees a GPU; return the report, or the reason why there is none."""
+    candidates = [settings.gpu_python] if settings.gpu_python else [settings.caller, trial]
+    reasons: list[str] = []
+    for python in candidates:
+        seen = subprocess.run([python, "-c", _SEES_GPU], check=False, capture_output=True, text=True)
+        if seen.returncode == 0:
+            return _validate_with(python, wheel, settings.workshop.work / "reports", progress)
+        reasons.append(f"{python}: {(seen.stderr.strip().splitlines() or ['it cannot be run'])[-1]}")
+    progress.say(f"validate: skipped ({'; '.join(reasons)})")
+    return "; ".join(reasons)
+
+
+def _validate_with(python: Path, wheel: Path, reports: Path, progress: Reporter) -> Path:
+    reports.mkdir(parents=True, exist_ok=True)
+    report = reports / f"{wheel.stem}-{sha256_of(wheel)[:12]}.json"
+    progress.say(f"validate: with {python}")
+    command: list[str | Path] = [
+        python,
+        ROOT / "scripts" / "farm",
+        "validate",
+        "--wheel",
+        wheel,
+        "--report",
+        report,
+    ]
+    status = subprocess.run(command, check=False, stdout=sys.stderr).returncode
+    if status == ValidationFailed.exit_code:
+        raise ValidationFailed(f"{wheel.name}: failed on the GPU of this machine; see {report}")
+    if status != 0:
+        raise BuildFailed(f"validate ended with status {status}; its message is above", status)
+    return report
+
+
+def _publish(*, site: Path, now: datetime, progress: Reporter, **others: Any) -> Manifest:
+    """Publish to the local site; set it aside first if it holds another build of this very version.
+
+    A published wheel never changes, but between two releases this tree's does.
+    """
+    add = partial(publish, site=site, now=now, progress=progress, archive=ROOT / "validation", **others)
+    try:
+        return add()
+    except WheelConflict:
+        aside = site.with_name(f"{site.name}-until-{now:%Y%m%dT%H%M%S}")
+        progress.warn(f"{site} holds another build of this version; that site is now {aside}")
+        site.replace(aside)
+    return add()
