@@ -1,7 +1,7 @@
 // Which keys a query row may see.
 #pragma once
 
-#include <cute/arch/util.hpp>
+#include "softmax.cuh"
 
 namespace fa3 {
 
@@ -23,7 +23,7 @@ CUTE_DEVICE void mask_scores(float (&s)[Count], int first_key, int const (&limit
         for (int i = 0; i < Count; i += 4) {
             CUTE_UNROLL
             for (int j = 0; j < 2; ++j) {
-                if (2 * i + j >= visible) s[i + 2 * row + j] = __int_as_float(0xFF800000);
+                if (2 * i + j >= visible) s[i + 2 * row + j] = -infinity();
             }
         }
     }

@@ -6,7 +6,7 @@
 
 namespace fa3 {
 
-#define FA3_INF __int_as_float(0x7F800000)
+CUTE_DEVICE float infinity() { return __int_as_float(0x7F800000); }
 
 CUTE_DEVICE float exp2_approx(float x) {
     float y;
@@ -25,34 +25,57 @@ CUTE_DEVICE float quad_sum(float x) {
     return x + __shfl_xor_sync(0xFFFFFFFF, x, 2);
 }
 
+// A row's maximum may lag behind the true one by this many powers of two before O and the sum are rescaled: P stays
+// below 2^8, which fp16 and bf16 hold as exactly as they hold 1, and most steps touch O not at all.
+constexpr float kLag = 8.f;
+
 struct OnlineSoftmax {
-    float row_max[2];  // of the unscaled scores
+    float row_max[2];  // what is subtracted from the unscaled scores: the running maximum, or less by up to the lag
     float row_sum[2];  // this thread's share; summed over the quad at the end
     float rescale[2];  // what O must be multiplied by before the new block is added
     float scale_log2;  // |softmax_scale| * log2(e)
 
     CUTE_DEVICE explicit OnlineSoftmax(float scale) : scale_log2(scale) {
-        row_max[0] = row_max[1] = -FA3_INF;
+        row_max[0] = row_max[1] = -infinity();
         row_sum[0] = row_sum[1] = 0.f;
         rescale[0] = rescale[1] = 1.f;
     }
 
-    // Turns scores into exp2(scale_log2 * (s - row_max)), in place. `MayBeEmpty`: a row can be masked throughout.
-    template <bool MayBeEmpty, int Count>
-    CUTE_DEVICE void step(float (&s)[Count]) {
+    // Takes in the maxima of a block of scores. True (for the whole warp) when O must be rescaled.
+    template <int Count>
+    CUTE_DEVICE bool update_max(float const (&s)[Count]) {
+        bool grown[2];
+        float peak[2];
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
-            float peak = fmaxf(s[2 * row], s[2 * row + 1]);
+            peak[row] = fmaxf(s[2 * row], s[2 * row + 1]);
             CUTE_UNROLL
             for (int i = 4; i < Count; i += 4) {
-                peak = fmaxf(peak, fmaxf(s[i + 2 * row], s[i + 2 * row + 1]));
+                peak[row] = fmaxf(peak[row], fmaxf(s[i + 2 * row], s[i + 2 * row + 1]));
             }
-            float const before = row_max[row];
-            row_max[row] = fmaxf(before, quad_max(peak));
-            float const base = (MayBeEmpty && row_max[row] == -FA3_INF) ? 0.f : row_max[row];
-            rescale[row] = exp2_approx((before - base) * scale_log2);
-            float const offset = base * scale_log2;
+        }
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) {
+            peak[row] = quad_max(peak[row]);
+            grown[row] = (peak[row] - row_max[row]) * scale_log2 > kLag;
+        }
+        if (!__any_sync(0xFFFFFFFF, grown[0] || grown[1])) return false;
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) {
+            rescale[row] = grown[row] ? exp2_approx((row_max[row] - peak[row]) * scale_log2) : 1.f;
+            row_max[row] = grown[row] ? peak[row] : row_max[row];
             row_sum[row] *= rescale[row];
+        }
+        return true;
+    }
+
+    // Turns scores into exp2(scale_log2 * (s - row_max)), in place, and adds them up.
+    template <int Count>
+    CUTE_DEVICE void exponentiate(float (&s)[Count]) {
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) {
+            // A row that is masked so far throughout has -inf there, and -inf - -inf is no number.
+            float const offset = row_max[row] == -infinity() ? 0.f : row_max[row] * scale_log2;
             CUTE_UNROLL
             for (int i = 0; i < Count; i += 4) {
                 CUTE_UNROLL
@@ -79,7 +102,7 @@ struct OnlineSoftmax {
         for (int row = 0; row < 2; ++row) {
             float const sum = quad_sum(row_sum[row]);
             inverse[row] = sum == 0.f ? 0.f : 1.f / sum;
-            lse[row] = sum == 0.f ? -FA3_INF : (row_max[row] * scale_log2 + __log2f(sum)) * kLn2;
+            lse[row] = sum == 0.f ? -infinity() : (row_max[row] * scale_log2 + __log2f(sum)) * kLn2;
         }
         CUTE_UNROLL
         for (int i = 0; i < Count; ++i) o[i] *= inverse[(i / 2) % 2];

@@ -6,9 +6,9 @@
 #pragma once
 
 #include <cute/arch/mma_sm90_gmma.hpp>
+#include <cute/numeric/integer_sequence.hpp>
 #include <cutlass/bfloat16.h>
 #include <cutlass/half.h>
-#include <cute/numeric/integer_sequence.hpp>
 
 namespace fa3 {
 
@@ -91,15 +91,14 @@ CUTE_DEVICE void gemm_qk(uint64_t q, uint64_t k, float (&s)[N / 2]) {
     }
 }
 
-// o (64 x HeadDimV) (+)= p (64 x N, registers) . v (N x HeadDimV), v contiguous along HeadDimV.
+// o (64 x HeadDimV) += p (64 x N, registers) . v (N x HeadDimV), v contiguous along HeadDimV.
 template <class Element, int N, int HeadDimV>
-CUTE_DEVICE void gemm_pv(uint32_t const (&p)[N / 4], uint64_t v, float (&o)[HeadDimV / 2], bool accumulate) {
+CUTE_DEVICE void gemm_pv(uint32_t const (&p)[N / 4], uint64_t v, float (&o)[HeadDimV / 2]) {
     using Op = typename Wgmma<Element, HeadDimV>::template RS<Major::MN>;
     CUTE_UNROLL
     for (int step = 0; step < N / kMmaK; ++step) {
         fma_rs<Op>(&p[4 * step], advance(v, step * kMmaK * kSlabRowBytes), o,
-                   (step == 0 && !accumulate) ? ScaleOut::Zero : ScaleOut::One,
-                   cute::make_integer_sequence<int, HeadDimV / 2>{});
+                   ScaleOut::One, cute::make_integer_sequence<int, HeadDimV / 2>{});
     }
 }
 
