@@ -1,0 +1,108 @@
+"""Reads the books of `fake_driver.c`."""
+
+from __future__ import annotations
+
+import ctypes
+
+
+class Encode(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_int32),
+        ("rank", ctypes.c_int32),
+        ("interleave", ctypes.c_int32),
+        ("swizzle", ctypes.c_int32),
+        ("promotion", ctypes.c_int32),
+        ("fill", ctypes.c_int32),
+        ("address", ctypes.c_uint64),
+        ("extents", ctypes.c_uint64 * 4),
+        ("strides", ctypes.c_uint64 * 3),
+        ("box", ctypes.c_uint32 * 4),
+        ("element_strides", ctypes.c_uint32 * 4),
+    )
+
+
+class TileQueue(ctypes.Structure):
+    _fields_ = (("next", ctypes.c_uint32), ("done", ctypes.c_uint32))
+
+
+class FwdParams(ctypes.Structure):
+    _fields_ = (
+        ("maps", ctypes.c_uint64 * 16 * 4),
+        ("lse", ctypes.c_uint64),
+        ("queue", ctypes.c_uint64),
+        ("scale_log2", ctypes.c_float),
+        ("batch", ctypes.c_int32),
+        ("heads_q", ctypes.c_int32),
+        ("heads_kv", ctypes.c_int32),
+        ("seqlen_q", ctypes.c_int32),
+        ("seqlen_k", ctypes.c_int32),
+        ("tiles_m", ctypes.c_int32),
+        ("tiles", ctypes.c_int32),
+        ("l2_heads", ctypes.c_int32),
+        ("padding", ctypes.c_uint8 * 12),
+    )
+
+
+class Launch(ctypes.Structure):
+    _fields_ = (
+        ("grid", ctypes.c_uint32 * 3),
+        ("block", ctypes.c_uint32 * 3),
+        ("shared_bytes", ctypes.c_uint32),
+        ("cluster", ctypes.c_uint32 * 3),
+        ("stream", ctypes.c_uint64),
+        ("function", ctypes.c_uint64),
+        ("context", ctypes.c_uint64),
+        ("params", FwdParams),
+    )
+
+
+class FakeDriver:
+    """The fake that the runtime will find, too."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL("libcuda.so.1")
+        self.library.fake_encode.restype = ctypes.POINTER(Encode)
+        self.library.fake_launch.restype = ctypes.POINTER(Launch)
+        self.library.fake_kernel.restype = ctypes.c_char_p
+        self.library.fake_image.restype = ctypes.POINTER(ctypes.c_uint8)
+        self.library.fake_context.restype = ctypes.c_uint64
+
+    def setup(self, version: int = 12080, devices: int = 2, capability: int = 90, init_result: int = 0) -> None:
+        self.library.fake_setup(version, devices, capability, init_result)
+
+    def fail(self, name: str) -> None:
+        self.library.fake_fail(name.encode())
+
+    def calls(self, name: str) -> int:
+        return self.library.fake_calls(name.encode())
+
+    def capture(self, stream: int, on: bool) -> None:
+        self.library.fake_capture(ctypes.c_uint64(stream), int(on))
+
+    def stream_id(self, stream: int, identity: int) -> None:
+        self.library.fake_stream_id(ctypes.c_uint64(stream), ctypes.c_uint64(identity))
+
+    def set_context(self, context: int) -> None:
+        self.library.fake_set_context(ctypes.c_uint64(context))
+
+    @property
+    def context(self) -> int:
+        return self.library.fake_context()
+
+    @property
+    def launches(self) -> list[Launch]:
+        return [self.library.fake_launch(i).contents for i in range(self.library.fake_launch_count())]
+
+    @property
+    def encodes(self) -> list[Encode]:
+        return [self.library.fake_encode(i).contents for i in range(self.library.fake_encode_count())]
+
+    def kernel(self, launch: Launch) -> str:
+        return self.library.fake_kernel(ctypes.c_uint64(launch.function)).decode()
+
+    def encodes_of(self, launch: Launch) -> list[Encode]:
+        """The maps of q, k, v and out that the launch was given."""
+        return [self.encodes[entry[1]] for entry in launch.params.maps]
+
+    def queue_of(self, launch: Launch) -> TileQueue:
+        return TileQueue.from_address(launch.params.queue)

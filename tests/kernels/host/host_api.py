@@ -1,0 +1,200 @@
+"""The C ABI of the runtime as ctypes sees it, and a pack writer that follows the format's description alone."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+OK, INVALID_ARGUMENT, UNSUPPORTED, NO_DRIVER, BAD_PACK, DRIVER_ERROR = range(6)
+FP16, BF16 = 0, 1
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("shape", ctypes.c_int64 * 4),
+        ("stride", ctypes.c_int64 * 4),
+    )
+
+
+class FwdArgs(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("device", ctypes.c_int32),
+        ("dtype", ctypes.c_int32),
+        ("causal", ctypes.c_int32),
+        ("softmax_scale", ctypes.c_float),
+        ("sm_margin", ctypes.c_int32),
+        ("stream", ctypes.c_void_p),
+        ("q", Tensor),
+        ("k", Tensor),
+        ("v", Tensor),
+        ("out", Tensor),
+        ("lse", ctypes.c_void_p),
+    )
+
+
+class KernelInfo(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char * 64),
+        ("op", ctypes.c_char * 16),
+        ("mask", ctypes.c_char * 16),
+        ("toolkit", ctypes.c_char * 16),
+        ("sm", ctypes.c_int32),
+        ("dtype", ctypes.c_int32),
+        ("head_dim", ctypes.c_int32),
+        ("head_dim_v", ctypes.c_int32),
+    )
+
+
+class Api:
+    """Calls the library; each call returns (status, message)."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._library.fa3_version.restype = ctypes.c_char_p
+
+    def version(self) -> str:
+        return self._library.fa3_version().decode()
+
+    def call(self, name: str, *arguments: object) -> tuple[int, str]:
+        error = ctypes.create_string_buffer(2048)
+        status = self._library[name](*arguments, error, ctypes.c_size_t(len(error)))
+        return status, error.value.decode()
+
+    def set_pack(self, path: Path | None) -> tuple[int, str]:
+        return self.call("fa3_set_pack", None if path is None else str(path).encode())
+
+    def kernel_count(self) -> int:
+        count = ctypes.c_int32(-1)
+        status, message = self.call("fa3_kernel_count", ctypes.byref(count))
+        assert status == OK, message
+        return count.value
+
+    def kernel_at(self, index: int) -> KernelInfo:
+        info = KernelInfo()
+        status, message = self.call("fa3_kernel_at", ctypes.c_int32(index), ctypes.byref(info))
+        assert status == OK, message
+        return info
+
+    def device_supported(self, device: int) -> tuple[int, str]:
+        return self.call("fa3_device_supported", ctypes.c_int32(device))
+
+    def driver(self) -> tuple[int, str, int, int]:
+        version, devices = ctypes.c_int32(-1), ctypes.c_int32(-1)
+        status, message = self.call("fa3_driver", ctypes.byref(version), ctypes.byref(devices))
+        return status, message, version.value, devices.value
+
+    def check_layout(self, tensor: Tensor, argument: str = "q") -> tuple[int, str]:
+        return self.call("fa3_check_layout", ctypes.byref(tensor), argument.encode())
+
+    def fwd(self, args: FwdArgs) -> tuple[int, str]:
+        return self.call("fa3_fwd", ctypes.byref(args))
+
+
+def contiguous(*shape: int) -> tuple[int, ...]:
+    strides = [1]
+    for extent in reversed(shape[1:]):
+        strides.insert(0, strides[0] * max(extent, 1))
+    return tuple(strides)
+
+
+def tensor(data: int, shape: tuple[int, ...], stride: tuple[int, ...] | None = None) -> Tensor:
+    dimensions = ctypes.c_int64 * 4
+    return Tensor(data, dimensions(*shape), dimensions(*(stride or contiguous(*shape))))
+
+
+def fwd_args(
+    batch: int = 2,
+    seqlen_q: int = 256,
+    seqlen_k: int = 384,
+    heads: int = 4,
+    heads_k: int = 2,
+    head_dim: int = 128,
+    head_dim_v: int | None = None,
+    **changes: object,
+) -> FwdArgs:
+    """A valid call on made-up addresses, with `changes` applied to its fields."""
+    dv = head_dim if head_dim_v is None else head_dim_v
+    args = FwdArgs(
+        struct_size=ctypes.sizeof(FwdArgs),
+        dtype=BF16,
+        softmax_scale=0.125,
+        q=tensor(0x10000, (batch, seqlen_q, heads, head_dim)),
+        k=tensor(0x20000, (batch, seqlen_k, heads_k, head_dim)),
+        v=tensor(0x30000, (batch, seqlen_k, heads_k, dv)),
+        out=tensor(0x40000, (batch, seqlen_q, heads, dv)),
+        lse=0x50000,
+    )
+    for name, value in changes.items():
+        setattr(args, name, value)
+    return args
+
+
+def fnv1a(data: bytes) -> int:
+    digest = 0xCBF29CE484222325
+    for byte in data:
+        digest = ((digest ^ byte) * 0x100000001B3) % 2**64
+    return digest
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A row of the pack with a cubin."""
+
+    name: str
+    mask: str = "full"
+    sm: int = 90
+    dtype: int = BF16
+    head_dim: int = 128
+    head_dim_v: int = 128
+    tile_m: int = 128
+    tile_n: int = 176
+    threads: int = 384
+    smem_bytes: int = 200_000
+    cluster: int = 1
+    dynamic: int = 1
+    box_rows_q: int = 128
+    box_rows_kv: int = 176
+    box_rows_out: int = 64
+    blocks_per_sm: int = 1
+    toolkit: str = "12.8"
+    op: str = "fwd"
+    cubin: bytes = field(default=b"\x7fELF and some code " * 9)
+
+    def numbers(self) -> tuple[int, ...]:
+        return (
+            *(self.sm, self.dtype, self.head_dim, self.head_dim_v, self.tile_m, self.tile_n, self.threads),
+            *(self.smem_bytes, self.cluster, self.dynamic, self.box_rows_q, self.box_rows_kv),
+            *(self.box_rows_out, self.blocks_per_sm, 0, 0),
+        )
+
+
+HEADER = struct.Struct("<8sIIQQ")
+ROW = struct.Struct("<64s16s16s16s16I3Q56x")
+
+KERNELS = (
+    Kernel("fwd_sm90_bf16_d128_full"),
+    Kernel("fwd_sm90_bf16_d128_causal", mask="causal"),
+    Kernel("fwd_sm90_fp16_d128_full", dtype=FP16, cluster=2, dynamic=0, blocks_per_sm=2),
+)
+
+
+def pack_bytes(kernels: tuple[Kernel, ...]) -> bytes:
+    """The file, per its description: header, rows, cubins on 64-byte boundaries."""
+    offset = -(-(HEADER.size + ROW.size * len(kernels)) // 64) * 64
+    rows, cubins = b"", b""
+    for kernel in kernels:
+        rows += ROW.pack(
+            *(text.encode() for text in (kernel.name, kernel.op, kernel.mask, kernel.toolkit)),
+            *kernel.numbers(),
+            offset + len(cubins),
+            len(kernel.cubin),
+            fnv1a(kernel.cubin),
+        )
+        cubins += kernel.cubin + bytes(-len(kernel.cubin) % 64)
+    size = offset + len(cubins)
+    header = HEADER.pack(b"FA3PACK\x01", 1, len(kernels), size, fnv1a(rows))
+    return (header + rows).ljust(offset, b"\0") + cubins

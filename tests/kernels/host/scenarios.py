@@ -1,0 +1,461 @@
+"""What `test_host_driver.py` runs, each in a process of its own with the fake driver as libcuda.so.1.
+
+A scenario is a function of the runtime's C ABI, the fake driver and the path of a pack that holds `KERNELS`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+import threading
+from pathlib import Path
+
+from fake_driver import FakeDriver, Launch
+from host_api import (
+    BAD_PACK,
+    BF16,
+    DRIVER_ERROR,
+    FP16,
+    INVALID_ARGUMENT,
+    KERNELS,
+    NO_DRIVER,
+    OK,
+    UNSUPPORTED,
+    Api,
+    FwdArgs,
+    Kernel,
+    fwd_args,
+    pack_bytes,
+    tensor,
+)
+
+FULL, CAUSAL, FP16_CLUSTER = KERNELS
+CONTEXT_0, CONTEXT_1 = 0x1000, 0x1001  # the fake's primary contexts
+MIB = 2**20
+
+
+def launch(api: Api, fake: FakeDriver, args: FwdArgs) -> Launch:
+    before = len(fake.launches)
+    status, message = api.fwd(args)
+    assert status == OK, message
+    assert len(fake.launches) == before + 1
+    return fake.launches[-1]
+
+
+def launch_carries_the_problem(api: Api, fake: FakeDriver, pack: Path) -> None:
+    done = launch(api, fake, fwd_args(2, 300, 384, 6, 3, stream=7, softmax_scale=-0.5))
+    assert fake.kernel(done) == FULL.name
+    assert bytes(fake.library.fake_image()[:128]) == FULL.cubin[:128]
+    assert tuple(done.grid) == (36, 1, 1)  # 3 tiles of 128 rows, 6 heads, 2 batches
+    assert tuple(done.block) == (FULL.threads, 1, 1)
+    assert done.shared_bytes == FULL.smem_bytes
+    assert tuple(done.cluster) == (1, 1, 1)
+    assert done.stream == 7
+    params = done.params
+    assert (params.batch, params.heads_q, params.heads_kv) == (2, 6, 3)
+    assert (params.seqlen_q, params.seqlen_k) == (300, 384)
+    assert (params.tiles_m, params.tiles) == (3, 36)
+    assert params.lse == 0x50000
+    assert math.isclose(params.scale_log2, -0.5 * math.log2(math.e), rel_tol=1e-6)
+
+
+def tensor_maps_follow_strides(api: Api, fake: FakeDriver, pack: Path) -> None:
+    args = fwd_args(2, 256, 384, 4, 2)
+    # q as a slice of a packed (b, s, 3, h, d) tensor, k transposed from (b, h, s, d), v one batch 3 GiB away.
+    args.q = tensor(0x10000, (2, 256, 4, 128), (256 * 1536, 1536, 128, 1))
+    args.k = tensor(0x20000, (2, 384, 2, 128), (2 * 384 * 128, 128, 384 * 128, 1))
+    args.v = tensor(0x30000, (2, 384, 2, 128), (3 * 2**29, 256, 128, 1))
+    q, k, v, out = fake.encodes_of(launch(api, fake, args))
+    assert [map_.address for map_ in (q, k, v, out)] == [0x10000, 0x20000, 0x30000, 0x40000]
+    assert tuple(q.extents) == (128, 256, 4, 2)
+    assert tuple(q.strides) == (3072, 256, 256 * 3072)
+    assert tuple(k.extents) == (128, 384, 2, 2)
+    assert tuple(k.strides) == (256, 384 * 256, 2 * 384 * 256)
+    assert tuple(v.strides) == (512, 256, 3 * 2**30)
+    assert tuple(out.strides) == (1024, 256, 256 * 1024)
+    assert [tuple(map_.box) for map_ in (q, k, v, out)] == [
+        (64, FULL.box_rows_q, 1, 1),
+        (64, FULL.box_rows_kv, 1, 1),
+        (64, FULL.box_rows_kv, 1, 1),
+        (64, FULL.box_rows_out, 1, 1),
+    ]
+    for map_ in (q, k, v, out):
+        assert tuple(map_.element_strides) == (1, 1, 1, 1)
+        # bfloat16, no interleave, 128-byte swizzle, 256-byte L2 promotion, zeros outside
+        assert (map_.type, map_.interleave, map_.swizzle, map_.promotion, map_.fill) == (9, 0, 3, 3, 0)
+    half = fake.encodes_of(launch(api, fake, fwd_args(dtype=FP16)))
+    assert {map_.type for map_ in half} == {6}
+
+
+def strides_of_single_extents_are_made_legal(api: Api, fake: FakeDriver, pack: Path) -> None:
+    args = fwd_args(1, 1, 1, 1, 1)
+    args.q = tensor(0x10000, (1, 1, 1, 128), (3, 2**60, 1, 1))
+    q = fake.encodes_of(launch(api, fake, args))[0]
+    assert all(stride % 16 == 0 and stride < 2**40 for stride in q.strides)
+
+
+def broadcast_keys_are_read_in_place(api: Api, fake: FakeDriver, pack: Path) -> None:
+    args = fwd_args(2, 256, 384, 4, 2)
+    args.k = tensor(0x20000, (2, 384, 2, 128), (0, 128, 0, 1))
+    k = fake.encodes_of(launch(api, fake, args))[1]
+    assert tuple(k.strides) == (256, 0, 0)
+
+
+def layout_check_agrees_with_the_driver(api: Api, fake: FakeDriver, pack: Path) -> None:
+    """A layout that passes is one that the driver takes, and the check refuses no layout that it would take."""
+    pick = random.Random(2).choice
+    outcomes = set()
+    for _ in range(3000):
+        shape = (pick((1, 2)), pick((1, 5)), pick((1, 3)), 128)
+        stride = tuple(pick((0, 8, 12, 128, 2**30, 2**39 - 8, 2**39)) for _ in range(3))
+        args = fwd_args(shape[0], 16, shape[1], shape[2], shape[2])
+        args.k = tensor(pick((0x20000, 0x20008)), shape, (*stride, 1))
+        legal = args.k.data % 16 == 0 and all(
+            extent == 1 or (step * 2 % 16 == 0 and step * 2 < 2**40)
+            for extent, step in zip(shape, stride, strict=False)
+        )
+        assert (api.check_layout(args.k)[0] == OK) == legal
+        assert (api.fwd(args)[0] == OK) == legal
+        outcomes.add(legal)
+    assert outcomes == {True, False}
+
+
+def causal_chooses_its_kernel(api: Api, fake: FakeDriver, pack: Path) -> None:
+    assert fake.kernel(launch(api, fake, fwd_args(causal=1))) == CAUSAL.name
+    assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=2, causal=1))) == CAUSAL.name
+    assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=1, causal=1))) == FULL.name
+    assert fake.kernel(launch(api, fake, fwd_args(dtype=FP16))) == FP16_CLUSTER.name
+
+
+def grid_is_resident_blocks_in_whole_clusters(api: Api, fake: FakeDriver, pack: Path) -> None:
+    def blocks(dtype: int, seqlen_q: int, heads: int, sm_margin: int = 0) -> int:
+        args = fwd_args(1, seqlen_q, 64, heads, heads, dtype=dtype, sm_margin=sm_margin)
+        return launch(api, fake, args).grid[0]
+
+    assert blocks(BF16, 128, 5) == 5
+    assert blocks(BF16, 1280, 100) == 132
+    assert blocks(BF16, 1280, 100, sm_margin=32) == 100
+    assert blocks(FP16, 1280, 100) == 264
+    assert blocks(FP16, 1280, 100, sm_margin=131) == 2
+    assert blocks(FP16, 128, 5) == 4
+    assert blocks(FP16, 128, 1) == 2
+    assert tuple(fake.launches[-1].cluster) == (2, 1, 1)
+    status, message = api.fwd(fwd_args(sm_margin=132))
+    assert status == INVALID_ARGUMENT
+    assert message == "sm_margin is 132; it should be less than the 132 multiprocessors of device 0"
+
+
+def too_many_tiles_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
+    args = fwd_args(1, 2**31 - 1, 64, 129, 129)
+    status, message = api.fwd(args)
+    assert status == INVALID_ARGUMENT
+    assert message.startswith("q has batch 1, seqlen 2147483647 and 129 heads")
+    assert launch(api, fake, fwd_args(1, 2**31 - 1, 64, 127, 127)).params.tiles == 2**24 * 127
+
+
+def heads_that_share_the_l2(api: Api, fake: FakeDriver, pack: Path) -> None:
+    def heads(batch: int, seqlen_k: int, heads_q: int, heads_kv: int) -> int:
+        return launch(api, fake, fwd_args(batch, 128, seqlen_k, heads_q, heads_kv)).params.l2_heads
+
+    bytes_per_head = 2 * 128 * 2  # of K and V, a position
+    fitting = 32 * MIB // (4096 * bytes_per_head)
+    assert fitting == 16
+    assert heads(4, 4096, 16, 16) == 16
+    assert heads(4, 4096, 32, 8) == 16 * 4  # four query heads use each
+    assert heads(1, 4096, 8, 8) == 8  # there are no more
+    assert heads(2, 4096, 8, 8) == 16
+    assert heads(1, 2**20, 8, 2) == 4  # one key head alone is larger than the L2
+    assert heads(3, 0, 8, 2) == 24
+
+
+def empty_keys_are_launched(api: Api, fake: FakeDriver, pack: Path) -> None:
+    args = fwd_args(2, 256, 0, 4, 2)
+    args.k.data = args.v.data = None
+    done = launch(api, fake, args)
+    assert done.params.seqlen_k == 0
+    for map_ in fake.encodes_of(done)[1:3]:
+        assert map_.address == 0x40000
+        assert tuple(map_.extents) == (128, 1, 1, 1)
+
+
+def nothing_to_do_needs_no_driver(api: Api, fake: FakeDriver, pack: Path) -> None:
+    for shape in ((0, 256, 384, 4, 2), (2, 0, 384, 4, 2), (2, 256, 384, 0, 2), (2, 256, 384, 0, 0)):
+        args = fwd_args(*shape)
+        args.q.data = args.out.data = args.lse = None
+        assert api.fwd(args) == (OK, "")
+    assert fake.calls("cuInit") == 0
+
+
+def warm_calls_only_encode_and_launch(api: Api, fake: FakeDriver, pack: Path) -> None:
+    launch(api, fake, fwd_args())
+    cold = ("cuInit", "cuModuleLoadData", "cuMemAlloc", "cuDevicePrimaryCtxRetain", "cuDeviceGetAttribute")
+    before = [fake.calls(name) for name in cold]
+    for _ in range(50):
+        launch(api, fake, fwd_args())
+    assert [fake.calls(name) for name in cold] == before
+    assert fake.calls("cuModuleLoadData") == 1  # and only of the kernel that was used
+    assert fake.calls("cuTensorMapEncodeTiled") == 4 * 51
+
+
+def queue(api: Api, fake: FakeDriver, stream: int, device: int = 0) -> int:
+    return launch(api, fake, fwd_args(stream=stream, device=device)).params.queue
+
+
+def a_stream_keeps_its_queue(api: Api, fake: FakeDriver, pack: Path) -> None:
+    queues = {stream: queue(api, fake, stream) for stream in (0, 5, 6, 5 + 64)}
+    assert len(set(queues.values())) == 4
+    assert all(address % 128 == 0 for address in queues.values())
+    assert queues == {stream: queue(api, fake, stream) for stream in queues}
+    assert queue(api, fake, 5, device=1) not in queues.values()
+    fake.stream_id(5, 777)  # destroyed, and the handle given to a new stream
+    assert queue(api, fake, 5) not in queues.values()
+    for done in fake.launches:
+        assert (fake.queue_of(done).next, fake.queue_of(done).done) == (0, 0)
+    assert launch(api, fake, fwd_args(dtype=FP16)).params.queue == 0  # that kernel has a fixed schedule
+
+
+def per_thread_streams_have_queues_of_their_own(api: Api, fake: FakeDriver, pack: Path) -> None:
+    queues = [queue(api, fake, 2)]
+    thread = threading.Thread(target=lambda: queues.append(queue(api, fake, 2)))
+    thread.start()
+    thread.join()
+    assert len(set(queues)) == 2
+    assert queue(api, fake, 2) == queues[0]
+
+
+def captured_launches_have_fresh_queues(api: Api, fake: FakeDriver, pack: Path) -> None:
+    eager = queue(api, fake, 5)
+    fake.capture(5, True)
+    captured = [queue(api, fake, 5) for _ in range(1200)]  # more than two slabs hold
+    assert len({eager, *captured}) == 1201
+    fake.capture(5, False)
+    assert queue(api, fake, 5) == eager
+    assert not fake.library.fake_capture_broken()
+
+
+def first_use_survives_a_capture(api: Api, fake: FakeDriver, pack: Path) -> None:
+    fake.capture(9, True)
+    launch(api, fake, fwd_args(stream=9))
+    launch(api, fake, fwd_args(stream=4))  # another stream, while that capture goes on
+    assert fake.calls("cuModuleLoadData") == 1
+    assert not fake.library.fake_capture_broken()
+    assert fake.library.fake_capture_mode() == 0  # as this thread had it
+
+
+def contexts_are_entered_and_left(api: Api, fake: FakeDriver, pack: Path) -> None:
+    assert launch(api, fake, fwd_args()).context == CONTEXT_0  # with none current before
+    assert fake.library.fake_depth() == 0
+    fake.set_context(CONTEXT_0)
+    pushes = fake.calls("cuCtxPushCurrent")
+    launch(api, fake, fwd_args())
+    assert fake.calls("cuCtxPushCurrent") == pushes
+    assert launch(api, fake, fwd_args(device=1)).context == CONTEXT_1
+    assert fake.context == CONTEXT_0
+    launch(api, fake, fwd_args(device=1))
+    assert fake.calls("cuModuleLoadData") == 2  # once a device
+    assert fake.calls("cuDevicePrimaryCtxRetain") == 2
+
+
+def threads_load_a_kernel_once(api: Api, fake: FakeDriver, pack: Path) -> None:
+    failures = []
+    start = threading.Barrier(8)
+
+    def work(index: int) -> None:
+        start.wait()
+        for step in range(100):
+            status, message = api.fwd(fwd_args(stream=3 + index % 4, causal=step % 2, device=step % 2))
+            if status != OK:
+                failures.append(message)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert fake.calls("cuInit") == 1
+    assert fake.calls("cuModuleLoadData") == 2  # device 0 ran the full kernel, device 1 the causal one
+    assert fake.calls("cuDevicePrimaryCtxRetain") == 2
+    queues = {(done.context, done.stream): done.params.queue for done in fake.launches}
+    assert all(queues[done.context, done.stream] == done.params.queue for done in fake.launches)
+    assert len(set(queues.values())) == len(queues) == 8
+
+
+def an_old_driver_is_named(api: Api, fake: FakeDriver, pack: Path) -> None:
+    fake.setup(version=11080)
+    expected = (NO_DRIVER, "the CUDA driver supports CUDA 11.8; 12.0 or newer is needed")
+    assert api.fwd(fwd_args()) == expected
+    assert api.device_supported(0) == expected
+    assert api.driver()[:2] == expected
+    fake.setup(version=12000)  # nothing of the failure is kept
+    assert api.driver() == (OK, "", 12000, 2)
+
+
+def a_machine_without_devices(api: Api, fake: FakeDriver, pack: Path) -> None:
+    fake.setup(init_result=100)
+    assert api.driver() == (OK, "", 12080, 0)
+    expected = (INVALID_ARGUMENT, "device is 0; the driver sees 0 CUDA devices")
+    assert api.device_supported(0) == expected
+    assert api.fwd(fwd_args()) == expected
+
+
+def a_driver_that_does_not_start(api: Api, fake: FakeDriver, pack: Path) -> None:
+    fake.setup(init_result=999)
+    assert api.driver()[:2] == (NO_DRIVER, "cuInit failed with CUDA_ERROR_UNKNOWN (999): made to fail")
+    fake.setup(init_result=3)
+    status, message, *_ = api.driver()
+    assert status == DRIVER_ERROR
+    assert "forked after its parent used CUDA" in message
+
+
+def device_ordinals_are_checked(api: Api, fake: FakeDriver, pack: Path) -> None:
+    for device in (-1, 2, 2**31 - 1):
+        expected = (INVALID_ARGUMENT, f"device is {device}; the driver sees 2 CUDA devices")
+        assert api.fwd(fwd_args(device=device)) == expected
+        assert api.device_supported(device) == expected
+    assert api.device_supported(1) == (OK, "")
+    assert fake.calls("cuDevicePrimaryCtxRetain") == 0  # asking makes no context
+
+
+def other_architectures_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
+    fake.setup(capability=100)
+    names = ", ".join(kernel.name for kernel in KERNELS)
+    expected = (UNSUPPORTED, f"device 0 (Fake GPU, sm_100) has no kernel; this build holds {names}")
+    assert api.device_supported(0) == expected
+    assert api.fwd(fwd_args()) == expected
+
+
+def missing_variants_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
+    status, message = api.fwd(fwd_args(head_dim=64, causal=1))
+    assert status == UNSUPPORTED
+    assert message.startswith("no fwd kernel for bf16, head_dim 64, head_dim of v 64, mask causal on sm_90; ")
+    assert api.fwd(fwd_args(dtype=FP16, causal=1))[0] == UNSUPPORTED
+    assert api.fwd(fwd_args(head_dim_v=64))[0] == UNSUPPORTED
+    assert fake.calls("cuModuleLoadData") == 0
+    empty = pack.with_name("empty.fa3pack")
+    empty.write_bytes(pack_bytes(()))
+    assert api.set_pack(empty) == (OK, "")
+    assert api.device_supported(0)[1] == "device 0 (Fake GPU, sm_90) has no kernel; this build holds no kernel"
+
+
+def an_altered_cubin_is_not_loaded(api: Api, fake: FakeDriver, pack: Path) -> None:
+    good = pack.read_bytes()
+    offset = good.index(FULL.cubin)
+    assert api.kernel_count() == len(KERNELS)
+    pack.write_bytes(good[:offset] + b"!" + good[offset + 1 :])
+    status, message = api.fwd(fwd_args())
+    assert (status, message) == (
+        BAD_PACK,
+        f"kernel pack {pack} is altered: kernel {FULL.name} does not match its digest",
+    )
+    pack.write_bytes(good[: offset + 10])
+    assert api.fwd(fwd_args())[0] == BAD_PACK
+    pack.unlink()
+    assert "cannot be opened" in api.fwd(fwd_args())[1]
+    assert fake.calls("cuModuleLoadData") == 0
+    pack.write_bytes(good)
+    launch(api, fake, fwd_args())
+    pack.unlink()  # what is loaded needs the file no more
+    launch(api, fake, fwd_args())
+
+
+def a_pack_can_be_replaced(api: Api, fake: FakeDriver, pack: Path) -> None:
+    launch(api, fake, fwd_args())
+    other = pack.with_name("other.fa3pack")
+    other.write_bytes(pack_bytes((Kernel("replacement", tile_m=64),)))
+    assert api.set_pack(pack.with_name("missing"))[0] == BAD_PACK
+    assert fake.kernel(launch(api, fake, fwd_args())) == FULL.name
+    assert api.set_pack(other) == (OK, "")
+    assert fake.kernel(launch(api, fake, fwd_args())) == "replacement"
+
+
+def a_relative_pack_survives_a_change_of_folder(api: Api, fake: FakeDriver, pack: Path) -> None:
+    os.chdir(pack.parent)
+    assert api.set_pack(Path(pack.name)) == (OK, "")
+    os.chdir("/")
+    launch(api, fake, fwd_args())
+
+
+def every_driver_failure_is_reported_and_recovered(api: Api, fake: FakeDriver, pack: Path) -> None:
+    assert api.driver()[0] == OK
+    first_use = (
+        *("cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain"),
+        *("cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute"),
+        *("cuMemAlloc", "cuStreamCreate", "cuMemsetD8Async"),
+    )
+    every_use = (
+        *("cuCtxGetCurrent", "cuCtxPushCurrent", "cuStreamIsCapturing", "cuStreamGetId"),
+        *("cuTensorMapEncodeTiled", "cuLaunchKernelEx"),
+    )
+    for name in first_use + every_use:
+        fake.fail(name)
+        status, message = api.fwd(fwd_args())
+        suffix = " for q" if name == "cuTensorMapEncodeTiled" else ""
+        assert (status, message) == (
+            DRIVER_ERROR,
+            f"{name}{suffix} failed with CUDA_ERROR_UNKNOWN (999): made to fail",
+        )
+        assert fake.library.fake_depth() == 0
+        assert fake.library.fake_capture_mode() == 0
+    assert not fake.launches
+    assert fake.library.fake_modules_unloaded() == 2
+    assert fake.calls("cuMemFree") == 2
+    fake.fail("")
+    launch(api, fake, fwd_args())
+
+
+def in_child(action: object) -> int:
+    """Exit status of a forked child that runs `action`; 0 when it returns true."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if action() else 1)  # type: ignore[operator]
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def a_child_forked_before_use_works(api: Api, fake: FakeDriver, pack: Path) -> None:
+    assert api.kernel_count() == len(KERNELS)  # reading the pack is no use of CUDA
+    assert in_child(lambda: api.fwd(fwd_args()) == (OK, "")) == 0
+    launch(api, fake, fwd_args())
+
+
+def a_child_forked_after_use_is_told(api: Api, fake: FakeDriver, pack: Path) -> None:
+    launch(api, fake, fwd_args())
+
+    def refused() -> bool:
+        status, message = api.fwd(fwd_args())
+        return status == DRIVER_ERROR and "forked after CUDA was first used" in message and "spawn" in message
+
+    assert in_child(refused) == 0
+    assert in_child(lambda: api.driver()[0] == DRIVER_ERROR and api.kernel_count() == len(KERNELS)) == 0
+    launch(api, fake, fwd_args())
+
+
+def forks_during_setup_do_not_hang(api: Api, fake: FakeDriver, pack: Path) -> None:
+    stop = threading.Event()
+
+    def reopen() -> None:
+        while not stop.is_set():
+            api.set_pack(pack)
+
+    thread = threading.Thread(target=reopen)
+    thread.start()
+    try:
+        for _ in range(50):
+            assert in_child(lambda: api.set_pack(pack)[0] == OK) == 0
+    finally:
+        stop.set()
+        thread.join()
+
+
+def main(name: str, library: str, pack: str) -> None:
+    api = Api(Path(library))
+    fake = FakeDriver()
+    status, message = api.set_pack(Path(pack))
+    assert status == OK, message
+    globals()[name](api, fake, Path(pack))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
