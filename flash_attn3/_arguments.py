@@ -176,7 +176,8 @@ def _index(name: str, value: Any, lowest: int) -> int:
     try:
         number = operator.index(value)  # a 0-dim integer tensor is an index, too
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name} must be an integer; its type is {type(value).__name__}, its value {value!r}") from None
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be an integer; its type is {kind}, its value {value!r}") from None
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an integer; it is {value}")
     if number < lowest:

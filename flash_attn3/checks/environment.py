@@ -28,7 +28,7 @@ def describe_environment(device: torch.device | None) -> dict[str, Any]:
         "multiprocessors": None if properties is None else properties.multi_processor_count,
         "gpu_memory_bytes": None if properties is None else properties.total_memory,
         "gpu_count": torch.cuda.device_count(),
-        "driver": driver_release() if device is not None else None,
+        "driver": None if device is None else driver_release() or f"CUDA {_native.driver()[0]}",
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if device is not None else None,

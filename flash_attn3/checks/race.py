@@ -96,15 +96,17 @@ class Race:
         """Return plain data for JSON."""
         return {
             "name": self.setting.name,
-            **asdict(self.setting),
-            "batch": self.setting.batch,
-            "heads": self.setting.heads,
+            "setting": {
+                **asdict(self.setting),
+                "batch": self.setting.batch,
+                "heads": self.setting.heads,
+            },
             "rounds": self.rounds,
             "timings": [asdict(timing) for timing in self.timings],
             "ratio_to_cudnn": self.ratio_to_cudnn,
             "ratio_to_flash": self.ratio_to_flash,
             "multiple_of_best": self.multiple_of_best,
-            **asdict(self.state),
+            "state": asdict(self.state),
             "absent": self.absent,
             "failures": list(self.failures),
             "passed": not self.failures,
