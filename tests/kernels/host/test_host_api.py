@@ -1,0 +1,267 @@
+"""The C ABI without a driver: version, pack, argument and layout checks."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from host_api import (
+    BAD_PACK,
+    FP16,
+    HEADER,
+    INVALID_ARGUMENT,
+    KERNELS,
+    NO_DRIVER,
+    OK,
+    ROW,
+    Api,
+    FwdArgs,
+    Kernel,
+    fnv1a,
+    fwd_args,
+    pack_bytes,
+    tensor,
+)
+
+from kernels import pack as kernels_pack
+from kernels.variants import VARIANTS
+
+
+def test_version(api: Api) -> None:
+    assert api.version() == "0.1.0"
+
+
+def test_pack_is_listed(api: Api, pack: Path) -> None:
+    assert api.set_pack(pack) == (OK, "")
+    assert api.kernel_count() == len(KERNELS)
+    for index, kernel in enumerate(KERNELS):
+        info = api.kernel_at(index)
+        assert (info.name.decode(), info.op.decode(), info.mask.decode()) == (kernel.name, "fwd", kernel.mask)
+        assert (info.toolkit, info.sm, info.dtype) == (b"12.8", 90, kernel.dtype)
+        assert (info.head_dim, info.head_dim_v) == (128, 128)
+
+
+@pytest.mark.parametrize("index", [-1, len(KERNELS)])
+def test_kernel_index_is_checked(api: Api, pack: Path, index: int) -> None:
+    assert api.set_pack(pack) == (OK, "")
+    info = (ctypes.c_int32(index), ctypes.byref(ctypes.create_string_buffer(256)))
+    expected = f"index is {index}; the pack holds 3 kernels, counted from 0"
+    assert api.call("fa3_kernel_at", *info) == (INVALID_ARGUMENT, expected)
+
+
+def test_pack_of_the_build_is_read(api: Api, tmp_path: Path) -> None:
+    """What kernels/pack.py writes, pack.cpp reads."""
+    path = tmp_path / "kernels.fa3pack"
+    entries = [kernels_pack.PackEntry(variant, b"cubin of " + variant.name.encode(), "12.8") for variant in VARIANTS]
+    kernels_pack.write_pack(entries, path)
+    assert api.set_pack(path) == (OK, "")
+    listed = {api.kernel_at(index).name.decode() for index in range(api.kernel_count())}
+    assert listed == {variant.name for variant in VARIANTS}
+
+
+def test_default_pack_lies_beside_the_library(libraries: Path, tmp_path: Path) -> None:
+    library = shutil.copy(libraries / "libflash_attn3.so", tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from host_api import Api;"
+        "api = Api(Path(sys.argv[1])); count = __import__('ctypes').c_int32();"
+        "print(*api.call('fa3_kernel_count', __import__('ctypes').byref(count)), count.value)"
+    )
+
+    def count() -> str:
+        command = [sys.executable, "-c", program, str(library)]
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
+
+    pack = tmp_path / "kernels.fa3pack"
+    assert count() == f"{BAD_PACK} kernel pack {pack} cannot be opened: No such file or directory 0\n"
+    pack.write_bytes(pack_bytes(KERNELS))
+    assert count() == f"{OK}  3\n"
+
+
+def header(data: bytes, **changes: int) -> bytes:
+    fields = dict(zip(("magic", "format", "count", "size", "digest"), HEADER.unpack_from(data), strict=True))
+    return HEADER.pack(*(fields | changes).values()) + data[HEADER.size :]
+
+
+GOOD = pack_bytes(KERNELS)
+BAD_PACKS = {
+    "empty": (b"", "is truncated: it has 0 bytes, less than its header"),
+    "short header": (GOOD[:31], "is truncated: it has 31 bytes, less than its header"),
+    "truncated": (GOOD[:-1], f"is truncated or altered: it has {len(GOOD) - 1} bytes, its header says {len(GOOD)}"),
+    "longer": (GOOD + b"x", f"is truncated or altered: it has {len(GOOD) + 1} bytes, its header says {len(GOOD)}"),
+    "other file": (b"PK\x03\x04" + GOOD[4:], "is not a kernel pack"),
+    "newer format": (header(GOOD, format=2), "has format 2; this library reads format 1"),
+    "too many rows": (header(GOOD, count=2**32 - 1), "is altered: 4294967295 rows do not fit in it"),
+    "altered row": (GOOD[:40] + b"!" + GOOD[41:], "is altered: its table does not match its digest"),
+    "altered digest": (header(GOOD, digest=1), "is altered: its table does not match its digest"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PACKS)
+def test_bad_pack_is_refused_and_the_good_one_stays(api: Api, pack: Path, tmp_path: Path, case: str) -> None:
+    assert api.set_pack(pack) == (OK, "")
+    data, reason = BAD_PACKS[case]
+    path = tmp_path / "bad.fa3pack"
+    path.write_bytes(data)
+    status, message = api.set_pack(path)
+    assert status == BAD_PACK
+    assert message.endswith(reason)
+    assert str(path) in message
+    assert api.kernel_count() == len(KERNELS)
+
+
+MALFORMED_ROWS = {
+    "dtype": {"dtype": 2},
+    "head_dim": {"head_dim": 0},
+    "tile_m": {"tile_m": 0},
+    "threads": {"threads": 2048},
+    "cluster": {"cluster": 0},
+    "box": {"box_rows_kv": 512},
+    "blocks": {"blocks_per_sm": 0},
+    "no name": {"name": ""},
+    "endless name": {"name": "x" * 64},
+    "empty cubin": {"cubin": b""},
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED_ROWS)
+def test_malformed_row_is_refused(api: Api, tmp_path: Path, case: str) -> None:
+    """A row that its digest vouches for, but that no kernel can have."""
+    path = tmp_path / "bad.fa3pack"
+    path.write_bytes(pack_bytes((KERNELS[0], Kernel(**{"name": "bad", **MALFORMED_ROWS[case]}))))
+    expected = f"kernel pack {path} is malformed: row 1 has a field out of range"
+    assert api.set_pack(path) == (BAD_PACK, expected)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(2**63, 64), (64, 2**64 - 1), (len(GOOD) + 64, 1), (65, 1)])
+def test_cubin_outside_the_file_is_refused(api: Api, tmp_path: Path, offset: int, size: int) -> None:
+    row = bytearray(GOOD[HEADER.size : HEADER.size + ROW.size])
+    struct.pack_into("<QQ", row, 176, offset, size)
+    path = tmp_path / "bad.fa3pack"
+    path.write_bytes(header(GOOD[: HEADER.size], count=1, digest=fnv1a(row)) + row + GOOD[HEADER.size + ROW.size :])
+    assert api.set_pack(path)[1].endswith("row 0 has a field out of range")
+
+
+def test_pack_path_is_checked(api: Api, tmp_path: Path) -> None:
+    assert api.set_pack(None) == (INVALID_ARGUMENT, "path is null; it should name a kernel pack")
+    assert api.set_pack(tmp_path)[0] == BAD_PACK  # a folder
+
+
+def test_packs_leave_no_descriptor_open(api: Api, pack: Path) -> None:
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    for _ in range(50):
+        api.set_pack(pack)
+        api.set_pack(pack.with_name("missing"))
+    assert len(list(descriptors.iterdir())) == before
+
+
+def test_missing_driver(libraries: Path, pack: Path) -> None:
+    if any(Path(folder, "libcuda.so.1").exists() for folder in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")):
+        pytest.skip("this machine has a CUDA driver")
+    api = Api(libraries / "libflash_attn3.so")
+    assert api.set_pack(pack) == (OK, "")
+    for status, message, *_ in (api.fwd(fwd_args()), api.driver(), api.device_supported(0)):
+        assert status == NO_DRIVER
+        assert message.startswith("the CUDA driver was not found: libcuda.so.1: ")
+
+
+def changed(**changes: object) -> FwdArgs:
+    return fwd_args(**changes)
+
+
+def with_tensor(name: str, **changes: object) -> FwdArgs:
+    args = fwd_args()
+    value = getattr(args, name)
+    shape = changes.get("shape", tuple(value.shape))
+    setattr(args, name, tensor(changes.get("data", value.data), shape, changes.get("stride")))
+    return args
+
+
+SIZE = ctypes.sizeof(FwdArgs)
+BAD_CALLS = [
+    (changed(struct_size=12), f"args.struct_size is 12; flash-attn3 0.1.0 takes {SIZE}"),
+    (changed(dtype=2), "dtype is 2; it should be 0 (fp16) or 1 (bf16)"),
+    (changed(dtype=-1), "dtype is -1; it should be 0 (fp16) or 1 (bf16)"),
+    (changed(causal=2), "causal is 2; it should be 0 or 1"),
+    (changed(softmax_scale=math.nan), "softmax_scale is nan; it should be a finite float32"),
+    (changed(softmax_scale=math.inf), "softmax_scale is inf; it should be a finite float32"),
+    (changed(sm_margin=-1), "sm_margin is -1; it should not be negative"),
+    (with_tensor("q", shape=(2, -1, 4, 128)), "q has seqlen -1; it should be between 0 and 2147483647"),
+    (with_tensor("k", shape=(2, 2**31, 2, 128)), "k has seqlen 2147483648; it should be between 0 and 2147483647"),
+    (with_tensor("v", shape=(2, 384, 2, 100)), "v has head_dim 100; it should be a positive multiple of 8"),
+    (with_tensor("q", shape=(2, 256, 4, 0)), "q has head_dim 0; it should be a positive multiple of 8"),
+    (with_tensor("k", shape=(3, 384, 2, 128)), "k has batch 3; it should be 2, as in q"),
+    (with_tensor("k", shape=(2, 384, 2, 64)), "k has head_dim 64; it should be 128, as in q"),
+    (with_tensor("v", shape=(1, 384, 2, 128)), "v has batch 1; it should be 2, as in k"),
+    (with_tensor("v", shape=(2, 383, 2, 128)), "v has seqlen 383; it should be 384, as in k"),
+    (with_tensor("v", shape=(2, 384, 1, 128)), "v has heads 1; it should be 2, as in k"),
+    (fwd_args(heads=3, heads_k=2), "q has 3 heads and k has 2; q's should be a multiple of k's"),
+    (fwd_args(heads=2, heads_k=4), "q has 2 heads and k has 4; q's should be a multiple of k's"),
+    (fwd_args(heads=2, heads_k=0), "q has 2 heads and k has 0; q's should be a multiple of k's"),
+    (with_tensor("out", shape=(2, 255, 4, 128)), "out has seqlen 255; it should be 256, as in q"),
+    (with_tensor("out", shape=(2, 256, 2, 128)), "out has heads 2; it should be 4, as in q"),
+    (with_tensor("out", shape=(2, 256, 4, 64)), "out has head_dim 64; it should be 128, as in v"),
+    (with_tensor("q", data=None), "q.data is null; it should point to device memory"),
+    (with_tensor("k", data=None), "k.data is null; it should point to device memory"),
+    (with_tensor("v", data=None), "v.data is null; it should point to device memory"),
+    (with_tensor("out", data=None), "out.data is null; it should point to device memory"),
+    (with_tensor("q", data=0x10002), "q.data is 0x10002; it should be a multiple of 16 bytes"),
+    (
+        with_tensor("k", stride=(384 * 2 * 130, 260, 130, 1)),
+        "k has stride 260 in its seqlen dimension; it should be a multiple of 8 elements (16 bytes), "
+        "not negative and below 2^40 bytes",
+    ),
+    (
+        with_tensor("v", stride=(98304, 1, 384, 768)),
+        "v has stride 1 in its seqlen dimension; it should be a multiple of 8 elements (16 bytes), "
+        "not negative and below 2^40 bytes",
+    ),
+    (
+        with_tensor("q", stride=(2**20, 4096, 1024, 8)),
+        "q has stride 8 in its head_dim dimension; it should be 1",
+    ),
+    (
+        with_tensor("out", stride=(0, 512, 128, 1)),
+        "out has stride 0 in its batch dimension; it should have room for every element",
+    ),
+    (changed(lse=None), "lse is (nil); it should be a 4-byte aligned device address"),
+    (changed(lse=0x50002), "lse is 0x50002; it should be a 4-byte aligned device address"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD_CALLS, ids=[message for _, message in BAD_CALLS])
+def test_bad_argument_is_named(api: Api, args: FwdArgs, message: str) -> None:
+    assert api.fwd(args) == (INVALID_ARGUMENT, message)
+
+
+def test_null_arguments(api: Api) -> None:
+    assert api.call("fa3_fwd", None) == (INVALID_ARGUMENT, "args is null; it should point to fa3_fwd_args")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.5, 3e38])
+def test_any_finite_scale_is_taken(api: Api, scale: float) -> None:
+    assert api.fwd(fwd_args(batch=0, softmax_scale=scale, dtype=FP16)) == (OK, "")
+
+
+def test_a_short_error_buffer_is_respected(api: Api) -> None:
+    buffer = ctypes.create_string_buffer(b"\xff" * 16, 16)
+    library = api._library
+    assert library.fa3_fwd(ctypes.byref(changed(dtype=7)), buffer, ctypes.c_size_t(8)) == INVALID_ARGUMENT
+    assert buffer.raw == b"dtype i\0" + b"\xff" * 8
+    assert library.fa3_fwd(ctypes.byref(changed(dtype=7)), None, ctypes.c_size_t(0)) == INVALID_ARGUMENT
+
+
+def test_layout_of_empty_tensors_is_free(api: Api) -> None:
+    assert api.check_layout(tensor(0, (2, 0, 4, 128), (1, 3, 5, 7))) == (OK, "")
+
+
+def test_layout_names_its_argument(api: Api) -> None:
+    status, message = api.check_layout(tensor(8, (2, 4, 4, 128)), "k_cache")
+    assert (status, message) == (INVALID_ARGUMENT, "k_cache.data is 0x8; it should be a multiple of 16 bytes")
+    assert api.check_layout(tensor(16, (2, -4, 4, 128)))[1] == "q has seqlen -4; it should not be negative"
