@@ -14,7 +14,7 @@ from packaging.utils import parse_wheel_filename
 
 from ci.check import Check
 from ci.elf import SharedLibrary, read_shared_library
-from ci.errors import AuditFailed
+from ci.errors import AuditFailed, CorruptWheel
 from ci.payload import LIBRARY_NAMES, PACK_NAME, variant_row
 from ci.wheel_file import WheelFile, read_wheel
 from kernels.errors import CorruptPackError
@@ -37,14 +37,14 @@ def audit(wheel: Path) -> tuple[Check, ...]:
     """Check a wheel of this tree and return every check with what was seen.
 
     Raises:
-        CorruptWheel: if it is no whole wheel, or a member does not match its RECORD.
+        CorruptWheel: if it is no whole wheel, or a member does not match its RECORD or its kind.
     """
     facts = read_wheel(wheel)
     with zipfile.ZipFile(wheel) as archive:
         members = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
     dist_info = next(name.split("/")[0] for name in members if name.endswith(".dist-info/RECORD"))
     libraries = {
-        name.rsplit("/", 1)[1]: read_shared_library(data)
+        name.rsplit("/", 1)[1]: _library(wheel, name, data)
         for name, data in members.items()
         if name.endswith(".so")
     }
@@ -72,6 +72,13 @@ def require_passed(wheel: Path, checks: tuple[Check, ...]) -> None:
     failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.ok)
     if failed:
         raise AuditFailed(f"{wheel.name}: {failed}")
+
+
+def _library(wheel: Path, name: str, data: bytes) -> SharedLibrary:
+    try:
+        return read_shared_library(data)
+    except ValueError as error:
+        raise CorruptWheel(f"{wheel.name}: {name} {error}") from error
 
 
 def _tags(facts: WheelFile, wheel_file: bytes) -> Check:

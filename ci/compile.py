@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ninja
-from ninja.ninja_syntax import Writer, escape_path
+from ninja.ninja_syntax import Writer
 
 from ci.errors import BuildFailed, DiskFull
-from ci.files import room_in
+from ci.files import room_in, write_atomically
 from ci.project import ROOT
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ci.progress import Reporter
 
 _STATUS = re.compile(r"\[(\d+)/(\d+)\] (.*)")
+_OURS = re.compile(r"[\w.]+: error: (.*)")
+"""How our own programs report: the text names the variant or the library."""
 _BYTES_A_JOB = 1 << 30  # a compile stays under 1 GB
 
 
@@ -94,28 +96,18 @@ def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
         writer.comment(
             "Made by the compile stage: one edge a missing object, which stores itself when it is done."
         )
-        writer.variable("builddir", escape_path(str(folder)))
         writer.rule("job", command="$make && $store", description="$name")
-        for job in jobs:
+        for number, job in enumerate(jobs):
             out = folder / job.name
             out.mkdir()
-            store = (
-                sys.executable,
-                "-m",
-                "ci.cache",
-                "--cache",
-                str(cache.folder),
-                "--key",
-                job.key,
-                "--from",
-                str(out),
-            )
+            options = ("--cache", str(cache.folder), "--key", job.key, "--from", str(out))
             variables = {
                 "name": job.name,
                 "make": _shell([part.replace("{out}", str(out)) for part in job.command]),
-                "store": _shell(store),
+                "store": _shell((sys.executable, "-m", "ci.cache", *options)),
             }
-            writer.build([escape_path(str(cache.path(job.key)))], "job", variables=variables)
+            # The outputs are never made: what a job makes goes to the cache, and none here is done yet.
+            writer.build([f"job-{number}"], "job", variables=variables)
     return file
 
 
@@ -124,14 +116,15 @@ def _shell(command: Sequence[str]) -> str:
 
 
 def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter) -> None:
-    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", str(file), "-j", str(parallel)]
+    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", file.name, "-j", str(parallel)]
     environment = {
         **os.environ,
+        "PYTHONPATH": str(ROOT),
         "NINJA_STATUS": "[%f/%t] ",
         "ZIG_GLOBAL_CACHE_DIR": str(cache.folder.parent / "zig"),  # its runtime library is worth keeping
     }
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=file.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     output: list[str] = []
     with process:
@@ -151,11 +144,11 @@ def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFaile
     if any("No space left on device" in line for line in output):
         return DiskFull(f"{folder}: no room left while compiling; what was finished is kept")
     log = folder / "log.txt"
-    log.write_text("\n".join(output) + "\n", encoding="utf-8")
-    said = [re.sub(r"^[\w.]+: error: ", "", line) for line in output if "error:" in line]
-    text = (
-        " ".join(said[:2]) or "a job failed without a word"
-    )  # ours names the variant, the compiler's the line
+    write_atomically(log, ("\n".join(output) + "\n").encode())
+    ours = [match[1] for line in output if (match := _OURS.match(line))]
+    # What the compiler said names the line of the source.
+    compilers = [line for line in output if "error:" in line and not _OURS.match(line)] if ours else []
+    text = " ".join([*ours[:1], *compilers[:1]]) or "a job failed without a word"
     return BuildFailed(
         f"{text} (all of it: {log})", returncode if 10 <= returncode < 30 else BuildFailed.exit_code
     )

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from matrix.cell import Artefact, Cell
+from matrix.errors import MatrixError
+from matrix.model import read_matrix
+from matrix.planner import plan
+
+
+def test_every_cell_is_planned_exactly_once():
+    matrix = read_matrix()
+    planned = plan(matrix)
+    cells = [row.cell for row in planned.served] + [row.cell for row in planned.excluded]
+    axes = (matrix.platform, matrix.axes.python, matrix.axes.torch, matrix.axes.cuda, matrix.sm)
+    size = 1
+    for axis in axes:
+        size *= len(axis)
+    assert len(cells) == len(set(cells)) == size
+
+
+def test_every_served_cell_has_an_artefact_of_its_platform():
+    planned = plan(read_matrix())
+    assert planned.served
+    for row in planned.served:
+        assert row.artefact in planned.artefacts
+        assert row.artefact.platform == row.cell.platform
+
+
+def test_one_artefact_serves_all_cells_of_a_platform():
+    planned = plan(read_matrix())
+    assert {row.artefact for row in planned.served} == {Artefact("linux_x86_64", "12.8")}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("win_amd64-py312-torch2.11-cu130-sm90", "Windows"),
+        ("linux_x86_64-py310-torch2.15-cu130-sm90", "cp310"),
+        ("linux_x86_64-py313t-torch2.13-cu130-sm90", "cp313t"),
+        ("linux_x86_64-py312-torch2.15-cu126-sm90", "CUDA 12.6"),
+        ("linux_x86_64-py312-torch2.12-cu128-sm90", "CUDA 12.8"),
+        ("linux_x86_64-py312-torch2.11-cu132-sm90", "CUDA 13.2"),
+    ],
+)
+def test_cells_that_never_existed_are_excluded_with_the_reason(name: str, reason: str):
+    excluded = {row.cell: row.reason for row in plan(read_matrix()).excluded}
+    assert reason in excluded[Cell.parse(name)]
+
+
+def test_versions_are_compared_as_versions():
+    """As texts, 2.9 would be newer than 2.12."""
+    served = {row.cell for row in plan(read_matrix()).served}
+    assert Cell.parse("linux_x86_64-py313t-torch2.9-cu128-sm90") in served
+    assert Cell.parse("linux_x86_64-py313t-torch2.12-cu130-sm90") in served
+
+
+def test_a_cell_that_nothing_serves_or_excludes_is_an_error():
+    matrix = read_matrix()
+    silent = matrix.model_copy(update={"exclude": matrix.exclude[1:]})
+    with pytest.raises(
+        MatrixError, match=r"win_amd64-.*: no artefact serves this cell and no exclusion says why"
+    ):
+        plan(silent)
+
+
+def test_a_toolkit_serves_no_older_cuda():
+    """A 13.0 cubin does not load on a driver of CUDA 12."""
+    matrix = read_matrix()
+    newer = matrix.release.model_copy(update={"toolkit": "13.0"})
+    with pytest.raises(MatrixError, match=r"-cu126-.*no artefact serves"):
+        plan(matrix.model_copy(update={"release": newer}))
+
+
+def test_an_exclusion_that_excludes_nothing_is_an_error():
+    matrix = read_matrix()
+    useless = matrix.exclude[2].model_copy(update={"torch": ">=3"})
+    with pytest.raises(MatrixError, match=r"exclude\[7\]: excludes no cell"):
+        plan(matrix.model_copy(update={"exclude": (*matrix.exclude, useless)}))
