@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 Channel = Literal["stable", "candidate"]
@@ -36,13 +35,18 @@ class Record(BaseModel):
 class Proof(Record):
     """Summary of one validation report; the report itself lies in the site at ``path``.
 
-    ``races`` gives, for each shape raced, PyTorch's time divided by ours: 1.2 means 1.2 times as fast.
+    ``races`` gives, for each shape raced, the time of cuDNN's attention divided by ours: 1.2 means 1.2
+    times as fast.
+    ``tflops`` gives the speed itself, for the same shapes.
+    ``quick`` says that only a small selection of the cases was run, and ``failure`` is the first that failed.
     ``worst_error_ratio`` is the largest error of any case, as a fraction of what the error rule allows.
     """
 
     path: str
     sha256: Sha256
     passed: bool
+    quick: bool
+    failure: str
     gpu: str
     driver: str
     torch: str
@@ -50,6 +54,7 @@ class Proof(Record):
     cases_total: Annotated[int, Field(ge=0)]
     worst_error_ratio: float | None
     races: dict[str, float]
+    tflops: dict[str, float]
 
 
 class Audit(Record):
@@ -77,7 +82,7 @@ class Support(Record):
     python: tuple[str, ...] = ()
     torch: tuple[str, ...] = ()
     cuda: tuple[str, ...] = ()
-    sms: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
 
 
 class Exclusion(Record):
@@ -110,7 +115,7 @@ class Wheel(Record):
 
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
-        if self.channel == "stable" and not any(proof.passed for proof in self.proofs):
+        if self.channel == "stable" and not any(proof.passed and not proof.quick for proof in self.proofs):
             raise ValueError(f"{self.filename} is on stable without a passing validation report")
         return self
 
@@ -121,7 +126,7 @@ class Manifest(Record):
     ``base_url`` is where the site will be served, or None when that is not known.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     base_url: str | None = None
     exclusions: tuple[Exclusion, ...] = ()
     wheels: tuple[Wheel, ...] = ()
@@ -138,7 +143,9 @@ class Manifest(Record):
 
         ``candidate`` lists every wheel, so that promoting one never takes it away from anybody.
         """
-        return self.wheels if channel == "candidate" else tuple(w for w in self.wheels if w.channel == channel)
+        return (
+            self.wheels if channel == "candidate" else tuple(w for w in self.wheels if w.channel == channel)
+        )
 
 
 def sort_wheels(wheels: list[Wheel]) -> tuple[Wheel, ...]:
@@ -152,8 +159,20 @@ def timestamp(now: datetime) -> str:
     return now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Keep the cycle collector off: on a growing heap without cycles it takes two thirds of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def dump_manifest(manifest: Manifest) -> bytes:
-    """Return the canonical bytes: keys in the order of the schema, one wheel a line so that a diff reads well."""
+    """Return the canonical bytes: keys in the schema's order, one wheel a line so that a diff reads well."""
     head = manifest.model_dump_json(exclude={"wheels"}).removesuffix("}")
     wheels = ",\n".join(wheel.model_dump_json() for wheel in manifest.wheels)
     return f'{head},"wheels":[\n{wheels}\n]}}\n'.encode()
@@ -166,7 +185,7 @@ def parse_manifest(raw: bytes, *, name: str) -> Manifest:
         CorruptManifest: the bytes are no manifest of this schema; the text names the first wrong field.
     """
     try:
-        with _without_collector():
+        with without_collector():
             return Manifest.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -186,15 +205,3 @@ def read_manifest(site: Path) -> Manifest:
     except OSError as error:
         raise CorruptManifest(f"{path}: cannot be read: {error.strerror}") from error
     return parse_manifest(raw, name=str(path))
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Keep the cycle collector off: it would walk a growing heap that has no cycles, for two thirds of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

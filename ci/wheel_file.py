@@ -77,7 +77,9 @@ def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:
         raise CorruptWheel(f"{name}: not a whole wheel: {error}") from error
     metadata = _parse_metadata(raw_metadata, name)
     if canonicalize_name(metadata.name) != project or metadata.version != version:
-        raise CorruptWheel(f"{name}: its METADATA is of {metadata.name} {metadata.version}; name and METADATA must agree")
+        raise CorruptWheel(
+            f"{name}: its METADATA is of {metadata.name} {metadata.version}; name and METADATA must agree"
+        )
     return WheelFile(
         filename=name,
         sha256=sha256_of(path),
@@ -100,7 +102,9 @@ def _digest(file: IO[bytes]) -> hashlib._Hash:
 
 
 def _dist_info(archive: zipfile.ZipFile, name: str) -> str:
-    folders = {part for part in (m.split("/", 1)[0] for m in archive.namelist()) if part.endswith(".dist-info")}
+    folders = {
+        part for part in (m.split("/", 1)[0] for m in archive.namelist()) if part.endswith(".dist-info")
+    }
     if len(folders) != 1:
         raise CorruptWheel(f"{name}: holds {len(folders)} .dist-info folders; a wheel holds exactly one")
     return folders.pop()

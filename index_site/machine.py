@@ -1,0 +1,134 @@
+"""The pages that installers read, for each channel: find-links, and the simple API in HTML and JSON."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from ci.manifest import CHANNELS, Manifest, Wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# The HTML form of the API is frozen at 1.4 (PEP 833), the version that brought the project status (PEP 792).
+API_VERSION = "1.4"
+FILES = "files"
+_META = {"api-version": API_VERSION}
+# Hosts that read this file (the format is shared by several static hosts) then serve what installers ask for.
+_HEADERS = """\
+/files/*
+  Cache-Control: max-age=31536000, immutable
+/stable/*
+  Cache-Control: max-age=600
+/candidate/*
+  Cache-Control: max-age=600
+/stable/simple/v1+json/*
+  Content-Type: application/vnd.pypi.simple.v1+json
+/candidate/simple/v1+json/*
+  Content-Type: application/vnd.pypi.simple.v1+json
+"""
+
+
+def machine_pages(manifest: Manifest) -> dict[str, bytes]:
+    """Return the pages by path.
+
+    For every channel there are:
+
+    - ``CHANNEL/index.html``: the flat page for ``--find-links``;
+    - ``CHANNEL/simple/``: the HTML tree for ``--index-url``;
+    - ``CHANNEL/simple/v1+json/``: the same as JSON, at its own path since a static host cannot negotiate.
+    """
+    # Made once for all pages: an anchor differs between them only in the way up to the files.
+    anchors = {wheel.filename: _anchor(wheel) for wheel in manifest.wheels}
+    entries = {wheel.filename: _json(_file_entry(wheel)) for wheel in manifest.wheels}
+    projects: dict[str, bytes] = {}
+    roots: dict[str, bytes] = {}
+    for channel in CHANNELS:
+        wheels = manifest.on_channel(channel)
+        names = []
+        for project, group in groupby(wheels, key=lambda wheel: wheel.project):
+            names.append(project)
+            members = list(group)
+            html = _html(f"Links for {project}", _links(members, anchors, up="../../../"), status=True)
+            projects[f"{channel}/simple/{project}/index.html"] = html
+            document = _project_json(project, members, entries)
+            projects[f"{channel}/simple/v1+json/{project}/index.json"] = document
+        listing = (f'<a href="{escape(name)}/">{escape(name)}</a>' for name in names)
+        roots[f"{channel}/simple/index.html"] = _html("Simple index", listing)
+        root = {"meta": _META, "projects": [{"name": name} for name in names]}
+        roots[f"{channel}/simple/v1+json/index.json"] = f"{_json(root)}\n".encode()
+        roots[f"{channel}/index.html"] = _html(f"Wheels on {channel}", _links(wheels, anchors, up="../"))
+    # Without the empty file, one popular host passes the site through a generator of its own.
+    hosting = {"_headers": _HEADERS.encode(), ".nojekyll": b""}
+    return projects | roots | hosting
+
+
+def file_href(filename: str) -> str:
+    """Return the address of a wheel relative to the root of the site.
+
+    Of the characters that a manifest admits in a file name only ``+`` needs an escape: some hosts read it as
+    a space.
+    """
+    return f"{FILES}/{filename.replace('+', '%2B')}"
+
+
+def _anchor(wheel: Wheel) -> str:
+    digest = f"sha256={wheel.metadata_sha256}"
+    python = f' data-requires-python="{escape(wheel.requires_python)}"' if wheel.requires_python else ""
+    yanked = "" if wheel.yanked is None else f' data-yanked="{escape(wheel.yanked)}"'
+    # pip before 23.2 knows the sidecar by its second name; uv reads the upload time here too.
+    return (
+        f'{file_href(wheel.filename)}#sha256={wheel.sha256}"{python} data-core-metadata="{digest}" '
+        f'data-dist-info-metadata="{digest}" data-upload-time="{wheel.upload_time}"{yanked}>'
+        f"{wheel.filename}</a>"
+    )
+
+
+def _links(wheels: Iterable[Wheel], anchors: dict[str, str], *, up: str) -> Iterable[str]:
+    return (f'<a href="{up}{anchors[wheel.filename]}' for wheel in wheels)
+
+
+def _html(title: str, lines: Iterable[str], *, status: bool = False) -> bytes:
+    active = '<meta name="pypi:project-status" content="active">\n' if status else ""
+    body = "<br>\n".join(lines)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="pypi:repository-version" content="{API_VERSION}">\n{active}'
+        f"<title>{escape(title)}</title>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    ).encode()
+
+
+def _file_entry(wheel: Wheel) -> dict[str, object]:
+    metadata = {"sha256": wheel.metadata_sha256}
+    entry: dict[str, object] = {
+        "filename": wheel.filename,
+        "url": f"../../../../{file_href(wheel.filename)}",
+        "hashes": {"sha256": wheel.sha256},
+        "core-metadata": metadata,
+        "dist-info-metadata": metadata,
+        "size": wheel.size,
+        "upload-time": wheel.upload_time,
+        "yanked": False if wheel.yanked is None else wheel.yanked,
+    }
+    if wheel.requires_python:
+        entry["requires-python"] = wheel.requires_python
+    return entry
+
+
+def _project_json(project: str, wheels: Sequence[Wheel], entries: dict[str, str]) -> bytes:
+    head = _json(
+        {
+            "meta": _META,
+            "name": project,
+            "project-status": {"status": "active"},
+            "versions": list(dict.fromkeys(wheel.version for wheel in wheels)),
+        }
+    )
+    files = ",\n".join(entries[wheel.filename] for wheel in wheels)
+    return f'{head.removesuffix("}")},"files":[\n{files}\n]}}\n'.encode()
+
+
+def _json(document: Mapping[str, object]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,39 @@
+"""Which wheels an installer, or a reader, is shown first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from packaging.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ci.manifest import Manifest, Wheel
+
+# The distribution that the index exists for; the page's install lines are about it.
+PROJECT = "flash-attn3"
+_SHOWN_CANDIDATES = 12
+
+
+def newest_release(wheels: Sequence[Wheel]) -> tuple[Wheel, ...]:
+    """Return the wheels of the version that an installer picks by itself: the newest that is not yanked.
+
+    Pre-releases count only where there is nothing else, as for installers. Empty if every wheel is yanked.
+    """
+    offered = [wheel for wheel in wheels if wheel.yanked is None]
+    versions = {wheel.version: Version(wheel.version) for wheel in offered}
+    final = [version for version in versions.values() if not version.is_prerelease]
+    newest = max(final or versions.values(), default=None)
+    return tuple(wheel for wheel in offered if versions[wheel.version] == newest)
+
+
+def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Wheel, ...]:
+    """Return the newest candidates that the stable release has not overtaken, newest first."""
+    floor = Version(stable[0].version) if stable else None
+    waiting = [
+        wheel
+        for wheel in manifest.wheels
+        if wheel.channel == "candidate" and (floor is None or Version(wheel.version) >= floor)
+    ]
+    return tuple(waiting[::-1][:_SHOWN_CANDIDATES])

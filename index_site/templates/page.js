@@ -1,0 +1,19 @@
+(() => {
+  // The lines to copy must be right wherever the page is served from, a mirror or a folder on this disk included.
+  const configured = document.body.dataset.base;
+  const here = location.protocol === "file:" && configured ? configured : new URL(".", location.href).href;
+  for (const node of document.querySelectorAll(".base")) node.textContent = here;
+  for (const node of document.querySelectorAll(".unserved")) node.remove();
+  if (!navigator.clipboard) return;
+  for (const box of document.querySelectorAll(".copy")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Copy";
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(box.querySelector("code").textContent);
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+    box.append(button);
+  }
+})();
