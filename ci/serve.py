@@ -1,0 +1,63 @@
+"""Serve a site as a static host should: right content types, no directory listings."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TYPES = {".html": "text/html; charset=utf-8", ".metadata": "text/plain; charset=utf-8"}
+_API_TYPE = "application/vnd.pypi.simple.v1+json"
+
+
+@contextmanager
+def served(folder: Path, *, port: int = 0) -> Iterator[str]:
+    """Serve a folder on 127.0.0.1 and yield its address, with a final slash.
+
+    Args:
+        folder: what to serve.
+        port: the port; 0 takes a free one.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Answers a folder with its index, which is JSON in the JSON tree, and never with a listing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def translate_path(self, path: str) -> str:
+        found = super().translate_path(path)
+        index = Path(found) / "index.json"
+        return str(index) if path.endswith("/") and index.is_file() else found
+
+    def guess_type(self, path: str) -> str:  # type: ignore[override]  # the base also takes PathLike, never passed
+        if "/simple/v1+json/" in path:
+            return _API_TYPE
+        return _TYPES.get(Path(path).suffix) or super().guess_type(path)
+
+    def list_directory(self, path: str) -> IO[bytes] | None:  # type: ignore[override]
+        del path
+        self.send_error(404, "no such page")
+        return None
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
+        del format, args
