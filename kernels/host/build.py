@@ -27,7 +27,7 @@ ZIG_VERSION = "0.14.1"
 TARGETS = ("x86_64-linux-gnu.2.17", "aarch64-linux-gnu.2.28")
 
 # No exceptions and no standard library besides its headers: compiling libc++ takes a minute and would put a
-# second C++ runtime beside torch's. Unwind tables stay: torch's exceptions pass through the operator's frames.
+# second C++ runtime beside torch's. Unwind tables stay: torch's exceptions pass through the operator.
 COMPILE_FLAGS = (
     *("-std=c++17", "-O2", "-g0", "-fPIC", "-fvisibility=hidden"),
     *("-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fasynchronous-unwind-tables"),

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include <initializer_list>
+
 #include "layout.h"
 
 namespace fa3 {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <atomic>
+#include <initializer_list>
 
 #include "flash_attn3.h"
 #include "fwd_check.h"

@@ -6,11 +6,15 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from host_api import KERNELS, Api, pack_bytes
 
 from kernels.host.build import build_host
+from tests.kernels.host.host_api import KERNELS, Api, pack_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).parent
 VERSION = "0.1.0"
@@ -46,7 +50,7 @@ def pack(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compile_double(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Path):
+def compile_double(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Path) -> Callable[..., Path]:
     """A function that makes a shared library `name` from a C or C++ source beside this file."""
 
     def compile_(source: str, name: str, *flags: str) -> Path:
@@ -57,7 +61,10 @@ def compile_double(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Pat
             *("-Wall", "-Wextra", "-Werror", "-shared", "-nostdlib++", "-rtlib=none", f"-Wl,-soname,{name}"),
             *(str(HERE / source), "-o", str(output), *flags),
         ]
-        environment = {"ZIG_GLOBAL_CACHE_DIR": str(compiler_cache), "ZIG_LOCAL_CACHE_DIR": str(compiler_cache)}
+        environment = {
+            "ZIG_GLOBAL_CACHE_DIR": str(compiler_cache),
+            "ZIG_LOCAL_CACHE_DIR": str(compiler_cache),
+        }
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return output
@@ -66,5 +73,5 @@ def compile_double(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Pat
 
 
 @pytest.fixture(scope="session")
-def fake_driver_folder(compile_double) -> Path:
+def fake_driver_folder(compile_double: Callable[..., Path]) -> Path:
     return compile_double("fake_driver.c", "libcuda.so.1").parent

@@ -67,7 +67,9 @@ class FakeDriver:
         self.library.fake_image.restype = ctypes.POINTER(ctypes.c_uint8)
         self.library.fake_context.restype = ctypes.c_uint64
 
-    def setup(self, version: int = 12080, devices: int = 2, capability: int = 90, init_result: int = 0) -> None:
+    def setup(
+        self, version: int = 12080, devices: int = 2, capability: int = 90, init_result: int = 0
+    ) -> None:
         self.library.fake_setup(version, devices, capability, init_result)
 
     def fail(self, name: str) -> None:

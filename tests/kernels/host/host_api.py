@@ -1,11 +1,14 @@
-"""The C ABI of the runtime as ctypes sees it, and a pack writer that follows the format's description alone."""
+"""The C ABI of the runtime as ctypes sees it, and a pack writer made from the format's description."""
 
 from __future__ import annotations
 
 import ctypes
 import struct
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, NO_DRIVER, BAD_PACK, DRIVER_ERROR = range(6)
 FP16, BF16 = 0, 1
@@ -106,7 +109,7 @@ def tensor(data: int, shape: tuple[int, ...], stride: tuple[int, ...] | None = N
     return Tensor(data, dimensions(*shape), dimensions(*(stride or contiguous(*shape))))
 
 
-def fwd_args(
+def fwd_args(  # noqa: PLR0917 - the sizes of a problem, in the order in which one says them
     batch: int = 2,
     seqlen_q: int = 256,
     seqlen_k: int = 384,

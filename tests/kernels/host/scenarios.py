@@ -1,19 +1,22 @@
 """What `test_host_driver.py` runs, each in a process of its own with the fake driver as libcuda.so.1.
 
-A scenario is a function of the runtime's C ABI, the fake driver and the path of a pack that holds `KERNELS`.
+A scenario takes what it names: `api`, the runtime's C ABI; `fake`, the driver; `pack`, the path of a pack
+that holds `KERNELS`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import random
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fake_driver import FakeDriver, Launch
-from host_api import (
+from tests.kernels.host.fake_driver import FakeDriver, Launch
+from tests.kernels.host.host_api import (
     BAD_PACK,
     BF16,
     DRIVER_ERROR,
@@ -31,9 +34,20 @@ from host_api import (
     tensor,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FULL, CAUSAL, FP16_CLUSTER = KERNELS
 CONTEXT_0, CONTEXT_1 = 0x1000, 0x1001  # the fake's primary contexts
 MIB = 2**20
+
+
+SCENARIOS: dict[str, Callable[..., None]] = {}
+
+
+def scenario(function: Callable[..., None]) -> Callable[..., None]:
+    SCENARIOS[function.__name__] = function
+    return function
 
 
 def launch(api: Api, fake: FakeDriver, args: FwdArgs) -> Launch:
@@ -44,7 +58,8 @@ def launch(api: Api, fake: FakeDriver, args: FwdArgs) -> Launch:
     return fake.launches[-1]
 
 
-def launch_carries_the_problem(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def launch_carries_the_problem(api: Api, fake: FakeDriver) -> None:
     done = launch(api, fake, fwd_args(2, 300, 384, 6, 3, stream=7, softmax_scale=-0.5))
     assert fake.kernel(done) == FULL.name
     assert bytes(fake.library.fake_image()[:128]) == FULL.cubin[:128]
@@ -61,7 +76,8 @@ def launch_carries_the_problem(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert math.isclose(params.scale_log2, -0.5 * math.log2(math.e), rel_tol=1e-6)
 
 
-def tensor_maps_follow_strides(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def tensor_maps_follow_strides(api: Api, fake: FakeDriver) -> None:
     args = fwd_args(2, 256, 384, 4, 2)
     # q as a slice of a packed (b, s, 3, h, d) tensor, k transposed from (b, h, s, d), v one batch 3 GiB away.
     args.q = tensor(0x10000, (2, 256, 4, 128), (256 * 1536, 1536, 128, 1))
@@ -89,23 +105,26 @@ def tensor_maps_follow_strides(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert {map_.type for map_ in half} == {6}
 
 
-def strides_of_single_extents_are_made_legal(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def strides_of_single_extents_are_made_legal(api: Api, fake: FakeDriver) -> None:
     args = fwd_args(1, 1, 1, 1, 1)
     args.q = tensor(0x10000, (1, 1, 1, 128), (3, 2**60, 1, 1))
     q = fake.encodes_of(launch(api, fake, args))[0]
     assert all(stride % 16 == 0 and stride < 2**40 for stride in q.strides)
 
 
-def broadcast_keys_are_read_in_place(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def broadcast_keys_are_read_in_place(api: Api, fake: FakeDriver) -> None:
     args = fwd_args(2, 256, 384, 4, 2)
     args.k = tensor(0x20000, (2, 384, 2, 128), (0, 128, 0, 1))
     k = fake.encodes_of(launch(api, fake, args))[1]
     assert tuple(k.strides) == (256, 0, 0)
 
 
-def layout_check_agrees_with_the_driver(api: Api, fake: FakeDriver, pack: Path) -> None:
-    """A layout that passes is one that the driver takes, and the check refuses no layout that it would take."""
-    pick = random.Random(2).choice
+@scenario
+def layout_check_agrees_with_the_driver(api: Api) -> None:
+    """A layout that passes is one that the driver takes; none that it would take is refused."""
+    pick = random.Random(2).choice  # noqa: S311 - the same cases every time
     outcomes = set()
     for _ in range(3000):
         shape = (pick((1, 2)), pick((1, 5)), pick((1, 3)), 128)
@@ -122,14 +141,16 @@ def layout_check_agrees_with_the_driver(api: Api, fake: FakeDriver, pack: Path) 
     assert outcomes == {True, False}
 
 
-def causal_chooses_its_kernel(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def causal_chooses_its_kernel(api: Api, fake: FakeDriver) -> None:
     assert fake.kernel(launch(api, fake, fwd_args(causal=1))) == CAUSAL.name
     assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=2, causal=1))) == CAUSAL.name
     assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=1, causal=1))) == FULL.name
     assert fake.kernel(launch(api, fake, fwd_args(dtype=FP16))) == FP16_CLUSTER.name
 
 
-def grid_is_resident_blocks_in_whole_clusters(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def grid_is_resident_blocks_in_whole_clusters(api: Api, fake: FakeDriver) -> None:
     def blocks(dtype: int, seqlen_q: int, heads: int, sm_margin: int = 0) -> int:
         args = fwd_args(1, seqlen_q, 64, heads, heads, dtype=dtype, sm_margin=sm_margin)
         return launch(api, fake, args).grid[0]
@@ -147,7 +168,8 @@ def grid_is_resident_blocks_in_whole_clusters(api: Api, fake: FakeDriver, pack: 
     assert message == "sm_margin is 132; it should be less than the 132 multiprocessors of device 0"
 
 
-def too_many_tiles_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def too_many_tiles_are_refused(api: Api, fake: FakeDriver) -> None:
     args = fwd_args(1, 2**31 - 1, 64, 129, 129)
     status, message = api.fwd(args)
     assert status == INVALID_ARGUMENT
@@ -155,7 +177,8 @@ def too_many_tiles_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert launch(api, fake, fwd_args(1, 2**31 - 1, 64, 127, 127)).params.tiles == 2**24 * 127
 
 
-def heads_that_share_the_l2(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def heads_that_share_the_l2(api: Api, fake: FakeDriver) -> None:
     def heads(batch: int, seqlen_k: int, heads_q: int, heads_kv: int) -> int:
         return launch(api, fake, fwd_args(batch, 128, seqlen_k, heads_q, heads_kv)).params.l2_heads
 
@@ -170,7 +193,8 @@ def heads_that_share_the_l2(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert heads(3, 0, 8, 2) == 24
 
 
-def empty_keys_are_launched(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def empty_keys_are_launched(api: Api, fake: FakeDriver) -> None:
     args = fwd_args(2, 256, 0, 4, 2)
     args.k.data = args.v.data = None
     done = launch(api, fake, args)
@@ -180,7 +204,8 @@ def empty_keys_are_launched(api: Api, fake: FakeDriver, pack: Path) -> None:
         assert tuple(map_.extents) == (128, 1, 1, 1)
 
 
-def nothing_to_do_needs_no_driver(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def nothing_to_do_needs_no_driver(api: Api, fake: FakeDriver) -> None:
     for shape in ((0, 256, 384, 4, 2), (2, 0, 384, 4, 2), (2, 256, 384, 0, 2), (2, 256, 384, 0, 0)):
         args = fwd_args(*shape)
         args.q.data = args.out.data = args.lse = None
@@ -188,7 +213,8 @@ def nothing_to_do_needs_no_driver(api: Api, fake: FakeDriver, pack: Path) -> Non
     assert fake.calls("cuInit") == 0
 
 
-def warm_calls_only_encode_and_launch(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def warm_calls_only_encode_and_launch(api: Api, fake: FakeDriver) -> None:
     launch(api, fake, fwd_args())
     cold = ("cuInit", "cuModuleLoadData", "cuMemAlloc", "cuDevicePrimaryCtxRetain", "cuDeviceGetAttribute")
     before = [fake.calls(name) for name in cold]
@@ -203,7 +229,8 @@ def queue(api: Api, fake: FakeDriver, stream: int, device: int = 0) -> int:
     return launch(api, fake, fwd_args(stream=stream, device=device)).params.queue
 
 
-def a_stream_keeps_its_queue(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def a_stream_keeps_its_queue(api: Api, fake: FakeDriver) -> None:
     queues = {stream: queue(api, fake, stream) for stream in (0, 5, 6, 5 + 64)}
     assert len(set(queues.values())) == 4
     assert all(address % 128 == 0 for address in queues.values())
@@ -216,7 +243,8 @@ def a_stream_keeps_its_queue(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert launch(api, fake, fwd_args(dtype=FP16)).params.queue == 0  # that kernel has a fixed schedule
 
 
-def per_thread_streams_have_queues_of_their_own(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def per_thread_streams_have_queues_of_their_own(api: Api, fake: FakeDriver) -> None:
     queues = [queue(api, fake, 2)]
     thread = threading.Thread(target=lambda: queues.append(queue(api, fake, 2)))
     thread.start()
@@ -225,7 +253,8 @@ def per_thread_streams_have_queues_of_their_own(api: Api, fake: FakeDriver, pack
     assert queue(api, fake, 2) == queues[0]
 
 
-def captured_launches_have_fresh_queues(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def captured_launches_have_fresh_queues(api: Api, fake: FakeDriver) -> None:
     eager = queue(api, fake, 5)
     fake.capture(5, True)
     captured = [queue(api, fake, 5) for _ in range(1200)]  # more than two slabs hold
@@ -235,7 +264,8 @@ def captured_launches_have_fresh_queues(api: Api, fake: FakeDriver, pack: Path) 
     assert not fake.library.fake_capture_broken()
 
 
-def first_use_survives_a_capture(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def first_use_survives_a_capture(api: Api, fake: FakeDriver) -> None:
     fake.capture(9, True)
     launch(api, fake, fwd_args(stream=9))
     launch(api, fake, fwd_args(stream=4))  # another stream, while that capture goes on
@@ -244,7 +274,8 @@ def first_use_survives_a_capture(api: Api, fake: FakeDriver, pack: Path) -> None
     assert fake.library.fake_capture_mode() == 0  # as this thread had it
 
 
-def contexts_are_entered_and_left(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def contexts_are_entered_and_left(api: Api, fake: FakeDriver) -> None:
     assert launch(api, fake, fwd_args()).context == CONTEXT_0  # with none current before
     assert fake.library.fake_depth() == 0
     fake.set_context(CONTEXT_0)
@@ -258,7 +289,8 @@ def contexts_are_entered_and_left(api: Api, fake: FakeDriver, pack: Path) -> Non
     assert fake.calls("cuDevicePrimaryCtxRetain") == 2
 
 
-def threads_load_a_kernel_once(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def threads_load_a_kernel_once(api: Api, fake: FakeDriver) -> None:
     failures = []
     start = threading.Barrier(8)
 
@@ -283,7 +315,8 @@ def threads_load_a_kernel_once(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert len(set(queues.values())) == len(queues) == 8
 
 
-def an_old_driver_is_named(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def an_old_driver_is_named(api: Api, fake: FakeDriver) -> None:
     fake.setup(version=11080)
     expected = (NO_DRIVER, "the CUDA driver supports CUDA 11.8; 12.0 or newer is needed")
     assert api.fwd(fwd_args()) == expected
@@ -293,7 +326,8 @@ def an_old_driver_is_named(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert api.driver() == (OK, "", 12000, 2)
 
 
-def a_machine_without_devices(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def a_machine_without_devices(api: Api, fake: FakeDriver) -> None:
     fake.setup(init_result=100)
     assert api.driver() == (OK, "", 12080, 0)
     expected = (INVALID_ARGUMENT, "device is 0; the driver sees 0 CUDA devices")
@@ -301,7 +335,8 @@ def a_machine_without_devices(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert api.fwd(fwd_args()) == expected
 
 
-def a_driver_that_does_not_start(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def a_driver_that_does_not_start(api: Api, fake: FakeDriver) -> None:
     fake.setup(init_result=999)
     assert api.driver()[:2] == (NO_DRIVER, "cuInit failed with CUDA_ERROR_UNKNOWN (999): made to fail")
     fake.setup(init_result=3)
@@ -310,7 +345,8 @@ def a_driver_that_does_not_start(api: Api, fake: FakeDriver, pack: Path) -> None
     assert "forked after its parent used CUDA" in message
 
 
-def device_ordinals_are_checked(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def device_ordinals_are_checked(api: Api, fake: FakeDriver) -> None:
     for device in (-1, 2, 2**31 - 1):
         expected = (INVALID_ARGUMENT, f"device is {device}; the driver sees 2 CUDA devices")
         assert api.fwd(fwd_args(device=device)) == expected
@@ -319,7 +355,8 @@ def device_ordinals_are_checked(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert fake.calls("cuDevicePrimaryCtxRetain") == 0  # asking makes no context
 
 
-def other_architectures_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def other_architectures_are_refused(api: Api, fake: FakeDriver) -> None:
     fake.setup(capability=100)
     names = ", ".join(kernel.name for kernel in KERNELS)
     expected = (UNSUPPORTED, f"device 0 (Fake GPU, sm_100) has no kernel; this build holds {names}")
@@ -327,6 +364,7 @@ def other_architectures_are_refused(api: Api, fake: FakeDriver, pack: Path) -> N
     assert api.fwd(fwd_args()) == expected
 
 
+@scenario
 def missing_variants_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
     status, message = api.fwd(fwd_args(head_dim=64, causal=1))
     assert status == UNSUPPORTED
@@ -337,9 +375,12 @@ def missing_variants_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None
     empty = pack.with_name("empty.fa3pack")
     empty.write_bytes(pack_bytes(()))
     assert api.set_pack(empty) == (OK, "")
-    assert api.device_supported(0)[1] == "device 0 (Fake GPU, sm_90) has no kernel; this build holds no kernel"
+    assert (
+        api.device_supported(0)[1] == "device 0 (Fake GPU, sm_90) has no kernel; this build holds no kernel"
+    )
 
 
+@scenario
 def an_altered_cubin_is_not_loaded(api: Api, fake: FakeDriver, pack: Path) -> None:
     good = pack.read_bytes()
     offset = good.index(FULL.cubin)
@@ -361,6 +402,7 @@ def an_altered_cubin_is_not_loaded(api: Api, fake: FakeDriver, pack: Path) -> No
     launch(api, fake, fwd_args())
 
 
+@scenario
 def a_pack_can_be_replaced(api: Api, fake: FakeDriver, pack: Path) -> None:
     launch(api, fake, fwd_args())
     other = pack.with_name("other.fa3pack")
@@ -371,6 +413,7 @@ def a_pack_can_be_replaced(api: Api, fake: FakeDriver, pack: Path) -> None:
     assert fake.kernel(launch(api, fake, fwd_args())) == "replacement"
 
 
+@scenario
 def a_relative_pack_survives_a_change_of_folder(api: Api, fake: FakeDriver, pack: Path) -> None:
     os.chdir(pack.parent)
     assert api.set_pack(Path(pack.name)) == (OK, "")
@@ -378,7 +421,8 @@ def a_relative_pack_survives_a_change_of_folder(api: Api, fake: FakeDriver, pack
     launch(api, fake, fwd_args())
 
 
-def every_driver_failure_is_reported_and_recovered(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def every_driver_failure_is_reported_and_recovered(api: Api, fake: FakeDriver) -> None:
     assert api.driver()[0] == OK
     first_use = (
         *("cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain"),
@@ -406,21 +450,23 @@ def every_driver_failure_is_reported_and_recovered(api: Api, fake: FakeDriver, p
     launch(api, fake, fwd_args())
 
 
-def in_child(action: object) -> int:
+def in_child(action: Callable[[], bool]) -> int:
     """Exit status of a forked child that runs `action`; 0 when it returns true."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if action() else 1)  # type: ignore[operator]
+        os._exit(0 if action() else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def a_child_forked_before_use_works(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def a_child_forked_before_use_works(api: Api, fake: FakeDriver) -> None:
     assert api.kernel_count() == len(KERNELS)  # reading the pack is no use of CUDA
     assert in_child(lambda: api.fwd(fwd_args()) == (OK, "")) == 0
     launch(api, fake, fwd_args())
 
 
-def a_child_forked_after_use_is_told(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def a_child_forked_after_use_is_told(api: Api, fake: FakeDriver) -> None:
     launch(api, fake, fwd_args())
 
     def refused() -> bool:
@@ -432,7 +478,8 @@ def a_child_forked_after_use_is_told(api: Api, fake: FakeDriver, pack: Path) -> 
     launch(api, fake, fwd_args())
 
 
-def forks_during_setup_do_not_hang(api: Api, fake: FakeDriver, pack: Path) -> None:
+@scenario
+def forks_during_setup_do_not_hang(api: Api, pack: Path) -> None:
     stop = threading.Event()
 
     def reopen() -> None:
@@ -454,7 +501,9 @@ def main(name: str, library: str, pack: str) -> None:
     fake = FakeDriver()
     status, message = api.set_pack(Path(pack))
     assert status == OK, message
-    globals()[name](api, fake, Path(pack))
+    function = SCENARIOS[name]
+    available = {"api": api, "fake": fake, "pack": Path(pack)}
+    function(**{parameter: available[parameter] for parameter in inspect.signature(function).parameters})
 
 
 if __name__ == "__main__":

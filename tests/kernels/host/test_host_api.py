@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from host_api import (
+
+from kernels import pack as kernels_pack
+from kernels.variants import VARIANTS
+from tests.kernels.host.host_api import (
     BAD_PACK,
     FP16,
     HEADER,
@@ -29,8 +32,7 @@ from host_api import (
     tensor,
 )
 
-from kernels import pack as kernels_pack
-from kernels.variants import VARIANTS
+REPOSITORY = Path(__file__).parents[3]
 
 
 def test_version(api: Api) -> None:
@@ -58,7 +60,9 @@ def test_kernel_index_is_checked(api: Api, pack: Path, index: int) -> None:
 def test_pack_of_the_build_is_read(api: Api, tmp_path: Path) -> None:
     """What kernels/pack.py writes, pack.cpp reads."""
     path = tmp_path / "kernels.fa3pack"
-    entries = [kernels_pack.PackEntry(variant, b"cubin of " + variant.name.encode(), "12.8") for variant in VARIANTS]
+    entries = [
+        kernels_pack.PackEntry(variant, b"cubin of " + variant.name.encode(), "12.8") for variant in VARIANTS
+    ]
     kernels_pack.write_pack(entries, path)
     assert api.set_pack(path) == (OK, "")
     listed = {api.kernel_at(index).name.decode() for index in range(api.kernel_count())}
@@ -68,14 +72,14 @@ def test_pack_of_the_build_is_read(api: Api, tmp_path: Path) -> None:
 def test_default_pack_lies_beside_the_library(libraries: Path, tmp_path: Path) -> None:
     library = shutil.copy(libraries / "libflash_attn3.so", tmp_path)
     program = (
-        "import sys; from pathlib import Path; from host_api import Api;"
+        "import sys; from pathlib import Path; from tests.kernels.host.host_api import Api;"
         "api = Api(Path(sys.argv[1])); count = __import__('ctypes').c_int32();"
         "print(*api.call('fa3_kernel_count', __import__('ctypes').byref(count)), count.value)"
     )
 
     def count() -> str:
         command = [sys.executable, "-c", program, str(library)]
-        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
 
     pack = tmp_path / "kernels.fa3pack"
     assert count() == f"{BAD_PACK} kernel pack {pack} cannot be opened: No such file or directory 0\n"
@@ -92,8 +96,14 @@ GOOD = pack_bytes(KERNELS)
 BAD_PACKS = {
     "empty": (b"", "is truncated: it has 0 bytes, less than its header"),
     "short header": (GOOD[:31], "is truncated: it has 31 bytes, less than its header"),
-    "truncated": (GOOD[:-1], f"is truncated or altered: it has {len(GOOD) - 1} bytes, its header says {len(GOOD)}"),
-    "longer": (GOOD + b"x", f"is truncated or altered: it has {len(GOOD) + 1} bytes, its header says {len(GOOD)}"),
+    "truncated": (
+        GOOD[:-1],
+        f"is truncated or altered: it has {len(GOOD) - 1} bytes, its header says {len(GOOD)}",
+    ),
+    "longer": (
+        GOOD + b"x",
+        f"is truncated or altered: it has {len(GOOD) + 1} bytes, its header says {len(GOOD)}",
+    ),
     "other file": (b"PK\x03\x04" + GOOD[4:], "is not a kernel pack"),
     "newer format": (header(GOOD, format=2), "has format 2; this library reads format 1"),
     "too many rows": (header(GOOD, count=2**32 - 1), "is altered: 4294967295 rows do not fit in it"),
@@ -143,7 +153,9 @@ def test_cubin_outside_the_file_is_refused(api: Api, tmp_path: Path, offset: int
     row = bytearray(GOOD[HEADER.size : HEADER.size + ROW.size])
     struct.pack_into("<QQ", row, 176, offset, size)
     path = tmp_path / "bad.fa3pack"
-    path.write_bytes(header(GOOD[: HEADER.size], count=1, digest=fnv1a(row)) + row + GOOD[HEADER.size + ROW.size :])
+    path.write_bytes(
+        header(GOOD[: HEADER.size], count=1, digest=fnv1a(row)) + row + GOOD[HEADER.size + ROW.size :]
+    )
     assert api.set_pack(path)[1].endswith("row 0 has a field out of range")
 
 
@@ -184,6 +196,7 @@ def with_tensor(name: str, **changes: object) -> FwdArgs:
 
 
 SIZE = ctypes.sizeof(FwdArgs)
+STRIDE_RULE = "it should be a multiple of 8 elements (16 bytes), not negative and below 2^40 bytes"
 BAD_CALLS = [
     (changed(struct_size=12), f"args.struct_size is 12; flash-attn3 0.1.0 takes {SIZE}"),
     (changed(dtype=2), "dtype is 2; it should be 0 (fp16) or 1 (bf16)"),
@@ -193,7 +206,10 @@ BAD_CALLS = [
     (changed(softmax_scale=math.inf), "softmax_scale is inf; it should be a finite float32"),
     (changed(sm_margin=-1), "sm_margin is -1; it should not be negative"),
     (with_tensor("q", shape=(2, -1, 4, 128)), "q has seqlen -1; it should be between 0 and 2147483647"),
-    (with_tensor("k", shape=(2, 2**31, 2, 128)), "k has seqlen 2147483648; it should be between 0 and 2147483647"),
+    (
+        with_tensor("k", shape=(2, 2**31, 2, 128)),
+        "k has seqlen 2147483648; it should be between 0 and 2147483647",
+    ),
     (with_tensor("v", shape=(2, 384, 2, 100)), "v has head_dim 100; it should be a positive multiple of 8"),
     (with_tensor("q", shape=(2, 256, 4, 0)), "q has head_dim 0; it should be a positive multiple of 8"),
     (with_tensor("k", shape=(3, 384, 2, 128)), "k has batch 3; it should be 2, as in q"),
@@ -214,13 +230,11 @@ BAD_CALLS = [
     (with_tensor("q", data=0x10002), "q.data is 0x10002; it should be a multiple of 16 bytes"),
     (
         with_tensor("k", stride=(384 * 2 * 130, 260, 130, 1)),
-        "k has stride 260 in its seqlen dimension; it should be a multiple of 8 elements (16 bytes), "
-        "not negative and below 2^40 bytes",
+        f"k has stride 260 in its seqlen dimension; {STRIDE_RULE}",
     ),
     (
         with_tensor("v", stride=(98304, 1, 384, 768)),
-        "v has stride 1 in its seqlen dimension; it should be a multiple of 8 elements (16 bytes), "
-        "not negative and below 2^40 bytes",
+        f"v has stride 1 in its seqlen dimension; {STRIDE_RULE}",
     ),
     (
         with_tensor("q", stride=(2**20, 4096, 1024, 8)),

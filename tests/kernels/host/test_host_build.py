@@ -6,7 +6,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from elftools.elf.dynamic import DynamicSection
@@ -16,6 +16,9 @@ from elftools.elf.sections import SymbolTableSection
 
 from kernels.host import build
 from kernels.host.build import HOST_DIR, RUNTIME, TARGETS, TORCH, HostBuildError, build_host, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MACHINES = {"x86_64-linux-gnu.2.17": "EM_X86_64", "aarch64-linux-gnu.2.28": "EM_AARCH64"}
 
@@ -133,7 +136,9 @@ def test_every_source_is_built() -> None:
 
 
 def test_bad_target_and_version(tmp_path: Path) -> None:
-    with pytest.raises(HostBuildError, match=r"target 'x86_64-windows-gnu' is unknown; it should be one of x86_64"):
+    with pytest.raises(
+        HostBuildError, match=r"target 'x86_64-windows-gnu' is unknown; it should be one of x86_64"
+    ):
         build_host("x86_64-windows-gnu", tmp_path, "1.0")
     with pytest.raises(HostBuildError, match=r"version '1\.0\"' should be made of letters"):
         build_host(TARGETS[0], tmp_path, '1.0"')

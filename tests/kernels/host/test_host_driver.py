@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import scenarios
 
-NAMES = [
-    name
-    for name, function in inspect.getmembers(scenarios, inspect.isfunction)
-    if tuple(inspect.signature(function).parameters) == ("api", "fake", "pack")
-]
+from tests.kernels.host import scenarios
+from tests.kernels.host.scenarios import SCENARIOS
+
+REPOSITORY = Path(__file__).parents[3]
 
 
-def test_scenarios_are_found() -> None:
-    assert len(NAMES) > 25
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(name: str, libraries: Path, fake_driver_folder: Path, pack: Path) -> None:
     done = subprocess.run(
-        [sys.executable, scenarios.__file__, name, str(libraries / "libflash_attn3.so"), str(pack)],
+        [sys.executable, "-m", scenarios.__name__, name, str(libraries / "libflash_attn3.so"), str(pack)],
+        cwd=REPOSITORY,
         env={**os.environ, "LD_LIBRARY_PATH": str(fake_driver_folder)},
         capture_output=True,
         text=True,

@@ -1,0 +1,149 @@
+"""The operator library in a real torch, on CPU tensors. Each scenario runs in a process of its own, because a
+process can hold one library that registers the operator."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BF16 = torch.bfloat16
+SHAPE = (1, 2, 3, 64)
+
+
+def zeros(*shape: int, dtype: torch.dtype = BF16) -> torch.Tensor:
+    return torch.zeros(*(shape or SHAPE), dtype=dtype)
+
+
+def thrown(call: Callable[[], object]) -> str:
+    """The message of the RuntimeError that `call` must end with."""
+    try:
+        call()
+    except RuntimeError as error:
+        return str(error)
+    raise AssertionError("no error was raised")
+
+
+def fwd(
+    q: torch.Tensor | None = None,
+    k: torch.Tensor | None = None,
+    v: torch.Tensor | None = None,
+    softmax_scale: float = 1.0,
+    sm_margin: int = 0,
+) -> object:
+    tensors = [zeros() if tensor is None else tensor for tensor in (q, k, v)]
+    return torch.ops.flash_attn3.fwd(*tensors, softmax_scale, False, sm_margin)
+
+
+def schema() -> None:
+    assert str(torch.ops.flash_attn3.fwd.default._schema) == (
+        "flash_attn3::fwd(Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, int sm_margin)"
+        " -> (Tensor out, Tensor lse)"
+    )
+
+
+def errors_become_runtime_errors() -> None:
+    cases = {
+        "q is on cpu, but this operator needs CUDA tensors": fwd,
+        "q has 3 dimensions; it should have 4: (batch, seqlen, heads, head_dim)": lambda: fwd(
+            q=zeros(2, 3, 64)
+        ),
+        "v has 1 dimensions; it should have 4: (batch, seqlen, heads, head_dim)": lambda: fwd(v=zeros(8)),
+        "q has dtype float32; it should be float16 or bfloat16": lambda: fwd(q=zeros(dtype=torch.float32)),
+        "q has dtype float8_e4m3fn; it should be float16 or bfloat16": lambda: fwd(
+            q=zeros(dtype=torch.float8_e4m3fn)
+        ),
+        "q has dtype int64; it should be float16 or bfloat16": lambda: fwd(q=zeros(dtype=torch.int64)),
+        "k has dtype float16; it should be bfloat16, as in q": lambda: fwd(k=zeros(dtype=torch.float16)),
+        "v has dtype bool; it should be bfloat16, as in q": lambda: fwd(v=zeros(dtype=torch.bool)),
+        "q has head_dim 60; it should be a positive multiple of 8": lambda: fwd(q=zeros(1, 2, 3, 60)),
+        "k has head_dim 32; it should be 64, as in q": lambda: fwd(k=zeros(1, 2, 3, 32)),
+        "k has batch 2; it should be 1, as in q": lambda: fwd(k=zeros(2, 2, 3, 64)),
+        "v has seqlen 5; it should be 2, as in k": lambda: fwd(v=zeros(1, 5, 3, 64)),
+        "v has heads 1; it should be 3, as in k": lambda: fwd(v=zeros(1, 2, 1, 64)),
+        "q has 3 heads and k has 2; q's should be a multiple of k's": lambda: fwd(
+            k=zeros(1, 2, 2, 64), v=zeros(1, 2, 2, 64)
+        ),
+        "softmax_scale is nan; it should be a finite float32": lambda: fwd(softmax_scale=float("nan")),
+        "softmax_scale is inf; it should be a finite float32": lambda: fwd(softmax_scale=1e300),
+        "sm_margin is -3; it should be between 0 and 2147483647": lambda: fwd(sm_margin=-3),
+        "sm_margin is 4294967296; it should be between 0 and 2147483647": lambda: fwd(sm_margin=2**32),
+    }
+    for message, call in cases.items():
+        assert thrown(call) == f"flash_attn3: {message}"
+
+
+def errors_leave_nothing_behind() -> None:
+    """Ten thousand exceptions from each of two threads: nothing aborts, no tensor and no memory stays."""
+    q = zeros()
+    status = Path("/proc/self/status")
+
+    def resident_kib() -> int:
+        return int(status.read_text().split("VmRSS:")[1].split()[0])
+
+    def repeat() -> None:
+        for _ in range(10_000):
+            assert "q is on cpu" in thrown(lambda: fwd(q, q, q))
+
+    repeat()
+    before, references, uses = (
+        resident_kib(),
+        sys.getrefcount(q),
+        q._use_count() if hasattr(q, "_use_count") else 0,
+    )
+    failures: list[BaseException] = []
+    hook, threading.excepthook = threading.excepthook, lambda failure: failures.append(failure.exc_value)
+    threads = [threading.Thread(target=repeat) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    threading.excepthook = hook
+    assert not failures, failures
+    assert sys.getrefcount(q) == references
+    assert uses == (q._use_count() if hasattr(q, "_use_count") else 0)
+    # One leaked tensor object a call would be 20,000 x 200 bytes.
+    assert resident_kib() - before < 2_000
+
+
+def a_fake_kernel_makes_it_traceable() -> None:
+    @torch.library.register_fake("flash_attn3::fwd")
+    def fake(
+        q: torch.Tensor, _k: torch.Tensor, v: torch.Tensor, *_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        batch, seqlen, heads, _d = q.shape
+        return q.new_empty(batch, seqlen, heads, v.shape[3]), q.new_empty(
+            batch, heads, seqlen, dtype=torch.float32
+        )
+
+    meta = zeros().to("meta")
+    out, lse = torch.ops.flash_attn3.fwd(meta, meta, meta, 1.0, False, 0)
+    assert (out.shape, lse.shape) == (SHAPE, (1, 3, 2))
+
+    class Attention(torch.nn.Module):
+        def forward(self, q: torch.Tensor) -> torch.Tensor:
+            return torch.ops.flash_attn3.fwd(q, q, q, 0.5, True, 0)[0] * 2
+
+    exported = torch.export.export(Attention(), (zeros(),))
+    assert "flash_attn3.fwd.default" in str(exported.graph)
+
+
+def every_shim_function_exists(*names: str) -> None:
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    assert [name for name in names if not hasattr(library, name)] == []
+
+
+def main(name: str, library: str, *arguments: str) -> None:
+    torch.ops.load_library(library)
+    globals()[name](*arguments)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
