@@ -1,8 +1,4 @@
-"""Puts an installed copy of the package first on the path, before any test module imports it.
-
-FLASH_ATTN3_SITE names a folder into which a wheel was installed. Without it the host libraries are built
-here, and the pack holds the real kernel table with placeholder cubins, which only a GPU would load.
-"""
+"""Puts an installed copy of the package first on the path, before any test module imports it."""
 
 from __future__ import annotations
 
@@ -10,49 +6,37 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ci.payload import LIBRARY_NAMES, folder_digest, write_payload
-from kernels.host.build import build_host
-from kernels.pack import PackEntry
-from kernels.variants import VARIANTS
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from tests.flash_attn3.installed import REPOSITORY, choose_site
 
-REPOSITORY = Path(__file__).parents[2]
-VERSION = "0.1.0"
-TARGET = "x86_64-linux-gnu.2.17"
+_SITE = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    site = os.environ.get("FLASH_ATTN3_SITE") or str(_build_site(config.cache.mkdir("flash_attn3")))
-    sys.path.insert(0, site)
+    site = choose_site(config.cache.mkdir("flash_attn3"))
+    config.stash[_SITE] = site
+    sys.path.insert(0, str(site))
 
 
-def _build_site(work: Path) -> Path:
-    libraries = work / folder_digest(REPOSITORY / "kernels" / "host")
-    if not all((libraries / name).is_file() for name in LIBRARY_NAMES):
-        fresh = work / f"building-{os.getpid()}"
-        build_host(TARGET, fresh, VERSION)
-        shutil.rmtree(libraries, ignore_errors=True)
-        fresh.replace(libraries)
-    site = work / "site"
-    shutil.rmtree(site, ignore_errors=True)
-    package = site / "flash_attn3"
-    write_payload(
-        package,
-        entries=[
-            PackEntry(variant, b"placeholder cubin of " + variant.name.encode(), "12.8")
-            for variant in VARIANTS
-        ],
-        libraries={name: (libraries / name).read_bytes() for name in LIBRARY_NAMES},
-        version=VERSION,
-        platform="manylinux_2_17_x86_64",
-        source_digest="0" * 64,
-    )
-    source = REPOSITORY / "flash_attn3"
-    shutil.copytree(
-        source, package, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "lib", "build.json")
-    )
-    return site
+def pytest_unconfigure(config: pytest.Config) -> None:
+    site = config.stash.get(_SITE, None)
+    if site is not None and site.name == f"site-{os.getpid()}":
+        shutil.rmtree(site, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def site(pytestconfig: pytest.Config) -> Path:
+    """The folder from which this session imports the package."""
+    return pytestconfig.stash[_SITE]
+
+
+@pytest.fixture
+def site_copy(site: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may damage."""
+    if site == REPOSITORY:
+        pytest.skip("the tree itself is imported on this machine; set FLASH_ATTN3_SITE to an installed wheel")
+    copy = tmp_path / "site"
+    shutil.copytree(site / "flash_attn3", copy / "flash_attn3")
+    return copy

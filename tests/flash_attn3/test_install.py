@@ -1,0 +1,132 @@
+"""Importing the package and asking it about itself, each time in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from flash_attn3 import __version__, _native
+from kernels.variants import VARIANTS
+
+pytestmark = pytest.mark.slow
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+def _python(site, *arguments, check=True, **variables):
+    environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONWARNINGS": "error", **variables}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=site, env=environment, capture_output=True, text=True, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_import_is_light(site):
+    """At most 30 ms over torch, no driver, no kernel pack, no checks."""
+    program = (
+        "import sys, time, torch\n"
+        "start = time.perf_counter()\n"
+        "import flash_attn3\n"
+        "print(time.perf_counter() - start)\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "print([name for name in ('libcuda.so', 'kernels.fa3pack') if name in maps])\n"
+        "print([name for name in sys.modules if name.startswith('flash_attn3.checks')])\n"
+    )
+    runs = [_python(site, "-c", program).stdout.splitlines() for _ in range(3)]
+    assert all(run[1:] == ["[]", "[]"] for run in runs)
+    assert min(float(run[0]) for run in runs) < 0.030
+
+
+def test_a_checkout_without_its_library_says_so(site_copy):
+    (site_copy / "flash_attn3" / "lib" / "libflash_attn3_torch.so").unlink()
+    done = _python(site_copy, "-c", "import flash_attn3", check=False)
+    assert done.returncode == 1
+    assert "ImportError: flash_attn3: " in done.stderr
+    assert "libflash_attn3_torch.so is not there" in done.stderr
+    assert "pip install ." in done.stderr
+
+
+def test_a_library_that_cannot_be_loaded_says_why(site_copy):
+    (site_copy / "flash_attn3" / "lib" / "libflash_attn3_torch.so").write_bytes(b"not a library")
+    done = _python(site_copy, "-c", "import flash_attn3", check=False)
+    assert "ImportError: flash_attn3: libflash_attn3_torch.so cannot be loaded on Linux" in done.stderr
+    assert "invalid ELF header" in done.stderr or "file too short" in done.stderr
+
+
+def test_an_old_torch_is_named(site):
+    program = "import torch; torch.__version__ = '2.8.1+cpu'; import flash_attn3"
+    done = _python(site, "-c", program, check=False)
+    assert "ImportError: flash_attn3 needs torch 2.9 or newer; this is torch 2.8.1+cpu" in done.stderr
+
+
+def test_a_damaged_build_record_is_named(site_copy):
+    (site_copy / "flash_attn3" / "build.json").write_text("{")
+    done = _python(site_copy, "-c", "import flash_attn3", check=False)
+    assert "build.json is no build record" in done.stderr
+
+
+def test_the_kernels_are_those_of_the_table():
+    found = {(k.name, k.op, k.mask, k.dtype, k.head_dim, k.head_dim_v, f"{k.sm}a") for k in _native.kernels()}
+    assert found == {(v.name, v.op, v.mask, v.dtype, v.head_dim, v.head_dim_v, v.sm) for v in VARIANTS}
+
+
+def test_the_library_has_the_version_of_the_package():
+    assert _native.version() == __version__
+
+
+@NO_GPU
+def test_without_a_gpu_it_says_why_it_cannot_run(site):
+    done = _python(site, "-m", "flash_attn3", check=False)
+    assert done.returncode == 1
+    assert f"flash_attn3 {__version__}" in done.stdout
+    assert "fwd sm_90 head_dim 128: bf16, fp16; causal, full (CUDA 12.8)" in done.stdout
+    assert "cannot run here: " in done.stdout
+
+
+@NO_GPU
+def test_json_says_the_same(site):
+    done = _python(site, "-m", "flash_attn3", "--json", check=False)
+    document = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert document["can_run"] is False
+    assert document["version"] == document["library_version"] == __version__
+    assert {kernel["name"] for kernel in document["kernels"]} == {variant.name for variant in VARIANTS}
+    assert document["gpus"] == []
+    assert document["reason"]
+
+
+@NO_GPU
+def test_selftest_cannot_judge_without_a_gpu(site):
+    done = _python(site, "-m", "flash_attn3", "selftest", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("selftest: cannot judge: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_truncated_pack_is_the_reason(site_copy):
+    pack = site_copy / "flash_attn3" / "lib" / "kernels.fa3pack"
+    pack.write_bytes(pack.read_bytes()[:-1])
+    done = _python(site_copy, "-m", "flash_attn3", "--json", check=False)
+    assert done.returncode == 1
+    assert "kernels.fa3pack" in json.loads(done.stdout)["reason"]
+
+
+def test_the_checks_describe_the_machine_without_a_gpu(site):
+    done = _python(site, "-m", "flash_attn3.checks", "environment")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["environment", "end"]
+    assert events[0]["environment"]["torch"] == torch.__version__
+
+
+@NO_GPU
+def test_a_section_of_checks_refuses_without_a_gpu(site):
+    done = _python(site, "-m", "flash_attn3.checks", "correctness", check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("no GPU: ")

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flash_attn3.checks.cases import DTYPES, Case, quick_cases
+from flash_attn3.checks.correctness import run_case
+from tests.flash_attn3.tiled_attention import TiledAttention
+
+CPU = torch.device("cpu")
+# Each is a mistake that a kernel can make, and the values on which it must be found.
+MISTAKES = [
+    {"causal_shift": 1},
+    {"causal_shift": -1},
+    {"rescale": False},
+    {"skip_last_row": True},
+    {"sum_rounded": True},
+    {"drop_last_key": True},
+    {"top_left": True},
+    {"lse_log2": True},
+    {"lse_masked": 0.0},
+    {"wrong_head": True},
+    {"round_scores": True},
+]
+# More keys than queries, and more queries than keys: the second has rows that see no key.
+WIDE = Case("bf16", True, 2, 200, 333, 4, 2)
+TALL = Case("bf16", True, 1, 300, 200, 4, 2)
+
+
+@pytest.mark.parametrize("case", quick_cases(), ids=lambda case: case.name)
+def test_a_right_kernel_passes(case):
+    outcome = run_case(case, TiledAttention(), CPU)
+    assert outcome.failures == ()
+
+
+@pytest.mark.parametrize("tile", [64, 176])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_tile_does_not_matter(dtype, tile):
+    outcome = run_case(replace(WIDE, dtype=dtype), TiledAttention(tile=tile), CPU)
+    assert outcome.failures == ()
+
+
+@pytest.mark.parametrize("values", ["normal", "uniform"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: next(iter(mistake)))
+def test_a_wrong_kernel_fails(mistake, dtype, values):
+    wrong = TiledAttention(**mistake)
+    outcomes = [run_case(replace(case, dtype=dtype, values=values), wrong, CPU) for case in (WIDE, TALL)]
+    assert not all(outcome.passed for outcome in outcomes)
+
+
+def test_one_wrong_element_fails():
+    def forward(*arguments):
+        out, lse = TiledAttention()(*arguments)
+        out[1, 17, 3, 90] += 0.05
+        return out, lse
+
+    outcome = run_case(WIDE, forward, CPU)
+    assert [failure.split()[0] for failure in outcome.failures] == ["max_error"]
+
+
+def test_one_nan_fails():
+    def forward(*arguments):
+        out, lse = TiledAttention()(*arguments)
+        out[0, 0, 0, 0] = torch.nan
+        return out, lse
+
+    (failure,) = run_case(WIDE, forward, CPU).failures
+    assert failure.startswith("out has 1 nan values where the reference has 0")
+
+
+def test_a_read_of_a_row_outside_fails():
+    """The tensors are views into memory full of NaN."""
+
+    def forward(q, k, v, scale, causal):
+        stride = k.stride()
+        longer = k.as_strided((k.shape[0], k.shape[1] + 1, *k.shape[2:]), stride, k.storage_offset())
+        longer_v = v.as_strided(longer.shape, stride, v.storage_offset())
+        out, lse = TiledAttention(causal_shift=-1)(q, longer, longer_v, scale, causal)
+        return out, lse
+
+    outcome = run_case(replace(WIDE, layout="padded"), forward, CPU)
+    assert any("nan" in failure for failure in outcome.failures)
+
+
+def test_an_exception_is_a_failure():
+    def forward(*_arguments):
+        raise RuntimeError("no kernel image")
+
+    outcome = run_case(WIDE, forward, CPU)
+    assert outcome.failures == ("raised RuntimeError: no kernel image",)
+    assert not outcome.as_dict()["passed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "failure"),
+    [
+        (lambda out, lse: (out.float(), lse), "out is torch.float32; it should be torch.bfloat16"),
+        (lambda out, lse: (out, lse.double()), "lse is torch.float64; it should be torch.float32"),
+        (
+            lambda out, lse: (out.transpose(1, 2).contiguous().transpose(1, 2), lse),
+            "out or lse is not contiguous",
+        ),
+        (lambda out, lse: (out[:, 1:], lse), "shapes are out"),
+    ],
+)
+def test_a_wrong_kind_of_result_fails(change, failure):
+    outcome = run_case(WIDE, lambda *arguments: change(*TiledAttention()(*arguments)), CPU)
+    assert any(text.startswith(failure) for text in outcome.failures)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    dtype=st.sampled_from(DTYPES),
+    causal=st.booleans(),
+    seqlens=st.tuples(st.integers(0, 300), st.integers(0, 300)),
+    groups=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    seed=st.integers(0, 1 << 20),
+    scale=st.sampled_from([None, 0.0, -0.3, 0.7]),
+)
+def test_a_right_kernel_passes_everywhere(*, dtype, causal, seqlens, groups, seed, scale):
+    heads_kv, group = groups
+    case = Case(
+        dtype,
+        causal,
+        2,
+        *seqlens,
+        heads_kv * group,
+        heads_kv,
+        layout="padded",
+        softmax_scale=scale,
+        seed=seed,
+    )
+    assert run_case(case, TiledAttention(), CPU).failures == ()

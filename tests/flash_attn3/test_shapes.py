@@ -1,0 +1,117 @@
+"""What torch infers without running a kernel: fake and meta tensors, torch.compile, torch.export, vmap."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from flash_attn3 import flash_attn_func
+
+# torch.compile instantiates every autograd.Function that it traces, which torch itself deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+SHAPE_Q, SHAPE_K = (2, 64, 4, 128), (2, 33, 2, 128)
+
+
+def _empty(shape, device="meta", **options):
+    return torch.empty(shape, dtype=torch.bfloat16, device=device, **options)
+
+
+def _attention(q, k, v):
+    return flash_attn_func(q, k, v, causal=True, return_attn_probs=True)
+
+
+class _Module(torch.nn.Module):
+    def forward(self, q, k, v):
+        return _attention(q, k, v)
+
+
+def _fake_inputs():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return _empty(SHAPE_Q, "cuda"), _empty(SHAPE_K, "cuda"), _empty(SHAPE_K, "cuda")
+
+
+@pytest.mark.parametrize("shape_q", [SHAPE_Q, (2, 0, 4, 128), (1, 1, 6, 128)])
+@pytest.mark.parametrize("seqlen_k", [0, 1, 33])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_fake_results_are_shaped_like_real_ones(shape_q, seqlen_k, dtype):
+    batch, seqlen_q, heads, head_dim = shape_q
+    with FakeTensorMode():
+        q = torch.empty(batch, heads, seqlen_q, head_dim, dtype=dtype, device="cuda").transpose(1, 2)
+        k = torch.empty(batch, seqlen_k, heads // 2, head_dim, dtype=dtype, device="cuda")
+        out, lse = flash_attn_func(q, k, k, return_attn_probs=True)
+    assert (out.shape, out.dtype, out.device.type) == (shape_q, dtype, "cuda")
+    assert out.is_contiguous()
+    assert (lse.shape, lse.dtype, lse.device.type) == ((batch, heads, seqlen_q), torch.float32, "cuda")
+    assert lse.is_contiguous()
+
+
+def test_fake_errors_are_those_of_a_call():
+    with (
+        FakeTensorMode(),
+        pytest.raises(ValueError, match="k must have a number of heads that divides q's 4"),
+    ):
+        flash_attn_func(
+            _empty(SHAPE_Q, "cuda"), _empty((2, 9, 3, 128), "cuda"), _empty((2, 9, 3, 128), "cuda")
+        )
+    with FakeTensorMode(), pytest.raises(ValueError, match="q must be a CUDA tensor; it is on cpu"):
+        flash_attn_func(_empty(SHAPE_Q, "cpu"), _empty(SHAPE_K, "cpu"), _empty(SHAPE_K, "cpu"))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_compile_makes_one_graph(dynamic, needs_grad):
+    torch._dynamo.reset()
+    compiled = torch.compile(_attention, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    for seqlen_q, seqlen_k in ((64, 33), (5, 70)):
+        q = _empty((2, seqlen_q, 4, 128), requires_grad=needs_grad)
+        out, lse = compiled(q, _empty((2, seqlen_k, 2, 128)), _empty((2, seqlen_k, 2, 128)))
+        assert out.shape == q.shape
+        assert lse.shape == (2, 4, seqlen_q)
+        assert out.requires_grad == needs_grad
+
+
+def test_the_backward_operator_raises():
+    """Of tensors with data: those without are what a compiled graph is traced with. See also tests/gpu."""
+    tensor = torch.zeros(1, 1, 1, 128, dtype=torch.bfloat16)
+    with pytest.raises(NotImplementedError, match="no backward kernel yet"):
+        torch.ops.flash_attn3.refuse_backward(tensor, tensor, tensor)
+
+
+@pytest.mark.parametrize("needing", [0, 1, 2])
+def test_any_input_that_needs_a_gradient_records_the_backward(needing):
+    tensors = [_empty(shape) for shape in (SHAPE_Q, SHAPE_K, SHAPE_K)]
+    tensors[needing].requires_grad_()
+    out, lse = _attention(*tensors)
+    assert type(out.grad_fn).__name__ == type(lse.grad_fn).__name__ == "ForwardOnlyBackward"
+
+
+def test_without_grad_nothing_is_recorded():
+    tensors = [_empty(shape, requires_grad=True) for shape in (SHAPE_Q, SHAPE_K, SHAPE_K)]
+    with torch.no_grad():
+        out = flash_attn_func(*tensors)
+    assert not out.requires_grad
+
+
+def test_export_holds_one_operator():
+    program = torch.export.export(_Module(), _fake_inputs())
+    calls = [node for node in program.graph.nodes if str(node.target) == "flash_attn3.fwd.default"]
+    assert len(calls) == 1
+    assert calls[0].args[4] is True
+
+
+def test_export_with_any_batch_and_lengths():
+    batch, seqlen_q, seqlen_k = (torch.export.Dim(name) for name in ("batch", "seqlen_q", "seqlen_k"))
+    shapes = ({0: batch, 1: seqlen_q}, {0: batch, 1: seqlen_k}, {0: batch, 1: seqlen_k})
+    program = torch.export.export(_Module(), _fake_inputs(), dynamic_shapes=shapes)
+    assert len(program.range_constraints) == 3
+    (out, _) = (output.arg.name for output in program.graph_signature.output_specs)
+    value = next(node for node in program.graph.nodes if node.name == out).meta["val"]
+    assert [isinstance(size, torch.SymInt) for size in value.shape] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_vmap_is_refused(needs_grad):
+    tensors = [_empty((3, *shape), requires_grad=needs_grad) for shape in (SHAPE_Q, SHAPE_K, SHAPE_K)]
+    with pytest.raises(NotImplementedError, match=r"does not support torch\.vmap"):
+        torch.vmap(flash_attn_func)(*tensors)
