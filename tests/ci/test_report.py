@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ci.errors import CorruptReport
+from ci.report import read_report
+from ci.report_file import report_digest, write_report
+from tests.ci.validation_kit import CASE, RACE, document, failed, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_what_was_written_is_read(tmp_path: Path):
+    report = read_report(write(tmp_path / "reports" / "r.json"))
+    assert report.passed
+    assert report.wheel_sha256 == "a" * 64
+    assert (report.gpu, report.driver, report.torch) == ("NVIDIA H200", "580.10", "2.11.0+cu130")
+    assert report.cases[0].figures["max_error"] == 0.001
+    assert report.worst_error_ratio == 0.25
+    assert report.races[0].setting.seqlen == 4096
+    assert report.races[0].tflops == 690.5
+    assert report.host_times[0].us == 12.5
+
+
+def test_a_report_of_a_failure_is_read(tmp_path: Path):
+    cases = [CASE, failed(CASE, "max_error is 1")]
+    path = write(tmp_path / "r.json", cases=cases, totals={"cases": 2, "races": 1, "failed": 1}, passed=False)
+    report = read_report(path)
+    assert not report.passed
+    assert report.cases[1].failures == ("max_error is 1",)
+
+
+def test_writing_replaces_the_file_as_a_whole(tmp_path: Path):
+    path = write(tmp_path / "r.json")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="Out of range float"):
+        write(path, wheel_size=float("nan"))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_a_cut_report_is_refused(tmp_path: Path, data: st.DataObject):
+    whole = write(tmp_path / "r.json").read_bytes()
+    cut = tmp_path / "cut.json"
+    cut.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 3))])
+    with pytest.raises(CorruptReport, match=r"cut\.json"):
+        read_report(cut)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_an_altered_report_is_refused(tmp_path: Path, data: st.DataObject):
+    """Any byte changed to any other: what is still read says what it said before."""
+    path = write(tmp_path / "r.json")
+    whole = bytearray(path.read_bytes())
+    before = read_report(path)
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != whole[at]))
+    altered = tmp_path / "altered.json"
+    altered.write_bytes(whole)
+    try:
+        after = read_report(altered)
+    except CorruptReport:
+        return
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": 2}, "schema"),
+        ({"note": "hello"}, "note: Extra inputs are not permitted"),
+        ({"wheel_sha256": "A" * 64}, "wheel_sha256"),
+        ({"wheel_size": "1234"}, "wheel_size"),
+        ({"gpu": None}, "gpu"),
+        ({"cases": [{**CASE, "passed": "yes"}]}, "cases.0.passed"),
+        ({"cases": [{**CASE, "passed": False}]}, "which its failures deny"),
+        ({"cases": [failed(CASE, "wrong")]}, "totals"),
+        ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "says passed=True"),
+        ({"races": [{**RACE, "setting": {}}]}, "races.0.setting"),
+        ({"totals": {"cases": 5, "races": 1, "failed": 0}}, "totals"),
+        ({"passed": False}, "says passed=False"),
+    ],
+    ids=str,
+)
+def test_a_report_that_is_sealed_but_wrong_is_refused(tmp_path: Path, changes: dict[str, Any], message: str):
+    path = write(tmp_path / "r.json", **changes)
+    with pytest.raises(CorruptReport) as caught:
+        read_report(path)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", "{}", '{"schema_version": 1}', '{"schema_version": 1, "x": NaN}', "\udcff"]
+)
+def test_what_is_no_report_is_refused(tmp_path: Path, text: str):
+    path = tmp_path / "r.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(CorruptReport):
+        read_report(path)
+
+
+def test_a_missing_report_is_refused(tmp_path: Path):
+    with pytest.raises(CorruptReport, match="No such file"):
+        read_report(tmp_path / "none.json")
+
+
+def test_the_digest_ignores_layout_and_order_alone(tmp_path: Path):
+    path = tmp_path / "r.json"
+    write_report(path, document())
+    told = json.loads(path.read_text())
+    shuffled = dict(reversed(told.items()))
+    assert report_digest(shuffled) == told["report_sha256"] == report_digest(document())
+    assert report_digest({**told, "seed": 2}) != told["report_sha256"]
