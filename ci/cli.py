@@ -70,6 +70,13 @@ _site = click.option(
 )
 
 
+_torch_site = click.option(
+    "--torch-site",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A site-packages folder whose torch to use instead of installing one.",
+)
+
+
 class _InOrder(click.Group):
     """Lists the commands in the order of the stages."""
 
@@ -302,11 +309,7 @@ def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path |
     type=click.Path(dir_okay=False, path_type=Path),
     help="The Python to install into environments of [default: the one that calls this].",
 )
-@click.option(
-    "--torch-site",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A site-packages folder that has torch, to save installing it.",
-)
+@_torch_site
 @click.option(
     "--torch-wheelhouse",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -348,10 +351,18 @@ def verify(
     show_default=True,
     help="What torch to install beside flash_attn3.",
 )
+@_torch_site
 @_jobs
 @_wheelhouse
 @_work
-def run(gpu_python: Path | None, torch_spec: str, jobs: int, wheelhouse: Path | None, work: Path) -> None:
+def run(
+    gpu_python: Path | None,
+    torch_spec: str,
+    torch_site: Path | None,
+    jobs: int,
+    wheelhouse: Path | None,
+    work: Path,
+) -> None:
     """Do everything, from source to an installed flash_attn3.
 
     Builds, audits, validates, publishes, verifies. Ends with flash_attn3 installed by pip, from the site just
@@ -366,6 +377,7 @@ def run(gpu_python: Path | None, torch_spec: str, jobs: int, wheelhouse: Path | 
         caller=_caller(),
         gpu_python=gpu_python,
         torch=torch_spec,
+        torch_site=torch_site,
     )
     with ConsoleReporter() as progress:
         outcome = run_all(settings=settings, matrix=read_matrix(), now=_now(), progress=progress)

@@ -52,6 +52,8 @@ class Settings:
     """A Python with torch to validate with; None tries the caller's and then the trial environment's."""
     torch: str
     """The requirement by which torch is installed."""
+    torch_site: Path | None
+    """A site-packages folder whose torch is used instead of installing one."""
 
 
 def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter) -> tuple[str, ...]:
@@ -73,7 +75,13 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     require_passed(wheel, checks)
     progress.say(f"audit: all {len(checks)} checks passed")
 
-    trial = trial_environment(work / "env", python=settings.caller, torch=settings.torch, progress=progress)
+    trial = trial_environment(
+        work / "env",
+        python=settings.caller,
+        torch=settings.torch,
+        torch_site=settings.torch_site,
+        progress=progress,
+    )
     unchecked: list[str] = []
     report = _validate(wheel, settings, trial.python, progress)
     if isinstance(report, str):
@@ -87,7 +95,7 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
         progress=progress,
         context=context,
     )
-    verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.site_packages)
+    verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.torch_site)
 
     listed = next(row for row in manifest.wheels if row.filename == wheel.name)
     page = work / "site" / listed.channel / "index.html"

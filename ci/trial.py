@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from ci.progress import Reporter
 
 _STAMP = "made-from"
+_SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 _FACTS = """
-import platform, sysconfig, torch
-print(sysconfig.get_path("purelib"), platform.python_version(), torch.__version__, sep="\\n")
+import pathlib, platform, torch
+print(pathlib.Path(torch.__file__).parents[1], platform.python_version(), torch.__version__, sep="\\n")
 """
 
 
@@ -24,7 +25,8 @@ class Trial:
     """A virtual environment that holds torch."""
 
     folder: Path
-    site_packages: Path
+    torch_site: Path
+    """The site-packages folder that torch is imported from."""
     description: str
     """Such as ``Python 3.12.3 and torch 2.13.0``."""
 
@@ -53,31 +55,35 @@ class Trial:
                 raise VerifyFailed(f"{' '.join(command)} ended with {result.returncode}: {text}")
 
 
-def trial_environment(folder: Path, *, python: Path, torch: str, progress: Reporter) -> Trial:
+def trial_environment(
+    folder: Path, *, python: Path, torch: str, torch_site: Path | None, progress: Reporter
+) -> Trial:
     """Return the environment in ``folder``, made of ``python`` with torch in it, or one made so before.
+
+    Args:
+        folder: where to make it.
+        python: the interpreter it is of.
+        torch: the requirement by which pip installs torch.
+        torch_site: a site-packages folder whose torch is used instead, through a ``.pth`` file.
+        progress: is told when torch has to be fetched.
 
     Raises:
         BuildFailed: if it cannot be made, or pip cannot install torch.
         DiskFull: if there is no room for it.
     """
-    wanted = (
-        f"{_run([python, '-I', '-c', 'import sys; print(sys.version)'], 'the Python cannot be run')}{torch}\n"
-    )
+    version = _run([python, "-I", "-c", "import sys; print(sys.version)"], "the Python cannot be run")
+    wanted = f"{version}{torch_site or torch}\n"
     stamp = folder / _STAMP
     inside = folder / "bin" / "python"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        progress.say(f"environment: {folder}, with {torch} (pip may have gigabytes to fetch)")
+        progress.say(f"environment: {folder}, with the torch of {torch_site or f'pip install {torch}'}")
         _run([python, "-I", "-m", "venv", "--clear", folder], "no virtual environment could be made")
-        install: list[str | Path] = [
-            inside,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            torch,
-        ]
-        _run(install, f"pip could not install {torch}")
+        if torch_site is None:
+            install: list[str | Path] = [inside, "-m", "pip", "--disable-pip-version-check", "install"]
+            _run([*install, "--quiet", torch], f"pip could not install {torch}")
+        else:
+            own = _run([inside, "-I", "-c", _SITE_PACKAGES], "the environment cannot be run").strip()
+            (Path(own) / "torch.pth").write_text(f"{torch_site.resolve()}\n", encoding="utf-8")
         stamp.write_text(wanted, encoding="utf-8")  # last: an environment without it was interrupted
     facts = _run([inside, "-I", "-c", _FACTS], "torch cannot be imported").splitlines()
     return Trial(folder, Path(facts[0]), f"Python {facts[1]} and torch {facts[2]}")

@@ -1,0 +1,152 @@
+"""The command line as a user meets it: another process, exit codes, standard output and standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernels.variants import VARIANTS
+from matrix.cell import Cell
+
+ROOT = Path(__file__).parents[2]
+
+
+def farm(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ci", *map(str, arguments)]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, check=False, cwd=ROOT, env=variables, capture_output=True, text=True)
+
+
+def test_help_lists_the_stages_in_order():
+    result = farm("--help")
+    assert result.returncode == 0
+    listed = re.findall(r"^  (\w+)  ", result.stdout.split("Commands:")[1], re.MULTILINE)
+    stages = ["variants", "plan", "build", "audit", "validate", "publish", "verify", "run"]
+    assert [name for name in listed if name in stages] == stages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["variants", "fwd_sm90_bf16_d999"], 10, ["fwd_sm90_bf16_d999", "fwd_sm90_bf16_d128"]),
+        (["variants", "--sm", "75"], 12, ["'75'", "90"]),
+        (["plan", "--toolkit", "12.9"], 11, ["'12.9'", "12.8"]),
+        (["plan", "--sm", "75"], 12, ["'75'", "90"]),
+        (["plan", "linux_x86_64-py39-*"], 16, ["'linux_x86_64-py39-*'", "linux_x86_64-py3"]),
+        (["build", "--toolkit", "11.8"], 11, ["'11.8'", "12.8"]),
+        (["build", "--sm", "75"], 12, ["'75'", "90"]),
+        (["build", "--only", "bwd_*"], 10, ["bwd_*", "fwd_"]),
+        (["build", "macos_arm64-cuda12.8"], 16, ["'macos_arm64-cuda12.8'", "linux_aarch64-cuda12.8"]),
+        (["build", "--jobs", "0"], 2, ["--jobs"]),
+        (["build", "--in-place", "--only", "fwd_*"], 2, ["--in-place"]),
+        (["audit", "absent-1.0-py3-none-any.whl"], 20, ["absent-1.0-py3-none-any.whl"]),
+        (["audit"], 2, ["WHEEL"]),
+        (["frobnicate"], 2, ["frobnicate"]),
+    ],
+)
+def test_bad_input_is_one_error_with_its_own_exit_code(
+    arguments: list[str], exit_code: int, words: list[str]
+):
+    result = farm(*arguments)
+    assert result.returncode == exit_code
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    for word in words:
+        assert word in last
+    if exit_code != 2:
+        assert last.startswith("farm: error: ")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_variants_as_json():
+    rows = json.loads(farm("variants", "--json").stdout)
+    assert [row["name"] for row in rows] == [variant.name for variant in VARIANTS]
+    for row, variant in zip(rows, VARIANTS, strict=True):
+        for field in ("op", "sm", "dtype", "head_dim", "head_dim_v", "mask", "threads", "smem_bytes"):
+            assert row[field] == getattr(variant, field)
+
+
+def test_variants_are_narrowed_by_patterns():
+    rows = json.loads(farm("variants", "--json", "fwd_*_causal").stdout)
+    assert [row["name"] for row in rows] == [row.name for row in VARIANTS if row.name.endswith("_causal")]
+
+
+def test_variants_for_people_are_never_cut():
+    shown = farm("variants").stdout
+    for variant in VARIANTS:
+        assert variant.name in shown
+
+
+def test_plan_as_json_names_every_cell_once():
+    document = json.loads(farm("plan", "--json").stdout)
+    cells = [row["cell"] for row in (*document["cells"], *document["exclusions"])]
+    assert len(cells) == len({Cell.parse(cell) for cell in cells}) > 500
+    known = {row["artefact"] for row in document["artefacts"]}
+    assert {row["artefact"] for row in document["cells"]} <= known
+    assert all(row["reason"] for row in document["exclusions"])
+    assert document["release"] == {"cadence_days": 14, "channels": ["stable", "candidate"], "toolkit": "12.8"}
+
+
+def test_plan_for_people_gives_every_reason():
+    document = json.loads(farm("plan", "--json").stdout)
+    shown = farm("plan").stdout
+    for reason in {row["reason"] for row in document["exclusions"]}:
+        assert reason in shown
+    assert f"{len(document['cells'])} cells served, {len(document['exclusions'])} excluded" in shown
+
+
+def test_a_reader_that_goes_away_is_no_crash():
+    command = f"{sys.executable} -m ci plan --json | head -n 1"
+    result = subprocess.run(["bash", "-c", command], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "{\n"
+    assert result.stderr == ""
+
+
+def test_a_missing_wheelhouse_is_refused(tmp_path: Path):
+    result = farm("build", "--work", tmp_path, FARM_WHEELHOUSE=str(tmp_path / "absent"))
+    assert result.returncode == 2
+    assert str(tmp_path / "absent") in result.stderr
+
+
+@pytest.mark.slow
+def test_a_toolkit_wheel_that_is_not_there_is_one_error(tmp_path: Path):
+    environment = {key: value for key, value in os.environ.items() if key != "FARM_WHEELHOUSE"}
+    environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "ci", "build", "--work", str(tmp_path / "work")]
+    result = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 13
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("farm: error: toolkit 12.8: pip could not fetch nvidia-cuda-nvrtc-cu12")
+
+
+def test_audit_of_the_wheel(wheel: Path):
+    result = farm("audit", wheel)
+    assert result.returncode == 0
+    assert "FAILED" not in result.stdout
+    (document,) = json.loads(farm("audit", "--json", wheel).stdout)
+    assert {check["ok"] for check in document["checks"]} == {True}
+    assert document["wheel"] == str(wheel)
+
+
+def test_audit_of_a_truncated_wheel(wheel: Path, tmp_path: Path):
+    cut = tmp_path / wheel.name
+    cut.write_bytes(wheel.read_bytes()[:-100])
+    result = farm("audit", wheel, cut)
+    assert result.returncode == 20
+    assert result.stderr.startswith(f"farm: error: {wheel.name}: ")
+
+
+def test_the_script_refuses_an_old_python():
+    """The version is checked before anything that an old Python cannot read."""
+    script = (ROOT / "scripts" / "farm").read_text(encoding="utf-8")
+    old = "import sys; sys.version_info = (3, 9, 18)\n" + script
+    result = subprocess.run([sys.executable, "-c", old], check=False, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("farm: error: needs Python 3.10 or newer")
