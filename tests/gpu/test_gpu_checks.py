@@ -1,0 +1,59 @@
+"""The checks that `selftest` and `validate` run, one test each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
+
+from flash_attn3.__main__ import main
+from flash_attn3.checks.behaviour import BEHAVIOURS, run_behaviour
+from flash_attn3.checks.canary import memory_cases, run_memory_case
+from flash_attn3.checks.cases import Case, full_cases
+from flash_attn3.checks.correctness import public_forward, run_case
+from flash_attn3.checks.fresh import FRESH, run_fresh
+from flash_attn3.checks.race import Setting, race
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("case", full_cases(50, 20261122), ids=lambda case: case.name)
+def test_correctness(case, device):
+    assert run_case(case, public_forward, device).failures == ()
+
+
+@pytest.mark.parametrize(("case", "out_layout"), memory_cases(), ids=lambda part: getattr(part, "name", part))
+def test_memory(case, out_layout, device):
+    assert run_memory_case(case, out_layout, public_forward, device).failures == ()
+
+
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_behaviour(name, device):
+    assert run_behaviour(name, public_forward, device).failures == ()
+
+
+@pytest.mark.parametrize("name", FRESH)
+def test_fresh_process(name):
+    assert run_fresh(name).failures == ()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_timed_output_is_right(causal, device):
+    raced = race(Setting("bf16", 128, causal, 2048), device, rounds=3)
+    assert raced.failures == ()
+
+
+def test_a_wrong_kernel_fails_on_this_gpu_too(device):
+    case = Case("bf16", True, 2, 200, 300, 4, 2)
+
+    def wrong(q, k, v, scale, causal):
+        out, lse = public_forward(q, k, v, scale, causal)
+        return out * 1.02, lse
+
+    assert not run_case(case, wrong, device).passed
+
+
+def test_the_package_says_that_it_can_run():
+    assert main([]) == 0
