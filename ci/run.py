@@ -87,7 +87,7 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     if isinstance(report, str):
         unchecked.append(f"speed and correctness on a GPU: {report}")
     context = Context({wheel.name: checks}, support_by_tag(matrix, whole), exclusions(matrix))
-    manifest = _publish(
+    manifest = publish_locally(
         wheels=[wheel],
         reports=[] if isinstance(report, str) else [report],
         site=work / "site",
@@ -101,16 +101,20 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     page = work / "site" / listed.channel / "index.html"
     trial.install(listed.project, listed.version, page)
     unchecked.append(
-        f"other Pythons and torches than {trial.description}, which was installed into and imported from"
+        f"other Pythons and torches than {trial.description}: only these were installed into and imported"
     )
+    seconds = time.monotonic() - started
     return (
         "",
-        f"Built, audited, published and verified in {time.monotonic() - started:.0f} s:",
-        f"  wheel        {wheel}",
-        f"  channel      {listed.channel}{f' ({listed.channel_reason})' if listed.channel_reason else ''}",
-        f"  site         {work / 'site' / 'index.html'}",
-        f"  installed    flash_attn3 {listed.version} from that site, beside {trial.description}:",
-        f"               source {trial.folder / 'bin' / 'activate'} && python -m flash_attn3",
+        f"Built, audited, published, verified and installed in {seconds:.0f} s:",
+        f"  wheel      {wheel}",
+        f"  channel    {listed.channel}{f', {listed.channel_reason}' if listed.channel_reason else ''}",
+        f"  site       {work / 'site' / 'index.html'}",
+        f"  installed  beside {trial.description}; use it with: source {trial.folder / 'bin' / 'activate'}",
+        "",
+        "What is installed says of itself (python -m flash_attn3):",
+        *(f"  {line}" for line in trial.says(listed.project)),
+        "",
         "Not checked on this machine:",
         *(f"  - {line}" for line in unchecked),
     )
@@ -150,7 +154,7 @@ def _validate_with(python: Path, wheel: Path, reports: Path, progress: Reporter)
     return report
 
 
-def _publish(*, site: Path, now: datetime, progress: Reporter, **others: Any) -> Manifest:
+def publish_locally(*, site: Path, now: datetime, progress: Reporter, **others: Any) -> Manifest:
     """Publish to the local site; set it aside first if it holds another build of this very version.
 
     A published wheel never changes, but between two releases this tree's does.

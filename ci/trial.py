@@ -41,18 +41,25 @@ class Trial:
         Raises:
             VerifyFailed: if pip cannot, or what it installed cannot be imported.
         """
-        pip = [str(self.python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        pip = [self.python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         source = ["--no-index", "--no-cache-dir", "--find-links", page.as_uri()]
         for command in (
             [*pip, "uninstall", "--yes", project],
             [*pip, "install", *source, f"{project}=={version}"],
             [*pip, "check"],
-            [str(self.python), "-I", "-m", project.replace("-", "_")],
+            [self.python, "-I", "-c", f"import {project.replace('-', '_')}"],
         ):
             result = subprocess.run(command, check=False, capture_output=True, text=True)
             if result.returncode != 0:
                 text = (result.stderr or result.stdout).strip()
-                raise VerifyFailed(f"{' '.join(command)} ended with {result.returncode}: {text}")
+                line = " ".join(map(str, command))
+                raise VerifyFailed(f"{line} ended with {result.returncode}: {text}")
+
+    def says(self, project: str) -> tuple[str, ...]:
+        """Return the lines by which the installed project describes itself and this machine."""
+        command = [self.python, "-I", "-m", project.replace("-", "_")]
+        result = subprocess.run(command, check=False, capture_output=True, text=True)  # not 0 without a GPU
+        return tuple((result.stdout + result.stderr).splitlines())
 
 
 def trial_environment(
@@ -78,10 +85,12 @@ def trial_environment(
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         progress.say(f"environment: {folder}, with the torch of {torch_site or f'pip install {torch}'}")
         _run([python, "-I", "-m", "venv", "--clear", folder], "no virtual environment could be made")
+        pip: list[str | Path] = [inside, "-m", "pip", "--disable-pip-version-check", "--quiet"]
         if torch_site is None:
-            install: list[str | Path] = [inside, "-m", "pip", "--disable-pip-version-check", "install"]
-            _run([*install, "--quiet", torch], f"pip could not install {torch}")
+            _run([*pip, "install", torch], f"pip could not install {torch}")
         else:
+            # Older Pythons bring a setuptools of their own, which would hide the one that torch asks for.
+            _run([*pip, "uninstall", "--yes", "setuptools"], "the environment cannot be changed")
             own = _run([inside, "-I", "-c", _SITE_PACKAGES], "the environment cannot be run").strip()
             (Path(own) / "torch.pth").write_text(f"{torch_site.resolve()}\n", encoding="utf-8")
         stamp.write_text(wanted, encoding="utf-8")  # last: an environment without it was interrupted
