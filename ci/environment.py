@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,13 +79,14 @@ class Environment:
     def shell(self, command: str, *, cwd: Path) -> str:
         """Run a command line as a person would in this environment.
 
-        ``pip`` is the environment's own, ``uv`` is the farm's.
+        ``pip`` and ``uv`` are the farm's, at work on this environment.
 
         Raises:
             ProgramError: it ended with an error.
         """
         program, *arguments = shlex.split(command)
-        known: dict[str, list[str | Path]] = {"pip": [self.python, "-m", "pip"], "uv": [uv.find_uv_bin()]}
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.python]
+        known = {"pip": pip, "uv": [uv.find_uv_bin()]}
         return run([*known.get(program, [program]), *arguments], env=self._variables(), cwd=cwd)
 
     def python_output(self, code: str, *, cwd: Path) -> str:
@@ -93,7 +95,7 @@ class Environment:
         Raises:
             ProgramError: it ended with an error.
         """
-        return run([self.python, "-I", "-c", code], env=self._variables(), cwd=cwd)
+        return run([self.python, "-I", "-B", "-c", code], env=self._variables(), cwd=cwd)
 
     def _variables(self) -> dict[str, str]:
         return {
@@ -112,9 +114,7 @@ class Environment:
         }
 
 
-def fresh_environment(
-    folder: Path, *, interpreter: Interpreter, torch_site: Path, index: str, pip: bool
-) -> Environment:
+def fresh_environment(folder: Path, *, interpreter: Interpreter, torch_site: Path, index: str) -> Environment:
     """Make a virtual environment in which the distributions of ``torch_site`` count as installed.
 
     A ``.pth`` file alone would do for pip, but uv looks for distributions in the environment's own folder
@@ -126,30 +126,29 @@ def fresh_environment(
         interpreter: the Python it is of.
         torch_site: a site-packages folder that holds torch and what torch needs.
         index: the address that takes the place of the public index.
-        pip: whether pip is put into it.
 
     Raises:
         ProgramError: the environment cannot be made.
     """
     environment = Environment(folder, index)
-    with_pip = [] if pip else ["--without-pip"]
-    run([interpreter.python, "-I", "-m", "venv", *with_pip, folder], env=os.environ)
+    run([interpreter.python, "-I", "-m", "venv", "--without-pip", folder], env=os.environ)
     packages = Path(environment.python_output(_SITE_PACKAGES, cwd=folder).strip())
     modules = folder / "torch-modules"
     modules.mkdir()
-    own = {_project(path) for path in packages.glob("*.dist-info")}
     for path in torch_site.iterdir():
+        if path.suffix == ".pth" or path.name == "__pycache__" or _project(path) in _UNWANTED:
+            continue
         if path.suffix == ".dist-info":
-            if _project(path) not in own | _UNWANTED:
-                _copy_metadata(path, packages / path.name)
-        elif path.suffix != ".pth" and canonicalize_name(path.name) not in _UNWANTED | {"--pycache--"}:
+            _copy_metadata(path, packages / path.name)
+        else:
             (modules / path.name).symlink_to(path.resolve())
     (packages / "torch-modules.pth").write_text(f"{modules}\n", encoding="utf-8")
     return environment
 
 
-def _project(dist_info: Path) -> str:
-    return canonicalize_name(dist_info.name.split("-", 1)[0])
+def _project(path: Path) -> str:
+    """Return the project that a folder of modules or of metadata is named for."""
+    return canonicalize_name(path.name.split("-", 1)[0])
 
 
 def _copy_metadata(source: Path, target: Path) -> None:

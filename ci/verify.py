@@ -146,7 +146,6 @@ class _Trial:
                 interpreter=self.interpreter,
                 torch_site=self.torch_site,
                 index=self.index,
-                pip=way.command.startswith("pip "),
             )
             return Check(name, ok=True, detail=self._install(way, environment))
         except ProgramError as error:
