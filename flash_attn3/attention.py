@@ -75,8 +75,7 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
     if not (
-        window_size == (-1, -1)
-        and num_splits == 1
+        num_splits in (0, 1)
         and (qv is None and q_descale is None and k_descale is None and v_descale is None)
         and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0)
         and (pack_gqa is None and deterministic is False)
@@ -90,6 +89,7 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
             sm_margin=sm_margin,
             absent={"qv": qv, "q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale},
         )
+    if window_size != (-1, -1):
         check_tensors(q, k, v)
         causal = resolve_window(window_size, causal, q.shape[1], k.shape[1])
     try:

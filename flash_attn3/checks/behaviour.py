@@ -6,6 +6,7 @@ Each check returns sentences for what went wrong; none means it passed.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -128,7 +129,7 @@ def _graph_replay(forward: Forward, device: torch.device) -> Iterator[str]:
     with torch.cuda.graph(graph):
         captured = _call(forward, case, inputs)
     for turn in range(5):
-        inputs.q.copy_(make_inputs(Case(**{**case.params(), "seed": turn}), device).q)
+        inputs.q.copy_(make_inputs(replace(case, seed=turn), device).q)
         graph.replay()
         graph.replay()
         torch.cuda.synchronize(device)

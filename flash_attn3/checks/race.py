@@ -144,12 +144,12 @@ def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
         inputs = _random_inputs(setting, device)
         order = list(providers) if turn % 2 == 0 else list(reversed(providers))
         for name in order:
-            ms, out = _time(providers[name], inputs, setting.causal, calls[name])
-            times[name].append(ms)
+            window = _time(providers[name], inputs, setting.causal, calls[name])
+            times[name].append(window.ms)
             if name == OURS:
-                state = read_gpu_state(device)
-                failures += _judge_rows(setting, inputs, out) if turn == rounds - 1 else ()
-            del out
+                state = window.state
+                failures += _judge_rows(setting, inputs, window.out) if turn == rounds - 1 else ()
+            del window
     return Race(
         setting=setting,
         rounds=rounds,
@@ -203,26 +203,33 @@ def _refusal(provider: Provider, inputs: tuple[Tensor, Tensor, Tensor], causal: 
 def _calls_per_window(provider: Provider, inputs: tuple[Tensor, Tensor, Tensor], causal: bool) -> int:
     for _ in range(3):
         provider(*inputs, causal)
-    ms, _ = _time(provider, inputs, causal, 5)
-    return max(2, round(_WINDOW_MS / ms))
+    return max(2, round(_WINDOW_MS / _time(provider, inputs, causal, 5).ms))
 
 
-def _time(
-    provider: Provider, inputs: tuple[Tensor, Tensor, Tensor], causal: bool, calls: int
-) -> tuple[float, Tensor]:
-    """Return milliseconds per call, and the last call's output, which held NaN before the window."""
-    poisoned = torch.full_like(inputs[0], torch.nan)
+@dataclass(frozen=True)
+class _Window:
+    """A window of back-to-back calls: milliseconds per call, the last output, and the card while they ran."""
+
+    ms: float
+    out: Tensor
+    state: GpuState
+
+
+def _time(provider: Provider, inputs: tuple[Tensor, Tensor, Tensor], causal: bool, calls: int) -> _Window:
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    # The device sleeps while the first calls are queued, so that the window holds device time and no host
-    # time.
+    # The calls take turns in two blocks of the allocator, which hands out what is freed here: a value that no
+    # call writes stays NaN.
+    poisoned = [torch.full_like(inputs[0], torch.nan) for _ in range(2)]
+    # The device sleeps while the first calls are queued, so that the window holds no host time.
     torch.cuda._sleep(400_000)  # noqa: SLF001  cycles; the only delay that torch offers
-    del poisoned  # the allocator hands these bytes out again, as the first output
+    del poisoned
     start.record()
     for _ in range(calls):
         out = provider(*inputs, causal)
     stop.record()
+    state = read_gpu_state(inputs[0].device)
     stop.synchronize()
-    return start.elapsed_time(stop) / calls, out
+    return _Window(start.elapsed_time(stop) / calls, out, state)
 
 
 def _timing(setting: Setting, provider: str, times: list[float], calls: int) -> Timing:
