@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,23 +42,23 @@ class Trial:
         Raises:
             VerifyFailed: if pip cannot, or what it installed cannot be imported.
         """
-        pip = [self.python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        source = ["--no-index", "--no-cache-dir", "--find-links", page.as_uri()]
-        for command in (
-            [*pip, "uninstall", "--yes", project],
-            [*pip, "install", *source, f"{project}=={version}"],
-            [*pip, "check"],
-            [self.python, "-I", "-c", f"import {project.replace('-', '_')}"],
+        pip = ("-m", "pip", "--quiet", "--disable-pip-version-check")
+        source = ("--no-index", "--no-cache-dir", "--find-links", page.as_uri())
+        for arguments in (
+            (*pip, "uninstall", "--yes", project),
+            (*pip, "install", *source, f"{project}=={version}"),
+            (*pip, "check"),
+            ("-I", "-c", f"import {project.replace('-', '_')}"),
         ):
+            command = [str(self.python), *arguments]
             result = subprocess.run(command, check=False, capture_output=True, text=True)
             if result.returncode != 0:
                 text = (result.stderr or result.stdout).strip()
-                line = " ".join(map(str, command))
-                raise VerifyFailed(f"{line} ended with {result.returncode}: {text}")
+                raise VerifyFailed(f"{' '.join(command)} ended with {result.returncode}: {text}")
 
     def says(self, project: str) -> tuple[str, ...]:
         """Return the lines by which the installed project describes itself and this machine."""
-        command = [self.python, "-I", "-m", project.replace("-", "_")]
+        command = [str(self.python), "-I", "-m", project.replace("-", "_")]
         result = subprocess.run(command, check=False, capture_output=True, text=True)  # not 0 without a GPU
         return tuple((result.stdout + result.stderr).splitlines())
 
@@ -83,19 +84,29 @@ def trial_environment(
     stamp = folder / _STAMP
     inside = folder / "bin" / "python"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        progress.say(f"environment: {folder}, with the torch of {torch_site or f'pip install {torch}'}")
+        source = f"the torch of {torch_site}" if torch_site else f"{torch} (pip may have gigabytes to fetch)"
+        progress.say(f"environment: {folder}, with {source}")
         _run([python, "-I", "-m", "venv", "--clear", folder], "no virtual environment could be made")
-        pip: list[str | Path] = [inside, "-m", "pip", "--disable-pip-version-check", "--quiet"]
         if torch_site is None:
-            _run([*pip, "install", torch], f"pip could not install {torch}")
+            _install_torch(inside, torch)
         else:
             # Older Pythons bring a setuptools of their own, which would hide the one that torch asks for.
-            _run([*pip, "uninstall", "--yes", "setuptools"], "the environment cannot be changed")
+            remove: list[str | Path] = [inside, "-m", "pip", "--quiet", "uninstall", "--yes", "setuptools"]
+            _run(remove, "the environment cannot be changed")
             own = _run([inside, "-I", "-c", _SITE_PACKAGES], "the environment cannot be run").strip()
             (Path(own) / "torch.pth").write_text(f"{torch_site.resolve()}\n", encoding="utf-8")
         stamp.write_text(wanted, encoding="utf-8")  # last: an environment without it was interrupted
     facts = _run([inside, "-I", "-c", _FACTS], "torch cannot be imported").splitlines()
     return Trial(folder, Path(facts[0]), f"Python {facts[1]} and torch {facts[2]}")
+
+
+def _install_torch(python: Path, torch: str) -> None:
+    """Let pip install torch as the user has set it up, showing its own progress on a terminal."""
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", torch]
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    # What pip says goes to standard error: standard output is for results.
+    if subprocess.run([*pip, *quiet], check=False, stdout=sys.stderr).returncode != 0:
+        raise BuildFailed(f"pip could not install {torch}; its message is above")
 
 
 def _run(command: list[str | Path], failure: str) -> str:
