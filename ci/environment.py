@@ -86,7 +86,7 @@ class Environment:
         """
         program, *arguments = shlex.split(command)
         pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.python]
-        known = {"pip": pip, "uv": [uv.find_uv_bin()]}
+        known: dict[str, list[str | Path]] = {"pip": pip, "uv": [uv.find_uv_bin()]}
         return run([*known.get(program, [program]), *arguments], env=self._variables(), cwd=cwd)
 
     def python_output(self, code: str, *, cwd: Path) -> str:
