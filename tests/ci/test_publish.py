@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ci.check import Check
 from ci.coverage import exclusions, support_by_tag
+from ci.environment import fresh_environment, inspect_interpreter
 from ci.errors import (
     CorruptManifest,
     CorruptReport,
@@ -33,11 +34,21 @@ from ci.errors import (
 from ci.listing import Context
 from ci.manifest import Manifest, Wheel, read_manifest
 from ci.publish import publish, yank
+from ci.serve import served
 from index_site import render
 from matrix.model import read_matrix
 from matrix.planner import plan
 from tests.quiet import Quiet
-from tests.site_kit import LATER, NOW, PLATFORM_TAG, flash_members, flash_wheel, report, write_wheel
+from tests.site_kit import (
+    LATER,
+    NOW,
+    PLATFORM_TAG,
+    flash_members,
+    flash_wheel,
+    report,
+    torch_folder,
+    write_wheel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -400,6 +411,19 @@ def assert_consistent(site: Path) -> None:
         assert (site / "files" / f"{listed.filename}.metadata").exists()
 
 
+def assert_installs(site: Path, requirement: str, folder: Path) -> None:
+    interpreter = inspect_interpreter(Path(sys.executable))
+    torch_site = torch_folder(folder / "torch")
+    with served(site) as base:
+        index = f"{base}candidate/simple/"
+        environment = fresh_environment(
+            folder / "venv", interpreter=interpreter, torch_site=torch_site, index=index
+        )
+        environment.shell(f"uv pip install {requirement}", cwd=folder)
+    version = environment.python_output("import flash_attn3; print(flash_attn3.__version__)", cwd=folder)
+    assert version == "0.1.0\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 def test_kill_at_any_moment_leaves_a_good_site_and_the_next_run_completes_it(
@@ -431,8 +455,9 @@ def test_kill_at_any_moment_leaves_a_good_site_and_the_next_run_completes_it(
         if site.exists():
             assert_consistent(site)
             if not first:
-                served = (site / "candidate" / "index.html").read_text()
-                assert old.name in served
+                assert old.name in (site / "candidate" / "index.html").read_text()
+                if turn % 4 == 2:
+                    assert_installs(site, "flash-attn3==0.1.0", tmp_path / f"environment{turn}")
         put(site, old, *new)
         assert tree(site) == tree(whole)
         assert not list(site.rglob(".scratch-*"))
