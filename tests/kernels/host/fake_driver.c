@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -36,7 +37,7 @@ typedef struct Config {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static int version = 12080, devices = 2, capability = 90, multiprocessors = 132, init_result = SUCCESS;
 static int initialized, capturing_streams, capture_broken;
-static char failing[64];
+static char failing[64], slow[64];
 static char kernel_names[MAX][64];
 static uint64_t kernel_contexts[MAX];
 static int kernels, modules, unloaded;
@@ -53,6 +54,7 @@ static __thread int depth;
 static __thread int capture_mode;
 
 static int begin(const char* name) {
+    if (strcmp(slow, name) == 0) usleep(20000); /* leaves other threads time to ask for the same */
     pthread_mutex_lock(&mutex);
     int i = 0;
     while (books[i].name != NULL && strcmp(books[i].name, name) != 0) ++i;
@@ -76,6 +78,7 @@ EXPORT void fake_setup(int new_version, int new_devices, int new_capability, int
     version = new_version, devices = new_devices, capability = new_capability, init_result = new_init_result;
 }
 EXPORT void fake_fail(const char* name) { strncpy(failing, name, sizeof(failing) - 1); }
+EXPORT void fake_slow(const char* name) { strncpy(slow, name, sizeof(slow) - 1); }
 EXPORT int fake_calls(const char* name) {
     for (int i = 0; i < 64 && books[i].name != NULL; ++i)
         if (strcmp(books[i].name, name) == 0) return books[i].calls;

@@ -75,6 +75,9 @@ class FakeDriver:
     def fail(self, name: str) -> None:
         self.library.fake_fail(name.encode())
 
+    def slow(self, name: str) -> None:
+        self.library.fake_slow(name.encode())
+
     def calls(self, name: str) -> int:
         return self.library.fake_calls(name.encode())
 

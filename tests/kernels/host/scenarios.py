@@ -259,6 +259,7 @@ def captured_launches_have_fresh_queues(api: Api, fake: FakeDriver) -> None:
     fake.capture(5, True)
     captured = [queue(api, fake, 5) for _ in range(1200)]  # more than two slabs hold
     assert len({eager, *captured}) == 1201
+    assert {(fake.queue_of(done).next, fake.queue_of(done).done) for done in fake.launches} == {(0, 0)}
     fake.capture(5, False)
     assert queue(api, fake, 5) == eager
     assert not fake.library.fake_capture_broken()
@@ -289,30 +290,58 @@ def contexts_are_entered_and_left(api: Api, fake: FakeDriver) -> None:
     assert fake.calls("cuDevicePrimaryCtxRetain") == 2
 
 
-@scenario
-def threads_load_a_kernel_once(api: Api, fake: FakeDriver) -> None:
+def race(api: Api, calls: list[FwdArgs], repeats: int = 1) -> None:
+    """Make the calls at once, each from a thread of its own."""
     failures = []
-    start = threading.Barrier(8)
+    start = threading.Barrier(len(calls))
 
-    def work(index: int) -> None:
+    def work(args: FwdArgs) -> None:
         start.wait()
-        for step in range(100):
-            status, message = api.fwd(fwd_args(stream=3 + index % 4, causal=step % 2, device=step % 2))
+        for _ in range(repeats):
+            status, message = api.fwd(args)
             if status != OK:
                 failures.append(message)
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    threads = [threading.Thread(target=work, args=(args,)) for args in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@scenario
+def threads_make_everything_once(api: Api, fake: FakeDriver) -> None:
+    fake.slow("cuInit")
+    race(api, [fwd_args(dtype=FP16) for _ in range(8)])
     assert fake.calls("cuInit") == 1
-    assert fake.calls("cuModuleLoadData") == 2  # device 0 ran the full kernel, device 1 the causal one
+    fake.slow("cuDevicePrimaryCtxRetain")
+    race(api, [fwd_args(dtype=FP16, device=1) for _ in range(8)])
     assert fake.calls("cuDevicePrimaryCtxRetain") == 2
+    fake.slow("cuModuleLoadData")
+    race(api, [fwd_args(causal=1) for _ in range(8)])
+    assert fake.calls("cuModuleLoadData") == 3
+    fake.capture(9, True)  # uses up a slab of queues, so that the next one needs memory
+    slabs = fake.calls("cuMemAlloc")
+    while fake.calls("cuMemAlloc") == slabs:
+        queue(api, fake, 9)
+    for _ in range(511):
+        queue(api, fake, 9)
+    fake.capture(9, False)
+    fake.slow("cuMemAlloc")
+    race(api, [fwd_args(stream=7) for _ in range(8)])
+    assert fake.calls("cuMemAlloc") == slabs + 2
+    assert len({done.params.queue for done in fake.launches if done.stream == 7}) == 1
+
+
+@scenario
+def many_threads_streams_and_devices(api: Api, fake: FakeDriver) -> None:
+    calls = [fwd_args(stream=3 + index % 4, device=index % 2, causal=index // 4) for index in range(8)]
+    race(api, calls, repeats=100)
     queues = {(done.context, done.stream): done.params.queue for done in fake.launches}
     assert all(queues[done.context, done.stream] == done.params.queue for done in fake.launches)
-    assert len(set(queues.values())) == len(queues) == 8
+    assert len(set(queues.values())) == len(queues) == 4
+    assert len(fake.launches) == 800
 
 
 @scenario
