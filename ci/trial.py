@@ -60,7 +60,7 @@ class Trial:
         """Return the lines by which the installed project describes itself and this machine."""
         command = [str(self.python), "-I", "-m", project.replace("-", "_")]
         result = subprocess.run(command, check=False, capture_output=True, text=True)  # not 0 without a GPU
-        return tuple((result.stdout + result.stderr).splitlines())
+        return tuple(result.stdout.splitlines())
 
 
 def trial_environment(
