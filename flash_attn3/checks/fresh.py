@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+import flash_attn3
 from flash_attn3 import _native
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.correctness import public_forward, run_case
@@ -28,10 +31,12 @@ _TIMEOUT = 180  # seconds
 
 
 def run_fresh(name: str) -> Outcome:
-    """Run one check of ``FRESH`` in a new process."""
+    """Run one check of ``FRESH`` in a new process, with this package."""
+    paths = [str(Path(flash_attn3.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "flash_attn3.checks.fresh", name],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,
