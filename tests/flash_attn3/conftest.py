@@ -15,7 +15,7 @@ _SITE = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    site = choose_site(config.cache.mkdir("flash_attn3"))
+    site = choose_site(REPOSITORY / "build" / "tests")
     config.stash[_SITE] = site
     sys.path.insert(0, str(site))
 
