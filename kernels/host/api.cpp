@@ -27,8 +27,8 @@ fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size
     const fa3::Pack* pack = nullptr;
     if (fa3_status status = fa3::get_pack(&pack, sink); status != FA3_OK) return status;
     if (index < 0 || static_cast<uint32_t>(index) >= pack->count) {
-        return sink.fail(FA3_INVALID_ARGUMENT, "index is %d; the pack holds %u kernels, counted from 0", index,
-                         pack->count);
+        return sink.fail(FA3_INVALID_ARGUMENT, "index is %d; the pack holds %u kernels, counted from 0",
+                         index, pack->count);
     }
     const fa3::Kernel& kernel = pack->kernels[index];
     memcpy(info->name, kernel.name, sizeof(info->name));
@@ -44,7 +44,8 @@ fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size
 
 fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, size_t error_size) {
     const fa3::cuda::Driver* driver = nullptr;
-    if (fa3_status status = fa3::cuda::get_driver(&driver, {error, error_size}); status != FA3_OK) return status;
+    if (fa3_status status = fa3::cuda::get_driver(&driver, {error, error_size}); status != FA3_OK)
+        return status;
     *version = driver->version;
     *devices = driver->device_count;
     return FA3_OK;
@@ -67,10 +68,11 @@ fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char
 
 fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size) {
     const fa3::Error sink{error, error_size};
-    if (args == nullptr) return sink.fail(FA3_INVALID_ARGUMENT, "args is null; it should point to fa3_fwd_args");
+    if (args == nullptr)
+        return sink.fail(FA3_INVALID_ARGUMENT, "args is null; it should point to fa3_fwd_args");
     if (args->struct_size != sizeof(fa3_fwd_args)) {
-        return sink.fail(FA3_INVALID_ARGUMENT, "args.struct_size is %u; flash-attn3 %s takes %zu", args->struct_size,
-                         FA3_VERSION, sizeof(fa3_fwd_args));
+        return sink.fail(FA3_INVALID_ARGUMENT, "args.struct_size is %u; flash-attn3 %s takes %zu",
+                         args->struct_size, FA3_VERSION, sizeof(fa3_fwd_args));
     }
     return fa3::fwd(*args, sink);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "flash_attn3.h"
 
@@ -14,6 +15,9 @@ struct Error {
     // Writes the sentence, cut at `size`, and returns `status`.
     __attribute__((format(printf, 3, 4))) fa3_status fail(fa3_status status, const char* format, ...) const;
 };
+
+// For %lld, which takes no int64_t everywhere.
+inline long long shown(int64_t value) { return value; }
 
 // A sentence built piece by piece; what does not fit is cut.
 struct Text {

@@ -38,11 +38,11 @@ fa3_status fill_sizes(const fa3_fwd_args& args, const Kernel& kernel, FwdParams&
     const int64_t heads = args.q.shape[0] * args.q.shape[2];
     const int64_t tiles_m = ceil_div(args.q.shape[1], kernel.tile_m);
     if (heads > INT32_MAX || tiles_m * heads > INT32_MAX) {
-        return error.fail(FA3_INVALID_ARGUMENT,
-                          "q has batch %lld, seqlen %lld and %lld heads, which is more than the %d tiles of %u "
-                          "positions that a launch can number",
-                          static_cast<long long>(args.q.shape[0]), static_cast<long long>(args.q.shape[1]),
-                          static_cast<long long>(args.q.shape[2]), INT32_MAX, kernel.tile_m);
+        return error.fail(
+            FA3_INVALID_ARGUMENT,
+            "q has batch %lld, seqlen %lld and %lld heads, which is more than the %d tiles of %u "
+            "positions that a launch can number",
+            shown(args.q.shape[0]), shown(args.q.shape[1]), shown(args.q.shape[2]), INT32_MAX, kernel.tile_m);
     }
     params.scale_log2 = args.softmax_scale * kLog2E;
     params.batch = static_cast<int32_t>(args.q.shape[0]);
@@ -58,7 +58,8 @@ fa3_status fill_sizes(const fa3_fwd_args& args, const Kernel& kernel, FwdParams&
 
 fa3_status encode_tensors(const cuda::Driver& driver, const fa3_fwd_args& args, const Kernel& kernel,
                           FwdParams& params, Error error) {
-    const auto encode = [&](const fa3_tensor& tensor, const char* argument, uint32_t box_rows, TensorMap& map) {
+    const auto encode = [&](const fa3_tensor& tensor, const char* argument, uint32_t box_rows,
+                            TensorMap& map) {
         return encode_tensor_map(driver, tensor, argument, static_cast<fa3_dtype>(args.dtype), box_rows,
                                  args.out.data, &map, error);
     };
@@ -119,7 +120,8 @@ fa3_status fwd(const fa3_fwd_args& args, Error error) {
     status = choose_kernel(*pack, *device, wanted, &kernel, error);
     if (status != FA3_OK) return status;
     if (args.sm_margin >= device->multiprocessors) {
-        return error.fail(FA3_INVALID_ARGUMENT, "sm_margin is %d; it should be less than the %d multiprocessors of device %d",
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "sm_margin is %d; it should be less than the %d multiprocessors of device %d",
                           args.sm_margin, device->multiprocessors, device->ordinal);
     }
 
@@ -131,7 +133,8 @@ fa3_status fwd(const fa3_fwd_args& args, Error error) {
     status = fill_sizes(args, *kernel, params, error);
     if (status == FA3_OK) status = context.enter(*device, error);
     if (status == FA3_OK) status = get_function(*driver, *device, *pack, *kernel, &function, error);
-    if (status == FA3_OK && kernel->dynamic) status = device->queues.take(*driver, stream, &params.queue, error);
+    if (status == FA3_OK && kernel->dynamic)
+        status = device->queues.take(*driver, stream, &params.queue, error);
     if (status == FA3_OK) status = encode_tensors(*driver, args, *kernel, params, error);
     if (status != FA3_OK) return status;
     const uint32_t grid = grid_size(*device, *kernel, args.sm_margin, params.tiles);

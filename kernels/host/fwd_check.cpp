@@ -12,22 +12,20 @@ namespace {
 
 enum Dimension { kBatch, kSeqlen, kHeads, kHeadDim };
 
-constexpr const char* kNames[] = {"batch", "seqlen", "heads", "head_dim"};
 constexpr int64_t kHeadDimStep = 8;  // 16 bytes, the copy engine's unit
-
-long long shown(int64_t value) { return value; }
 
 fa3_status check_shape(const fa3_tensor& tensor, const char* argument, Error error) {
     for (int i = kBatch; i <= kHeadDim; ++i) {
         if (tensor.shape[i] < 0 || tensor.shape[i] > INT32_MAX) {
             return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should be between 0 and %d", argument,
-                              kNames[i], shown(tensor.shape[i]), INT32_MAX);
+                              kDimensionNames[i], shown(tensor.shape[i]), INT32_MAX);
         }
     }
     const int64_t head_dim = tensor.shape[kHeadDim];
     if (head_dim == 0 || head_dim % kHeadDimStep != 0) {
-        return error.fail(FA3_INVALID_ARGUMENT, "%s has head_dim %lld; it should be a positive multiple of %lld",
-                          argument, shown(head_dim), shown(kHeadDimStep));
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "%s has head_dim %lld; it should be a positive multiple of %lld", argument,
+                          shown(head_dim), shown(kHeadDimStep));
     }
     return FA3_OK;
 }
@@ -36,8 +34,8 @@ fa3_status check_equal(const fa3_tensor& tensor, const char* argument, Dimension
                        const fa3_tensor& other, const char* other_argument, Error error) {
     if (tensor.shape[dimension] == other.shape[dimension]) return FA3_OK;
     return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should be %lld, as in %s", argument,
-                      kNames[dimension], shown(tensor.shape[dimension]), shown(other.shape[dimension]),
-                      other_argument);
+                      kDimensionNames[dimension], shown(tensor.shape[dimension]),
+                      shown(other.shape[dimension]), other_argument);
 }
 
 fa3_status check_output(const fa3_fwd_args& args, Error error) {
@@ -53,8 +51,8 @@ fa3_status check_output(const fa3_fwd_args& args, Error error) {
 
 fa3_status check_problem(const fa3_fwd_args& args, Error error) {
     if (args.dtype != FA3_FP16 && args.dtype != FA3_BF16) {
-        return error.fail(FA3_INVALID_ARGUMENT, "dtype is %d; it should be %d (fp16) or %d (bf16)", args.dtype,
-                          FA3_FP16, FA3_BF16);
+        return error.fail(FA3_INVALID_ARGUMENT, "dtype is %d; it should be %d (fp16) or %d (bf16)",
+                          args.dtype, FA3_FP16, FA3_BF16);
     }
     if (args.causal != 0 && args.causal != 1) {
         return error.fail(FA3_INVALID_ARGUMENT, "causal is %d; it should be 0 or 1", args.causal);
@@ -79,8 +77,9 @@ fa3_status check_problem(const fa3_fwd_args& args, Error error) {
     const int64_t heads_q = args.q.shape[kHeads];
     const int64_t heads_kv = args.k.shape[kHeads];
     if (heads_kv == 0 ? heads_q != 0 : heads_q % heads_kv != 0) {
-        return error.fail(FA3_INVALID_ARGUMENT, "q has %lld heads and k has %lld; q's should be a multiple of k's",
-                          shown(heads_q), shown(heads_kv));
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "q has %lld heads and k has %lld; q's should be a multiple of k's", shown(heads_q),
+                          shown(heads_kv));
     }
     return FA3_OK;
 }
@@ -97,7 +96,7 @@ fa3_status check_buffers(const fa3_fwd_args& args, Error error) {
         if (args.out.stride[dimension] == 0 && args.out.shape[dimension] > 1) {
             return error.fail(FA3_INVALID_ARGUMENT,
                               "out has stride 0 in its %s dimension; it should have room for every element",
-                              kNames[dimension]);
+                              kDimensionNames[dimension]);
         }
     }
     if (args.lse == nullptr || reinterpret_cast<uintptr_t>(args.lse) % sizeof(float) != 0) {

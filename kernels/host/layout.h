@@ -8,7 +8,8 @@
 namespace fa3 {
 
 constexpr int kRank = 4;
-constexpr int64_t kElementBytes = 2;   // of every dtype of this library
+constexpr const char* kDimensionNames[kRank] = {"batch", "seqlen", "heads", "head_dim"};
+constexpr int64_t kElementBytes = 2;    // of every dtype of this library
 constexpr int64_t kCopyAlignment = 16;  // bytes, of the base and of every stride
 
 bool is_empty(const fa3_tensor& tensor);

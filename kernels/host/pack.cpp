@@ -81,27 +81,30 @@ bool between(uint32_t value, uint32_t low, uint32_t high) { return low <= value 
 
 bool is_sound(const Kernel& kernel, uint64_t file_size) {
     return is_text(kernel.name) && is_text(kernel.op) && is_text(kernel.mask) && is_text(kernel.toolkit) &&
-           kernel.dtype <= FA3_BF16 && between(kernel.head_dim, 1, 1024) && between(kernel.head_dim_v, 1, 1024) &&
-           between(kernel.tile_m, 1, 65536) && between(kernel.threads, 32, 1024) &&
-           between(kernel.smem_bytes, 0, 1 << 20) && between(kernel.cluster, 1, 16) && kernel.dynamic <= 1 &&
-           between(kernel.box_rows_q, 1, 256) && between(kernel.box_rows_kv, 1, 256) &&
-           between(kernel.box_rows_out, 1, 256) && between(kernel.blocks_per_sm, 1, 32) &&
-           kernel.cubin_offset % kCubinAlignment == 0 && kernel.cubin_size > 0 &&
-           kernel.cubin_offset <= file_size && kernel.cubin_size <= file_size - kernel.cubin_offset;
+           kernel.dtype <= FA3_BF16 && between(kernel.head_dim, 1, 1024) &&
+           between(kernel.head_dim_v, 1, 1024) && between(kernel.tile_m, 1, 65536) &&
+           between(kernel.threads, 32, 1024) && between(kernel.smem_bytes, 0, 1 << 20) &&
+           between(kernel.cluster, 1, 16) && kernel.dynamic <= 1 && between(kernel.box_rows_q, 1, 256) &&
+           between(kernel.box_rows_kv, 1, 256) && between(kernel.box_rows_out, 1, 256) &&
+           between(kernel.blocks_per_sm, 1, 32) && kernel.cubin_offset % kCubinAlignment == 0 &&
+           kernel.cubin_size > 0 && kernel.cubin_offset <= file_size &&
+           kernel.cubin_size <= file_size - kernel.cubin_offset;
 }
 
-fa3_status read_table(const char* path, const File& file, const Header& header, Kernel* kernels, Error error) {
+fa3_status read_table(const char* path, const File& file, const Header& header, Kernel* kernels,
+                      Error error) {
     const size_t bytes = header.count * sizeof(Kernel);
     if (!file.read_at(sizeof(Header), kernels, bytes)) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: %s", path, strerror(errno));
     }
     if (fnv1a(kernels, bytes) != header.table_digest) {
-        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: its table does not match its digest", path);
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: its table does not match its digest",
+                          path);
     }
     for (uint32_t i = 0; i < header.count; ++i) {
         if (!is_sound(kernels[i], header.file_size)) {
-            return error.fail(FA3_BAD_PACK, "kernel pack %s is malformed: row %u has a field out of range", path,
-                              i);
+            return error.fail(FA3_BAD_PACK, "kernel pack %s is malformed: row %u has a field out of range",
+                              path, i);
         }
     }
     return FA3_OK;
@@ -115,8 +118,9 @@ fa3_status open_pack(const char* path, Pack& pack, Error error) {
     Header header;
     const uint64_t size = file.size();
     if (size < sizeof(header) || !file.read_at(0, &header, sizeof(header))) {
-        return error.fail(FA3_BAD_PACK, "kernel pack %s is truncated: it has %llu bytes, less than its header",
-                          path, static_cast<unsigned long long>(size));
+        return error.fail(FA3_BAD_PACK,
+                          "kernel pack %s is truncated: it has %llu bytes, less than its header", path,
+                          static_cast<unsigned long long>(size));
     }
     if (memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
         return error.fail(FA3_BAD_PACK, "%s is not a kernel pack", path);
@@ -126,12 +130,13 @@ fa3_status open_pack(const char* path, Pack& pack, Error error) {
                           header.format, kFormat);
     }
     if (header.file_size != size) {
-        return error.fail(FA3_BAD_PACK, "kernel pack %s is truncated or altered: it has %llu bytes, its header says %llu",
-                          path, static_cast<unsigned long long>(size),
-                          static_cast<unsigned long long>(header.file_size));
+        return error.fail(
+            FA3_BAD_PACK, "kernel pack %s is truncated or altered: it has %llu bytes, its header says %llu",
+            path, static_cast<unsigned long long>(size), static_cast<unsigned long long>(header.file_size));
     }
     if (header.count > (size - sizeof(header)) / sizeof(Kernel)) {
-        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: %u rows do not fit in it", path, header.count);
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: %u rows do not fit in it", path,
+                          header.count);
     }
     pack.count = header.count;
     pack.path = realpath(path, nullptr);  // the process may change its folder before a cubin is read
@@ -147,7 +152,8 @@ fa3_status open_pack(const char* path, Pack& pack, Error error) {
 // With the setup lock held.
 fa3_status use_pack(const char* path, Error error) {
     Pack* pack = static_cast<Pack*>(calloc(1, sizeof(Pack)));
-    if (pack == nullptr) return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: out of memory", path);
+    if (pack == nullptr)
+        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: out of memory", path);
     if (fa3_status status = open_pack(path, *pack, error); status != FA3_OK) {
         free(pack->path);
         free(pack->kernels);
@@ -163,7 +169,8 @@ fa3_status use_default_pack(Error error) {
     Dl_info library;
     char path[PATH_MAX];
     if (dladdr(reinterpret_cast<void*>(fa3_version), &library) == 0) {
-        return error.fail(FA3_BAD_PACK, "the folder of this library, where %s lies, cannot be found", kFileName);
+        return error.fail(FA3_BAD_PACK, "the folder of this library, where %s lies, cannot be found",
+                          kFileName);
     }
     const char* slash = strrchr(library.dli_fname, '/');
     const int folder = slash == nullptr ? 0 : static_cast<int>(slash - library.dli_fname) + 1;
@@ -186,7 +193,8 @@ fa3_status get_pack(const Pack** pack, Error error) {
 }
 
 fa3_status set_pack(const char* path, Error error) {
-    if (path == nullptr) return error.fail(FA3_INVALID_ARGUMENT, "path is null; it should name a kernel pack");
+    if (path == nullptr)
+        return error.fail(FA3_INVALID_ARGUMENT, "path is null; it should name a kernel pack");
     SetupLock lock;
     return use_pack(path, error);
 }

@@ -7,7 +7,8 @@ namespace {
 
 constexpr uint32_t kBoxColumns = 64;  // 128 bytes, the swizzle's width
 
-// (batch, seqlen, heads, head_dim) -> the engine's order, fastest dimension first: (head_dim, seqlen, heads, batch).
+// (batch, seqlen, heads, head_dim) -> the engine's order, fastest dimension first: (head_dim, seqlen, heads,
+// batch).
 constexpr int kOrder[kRank] = {3, 1, 2, 0};
 
 }  // namespace

@@ -7,7 +7,8 @@
 namespace fa3 {
 namespace {
 
-constexpr size_t kQueueBytes = 128;  // a cache line each: queues of different streams do not disturb each other
+constexpr size_t kQueueBytes =
+    128;  // a cache line each: queues of different streams do not disturb each other
 constexpr size_t kSlabBytes = 64 << 10;
 
 // Zeroes a slab on a stream of its own: the legacy stream may be unusable while another one is captured.

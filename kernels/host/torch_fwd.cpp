@@ -1,7 +1,7 @@
 // The operator flash_attn3::fwd.
 //
-// An error becomes torch's own exception: aoti_torch_check throws it inside libtorch, after every tensor here has
-// been released, and it passes through this library's frames, which hold nothing to clean up.
+// An error becomes torch's own exception: aoti_torch_check throws it inside libtorch, after every tensor here
+// has been released, and it passes through this library's frames, which hold nothing to clean up.
 #include <dlfcn.h>
 #include <stdint.h>
 #include <string.h>
@@ -19,7 +19,8 @@ namespace {
 
 constexpr char kPrefix[] = "flash_attn3: ";
 constexpr char kSchema[] =
-    "fwd(Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, int sm_margin) -> (Tensor out, Tensor lse)";
+    "fwd(Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, int sm_margin) -> (Tensor out, "
+    "Tensor lse)";
 
 // The stack that torch hands over: arguments in, results out.
 enum Slot { kQ, kK, kV, kSoftmaxScale, kCausal, kSmMargin };
@@ -44,8 +45,8 @@ fa3_status check_dtypes(const TorchTensor& q, const TorchTensor& k, const TorchT
         Text wanted;
         append_dtype(got, tensor->dtype());
         append_dtype(wanted, q.dtype());
-        return error.fail(FA3_INVALID_ARGUMENT, "%s has dtype %s; it should be %s, as in q", tensor->argument(),
-                          got.data, wanted.data);
+        return error.fail(FA3_INVALID_ARGUMENT, "%s has dtype %s; it should be %s, as in q",
+                          tensor->argument(), got.data, wanted.data);
     }
     return FA3_OK;
 }
@@ -60,10 +61,11 @@ fa3_status check_devices(const TorchTensor& q, const TorchTensor& k, const Torch
         if (tensor->is_on_device_of(q)) continue;
         Text device;
         append_device(device, *tensor);
-        return error.fail(FA3_INVALID_ARGUMENT, "%s is on %s; it should be on %s, as q is", tensor->argument(),
-                          device.data, q_device.data);
+        return error.fail(FA3_INVALID_ARGUMENT, "%s is on %s; it should be on %s, as q is",
+                          tensor->argument(), device.data, q_device.data);
     }
-    return error.fail(FA3_INVALID_ARGUMENT, "q is on %s, but this operator needs CUDA tensors", q_device.data);
+    return error.fail(FA3_INVALID_ARGUMENT, "q is on %s, but this operator needs CUDA tensors",
+                      q_device.data);
 }
 
 // The function lives in libtorch_cuda, which a torch for CPUs does not have; so it is looked up, not linked.
@@ -77,8 +79,9 @@ fa3_status current_stream(int32_t device, void** stream, Error error) {
             get_stream = reinterpret_cast<GetStream>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
         }
         if (get_stream == nullptr) {
-            return error.fail(FA3_NO_DRIVER, "this torch has no libtorch_cuda.so with a current stream; install a "
-                                             "torch built for CUDA");
+            return error.fail(FA3_NO_DRIVER,
+                              "this torch has no libtorch_cuda.so with a current stream; install a "
+                              "torch built for CUDA");
         }
         found.store(get_stream, std::memory_order_relaxed);
     }
@@ -109,7 +112,7 @@ fa3_status run(StableIValue* stack, Error error) {
     if (status != FA3_OK) return status;
     if (sm_margin < 0 || sm_margin > INT32_MAX) {
         return error.fail(FA3_INVALID_ARGUMENT, "sm_margin is %lld; it should be between 0 and %d",
-                          static_cast<long long>(sm_margin), INT32_MAX);
+                          shown(sm_margin), INT32_MAX);
     }
     args.struct_size = sizeof(args);
     args.device = q.device_index();

@@ -1,5 +1,6 @@
-// The part of LibTorch's stable C ABI (torch 2.9 and newer) that the operator library uses, declared here so that
-// building it needs no torch. tests/kernels/test_host_torch.py compares it with the headers of an installed torch.
+// The part of LibTorch's stable C ABI (torch 2.9 and newer) that the operator library uses, declared here so
+// that building it needs no torch. tests/kernels/test_host_torch.py compares it with the headers of an
+// installed torch.
 #pragma once
 
 #include <stdint.h>
@@ -37,8 +38,9 @@ AOTITorchError aoti_torch_get_dtype(AtenTensorHandle tensor, int32_t* dtype);
 AOTITorchError aoti_torch_get_device_type(AtenTensorHandle tensor, int32_t* device_type);
 AOTITorchError aoti_torch_get_device_index(AtenTensorHandle tensor, int32_t* device_index);
 
-AOTITorchError aoti_torch_empty_strided(int64_t rank, const int64_t* sizes, const int64_t* strides, int32_t dtype,
-                                        int32_t device_type, int32_t device_index, AtenTensorHandle* tensor);
+AOTITorchError aoti_torch_empty_strided(int64_t rank, const int64_t* sizes, const int64_t* strides,
+                                        int32_t dtype, int32_t device_type, int32_t device_index,
+                                        AtenTensorHandle* tensor);
 AOTITorchError aoti_torch_copy_(AtenTensorHandle self, AtenTensorHandle source, int32_t non_blocking);
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 
@@ -48,10 +50,12 @@ AOTITorchError aoti_torch_library_init_impl(const char* name, const char* dispat
                                             uint32_t line, TorchLibraryHandle* library);
 AOTITorchError aoti_torch_library_def(TorchLibraryHandle library, const char* schema);
 AOTITorchError aoti_torch_library_impl(TorchLibraryHandle library, const char* name,
-                                       void (*function)(StableIValue* stack, uint64_t inputs, uint64_t outputs));
+                                       void (*function)(StableIValue* stack, uint64_t inputs,
+                                                        uint64_t outputs));
 
 // Throws torch's own exception, which Python sees as a RuntimeError, when `condition` is false.
-void aoti_torch_check(bool condition, const char* function, const char* file, uint32_t line, const char* message);
+void aoti_torch_check(bool condition, const char* function, const char* file, uint32_t line,
+                      const char* message);
 
 // The message of the shim call that failed last on this thread; null in a torch older than 2.13.
 __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();

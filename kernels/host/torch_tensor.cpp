@@ -39,8 +39,8 @@ fa3_status TorchTensor::view(fa3_tensor* view, Error error) const {
     int64_t* strides = nullptr;
     if (aoti_torch_get_dim(handle_, &rank) != 0 || rank != 4) {
         return error.fail(FA3_INVALID_ARGUMENT,
-                          "%s has %lld dimensions; it should have 4: (batch, seqlen, heads, head_dim)", argument_,
-                          static_cast<long long>(rank));
+                          "%s has %lld dimensions; it should have 4: (batch, seqlen, heads, head_dim)",
+                          argument_, shown(rank));
     }
     if (aoti_torch_get_sizes(handle_, &sizes) != 0 || aoti_torch_get_strides(handle_, &strides) != 0) {
         return error.fail(FA3_INVALID_ARGUMENT, "%s has no strides: %s", argument_, torch_message());
@@ -77,9 +77,11 @@ fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, int32_t dty
 
 fa3_status TorchTensor::make_contiguous(fa3_tensor* view, Error error) {
     TorchTensor copy(argument_);
-    if (fa3_status status = copy.allocate(4, view->shape, dtype_, *this, error); status != FA3_OK) return status;
+    if (fa3_status status = copy.allocate(4, view->shape, dtype_, *this, error); status != FA3_OK)
+        return status;
     if (aoti_torch_copy_(copy.handle_, handle_, /*non_blocking=*/0) != 0) {
-        return error.fail(FA3_DRIVER_ERROR, "%s could not be made contiguous: %s", argument_, torch_message());
+        return error.fail(FA3_DRIVER_ERROR, "%s could not be made contiguous: %s", argument_,
+                          torch_message());
     }
     aoti_torch_delete_tensor_object(handle_);
     handle_ = as_handle(copy.release());
@@ -117,7 +119,8 @@ void append_dtype(Text& text, int32_t dtype) {
 
 void append_device(Text& text, const TorchTensor& tensor) {
     if (tensor.device_type() == aoti_torch_device_type_cpu()) return text.append("cpu");
-    if (tensor.device_type() == aoti_torch_device_type_cuda()) return text.append("cuda:%d", tensor.device_index());
+    if (tensor.device_type() == aoti_torch_device_type_cuda())
+        return text.append("cuda:%d", tensor.device_index());
     text.append("number %d of torch's device types", tensor.device_type());
 }
 

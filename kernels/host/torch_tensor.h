@@ -26,7 +26,8 @@ class TorchTensor {
     fa3_status data(void** address, Error error) const;
 
     // Becomes a new contiguous tensor on the device of `like`.
-    fa3_status allocate(int64_t rank, const int64_t* shape, int32_t dtype, const TorchTensor& like, Error error);
+    fa3_status allocate(int64_t rank, const int64_t* shape, int32_t dtype, const TorchTensor& like,
+                        Error error);
 
     // Becomes a contiguous copy of itself, and `view` the copy's view.
     fa3_status make_contiguous(fa3_tensor* view, Error error);

@@ -29,8 +29,8 @@ fa3_status check_device(const Pack& pack, const Device& device, Error error) {
     }
     Text names;
     append_names(names, pack);
-    return error.fail(FA3_UNSUPPORTED, "device %d (%s, sm_%d) has no kernel; this build holds %s", device.ordinal,
-                      device.name, device.sm, names.data);
+    return error.fail(FA3_UNSUPPORTED, "device %d (%s, sm_%d) has no kernel; this build holds %s",
+                      device.ordinal, device.name, device.sm, names.data);
 }
 
 fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& wanted, const Kernel** kernel,
@@ -42,11 +42,11 @@ fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& w
     if (fa3_status status = check_device(pack, device, error); status != FA3_OK) return status;
     Text names;
     append_names(names, pack);
-    return error.fail(FA3_UNSUPPORTED,
-                      "no %s kernel for %s, head_dim %lld, head_dim of v %lld, mask %s on sm_%d; this build holds %s",
-                      wanted.op, wanted.dtype == FA3_FP16 ? "fp16" : "bf16",
-                      static_cast<long long>(wanted.head_dim), static_cast<long long>(wanted.head_dim_v),
-                      wanted.mask, device.sm, names.data);
+    return error.fail(
+        FA3_UNSUPPORTED,
+        "no %s kernel for %s, head_dim %lld, head_dim of v %lld, mask %s on sm_%d; this build holds %s",
+        wanted.op, wanted.dtype == FA3_FP16 ? "fp16" : "bf16", shown(wanted.head_dim),
+        shown(wanted.head_dim_v), wanted.mask, device.sm, names.data);
 }
 
 }  // namespace fa3
