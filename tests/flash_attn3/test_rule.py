@@ -27,8 +27,8 @@ MISTAKES = [
     {"round_scores": True},
 ]
 # More keys than queries, and more queries than keys: the second has rows that see no key.
-WIDE = Case("bf16", True, 2, 200, 333, 4, 2)
-TALL = Case("bf16", True, 1, 300, 200, 4, 2)
+WIDE = Case("bf16", True, 2, 130, 200, 4, 2)
+TALL = Case("bf16", True, 1, 200, 130, 4, 2)
 
 
 @pytest.mark.parametrize("case", quick_cases(), ids=lambda case: case.name)
