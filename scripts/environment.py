@@ -43,7 +43,7 @@ def ready_environment(folder: Path, requirements: Path, extra: tuple[str, ...] =
 
 
 def _pip(python: Path, *arguments: str) -> None:
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, check=False).returncode != 0:
         sys.exit(f"error: pip could not install {arguments[-1]} (its message is above)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,25 @@ def test_pip_compiles_and_installs_from_source(tree: Path, wheel: Path, tmp_path
     target = tmp_path / "target"
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--target", target, built], check=True)
     assert json.loads((target / "flash_attn3" / "build.json").read_text())["version"] == "0.1.0"
+
+
+def test_an_editable_install_compiles_into_the_tree(tree: Path, wheel: Path, toolkits: Path, tmp_path: Path):
+    site = next(toolkits.glob("12.8-*"))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(site),
+        "ZIG_GLOBAL_CACHE_DIR": str(toolkits.parent / "zig"),
+    }
+    build = f"from hatchling.build import build_editable; build_editable({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], check=True, cwd=tree, env=environment)
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith("flash_attn3/lib/"):
+                assert (tree / name).read_bytes() == archive.read(name)
+    (editable,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(editable) as archive:
+        (path,) = [name for name in archive.namelist() if name.endswith(".pth")]
+        assert archive.read(path).decode().strip() == str(tree)
 
 
 def test_without_the_toolkit_the_error_says_what_to_install(tree: Path):
