@@ -59,7 +59,7 @@ def build(*, artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: R
     work, version = workshop.work.resolve(), project_version()
     platform = next(row for row in matrix.platform if row.name == artefact.platform)
     folder = work / "build" / str(artefact)
-    with _held(work):
+    with _held(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         kernel_jobs = [_kernel_job(variant, toolkit, site) for variant in VARIANTS]
         host_job = _host_job(platform, version)
@@ -100,7 +100,7 @@ def compile_only(
     """
     work = workshop.work.resolve()
     folder = work / "build" / str(artefact)
-    with _held(work):
+    with _held(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         files = run_jobs(
             [_kernel_job(variant, toolkit, site) for variant in variants],
@@ -113,9 +113,9 @@ def compile_only(
 
 
 @contextmanager
-def _held(work: Path) -> Iterator[None]:
+def _held(work: Path, progress: Reporter) -> Iterator[None]:
     """Hold the work folder for this build alone, and clear what a killed one left."""
-    with lock(work / "cache"):
+    with lock(work / "cache", tell=progress.say):
         for name in ("cache/objects", "build", "dist"):
             clear_scratch(work / name)
         yield
@@ -123,7 +123,9 @@ def _held(work: Path) -> Iterator[None]:
 
 def _toolkit(name: str, matrix: Matrix, workshop: Workshop, progress: Reporter) -> tuple[Toolkit, Path]:
     cache = workshop.cache.resolve()
-    site = fetch_toolkit(matrix=matrix, name=name, cache=cache, wheelhouse=workshop.wheelhouse)
+    site = fetch_toolkit(
+        matrix=matrix, name=name, cache=cache, wheelhouse=workshop.wheelhouse, progress=progress
+    )
     toolkit = find_toolkit(site)
     progress.say(f"toolkit {name}: {site}")
     return toolkit, site

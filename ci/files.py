@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ci.errors import DiskFull
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -75,13 +75,19 @@ def folder_atomically(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process alone, waiting for another to finish."""
+def lock(folder: Path, tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold ``folder`` for this process alone; ``tell`` hears if another has to be waited for."""
     with room_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("w")
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released by the system when the process ends, however it ends
+        # The system releases it when the process ends, however it ends.
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if tell is not None:
+                tell(f"waiting for another farm, which works in {folder}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from ci.progress import Reporter
     from matrix.model import Matrix, PinnedWheel, Toolkit
 
 
@@ -36,7 +37,9 @@ def named_toolkit(matrix: Matrix, name: str) -> Toolkit:
     )
 
 
-def fetch_toolkit(*, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | None) -> Path:
+def fetch_toolkit(
+    *, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | None, progress: Reporter
+) -> Path:
     """Return the folder where toolkit ``name`` lies unpacked, fetching it first if need be.
 
     Args:
@@ -44,6 +47,7 @@ def fetch_toolkit(*, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | 
         name: such as ``12.8``.
         cache: the folder that holds ``toolkits/``.
         wheelhouse: a folder of wheels to take from before asking pip.
+        progress: is told when pip has to fetch.
 
     Raises:
         UnknownToolkit: if the matrix does not list it.
@@ -57,6 +61,8 @@ def fetch_toolkit(*, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | 
         return site
     local = [_in_wheelhouse(wheel, wheelhouse) for wheel in wheels]
     missing = [wheel for wheel, path in zip(wheels, local, strict=True) if path is None]
+    if missing:
+        progress.say(f"toolkit {name}: fetching {', '.join(wheel.name for wheel in missing)}")
     clear_scratch(site.parent)
     with folder_atomically(site) as scratch:
         files = [path for path in local if path is not None]

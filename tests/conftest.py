@@ -25,7 +25,9 @@ WHEELHOUSE = Path(os.environ["FARM_WHEELHOUSE"]) if "FARM_WHEELHOUSE" in os.envi
 def toolkits() -> Path:
     """The folder that holds toolkit 12.8 unpacked: the tree's own, so that it is fetched once."""
     matrix = read_matrix()
-    site = fetch_toolkit(matrix=matrix, name="12.8", cache=ROOT / ".farm" / "cache", wheelhouse=WHEELHOUSE)
+    site = fetch_toolkit(
+        matrix=matrix, name="12.8", cache=ROOT / ".farm" / "cache", wheelhouse=WHEELHOUSE, progress=Quiet()
+    )
     return site.parent
 
 

@@ -71,25 +71,30 @@ def test_a_folder_appears_whole(tmp_path: Path):
     assert (tmp_path / "folder" / "file").read_bytes() == b"whole"
 
 
-def test_a_lock_is_released_by_a_kill(tmp_path: Path):
-    hold = "from ci.files import lock; from pathlib import Path; import sys, time\n"
-    hold += "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", hold, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        waiter = subprocess.Popen(
-            [sys.executable, "-c", hold, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        with waiter:
-            assert waiter.stdout is not None
-            with pytest.raises(subprocess.TimeoutExpired):
-                waiter.wait(timeout=0.5)  # it waits
-            holder.send_signal(signal.SIGKILL)
-            assert waiter.stdout.readline() == "held\n"
-            waiter.kill()
+HOLD = """
+import sys, time
+from pathlib import Path
+from ci.files import lock
+with lock(Path(sys.argv[1]), lambda text: print(text, flush=True)):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", HOLD, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_lock_is_waited_for_and_released_by_a_kill(tmp_path: Path):
+    with holder(tmp_path) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with holder(tmp_path) as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == f"waiting for another farm, which works in {tmp_path}\n"
+            first.send_signal(signal.SIGKILL)
+            assert second.stdout.readline() == "held\n"
+            second.kill()
 
 
 def test_a_lock_can_be_taken_again(tmp_path: Path):

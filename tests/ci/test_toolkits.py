@@ -11,6 +11,7 @@ from ci.errors import ToolkitUnavailable, UnknownToolkit
 from ci.files import sha256_of
 from ci.toolkits import fetch_toolkit, named_toolkit
 from matrix.model import Matrix, PinnedWheel, read_matrix
+from tests.quiet import Quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,9 @@ def matrix(wheelhouse: Path) -> Matrix:
 
 
 def test_the_wheels_lie_unpacked_side_by_side(tmp_path: Path, wheelhouse: Path, matrix: Matrix):
-    site = fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse)
+    site = fetch_toolkit(
+        matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse, progress=Quiet()
+    )
     assert site.parent == tmp_path / "cache" / "toolkits"
     assert (site / "fa3_test_headers" / "include" / "header.h").read_text() == "// fa3-test-headers\n"
     assert os.access(site / "fa3_test_compiler" / "bin" / "program", os.X_OK)
@@ -60,17 +63,26 @@ def test_the_wheels_lie_unpacked_side_by_side(tmp_path: Path, wheelhouse: Path, 
 
 
 def test_it_is_fetched_once(tmp_path: Path, wheelhouse: Path, matrix: Matrix):
-    site = fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse)
+    site = fetch_toolkit(
+        matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse, progress=Quiet()
+    )
     for path in wheelhouse.iterdir():
         path.unlink()
-    assert fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse) == site
+    assert (
+        fetch_toolkit(
+            matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse, progress=Quiet()
+        )
+        == site
+    )
 
 
 def test_an_altered_wheel_is_refused(tmp_path: Path, wheelhouse: Path, matrix: Matrix):
     altered = wheelhouse / "fa3_test_headers-1.0-py3-none-any.whl"
     altered.write_bytes(altered.read_bytes() + b"\0")
     with pytest.raises(ToolkitUnavailable, match=f"{altered}: should have the pinned sha256"):
-        fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse)
+        fetch_toolkit(
+            matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse, progress=Quiet()
+        )
     assert list((tmp_path / "cache").rglob("*.h")) == []
 
 
@@ -80,7 +92,9 @@ def test_pip_fetches_what_the_wheelhouse_lacks(
 ):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheelhouse))
-    site = fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None)
+    site = fetch_toolkit(
+        matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None, progress=Quiet()
+    )
     assert (site / "fa3_test_headers" / "include" / "header.h").is_file()
     assert sorted(path.name for path in site.iterdir() if not path.name.startswith("fa3_test")) == []
 
@@ -95,7 +109,9 @@ def test_a_wheel_that_is_not_there_is_one_clear_error(
     with pytest.raises(
         ToolkitUnavailable, match=r"toolkit 12\.8: pip could not fetch fa3-test-headers: "
     ) as caught:
-        fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse)
+        fetch_toolkit(
+            matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse, progress=Quiet()
+        )
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "cache" / "toolkits").iterdir()) == []
 
@@ -109,7 +125,7 @@ def test_pip_refuses_another_file_of_that_name(
     altered = wheelhouse / "fa3_test_headers-1.0-py3-none-any.whl"
     altered.write_bytes(altered.read_bytes() + b"\0")
     with pytest.raises(ToolkitUnavailable, match="pip could not fetch"):
-        fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None)
+        fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None, progress=Quiet())
 
 
 def test_an_unknown_toolkit_is_told_the_nearest():
