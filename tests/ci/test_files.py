@@ -4,12 +4,17 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ci.errors import DiskFull
 from ci.files import folder_atomically, lock, sha256_of, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,29 +27,32 @@ def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path: Path):
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.fixture
-def small_files():
-    """Let this process write no file above 4 KiB: the system refuses as it does on a full disk."""
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let this process write no file above 4 KiB: the system refuses as it does on a full disk.
+
+    No longer than the block, for the limit holds for what pytest itself writes too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_without_room_the_old_file_stays_and_the_folder_is_named(tmp_path: Path):
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    with pytest.raises(DiskFull, match=str(tmp_path)):
+    with pytest.raises(DiskFull, match=str(tmp_path)), small_files():
         write_atomically(path, bytes(10_000))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.usefixtures("small_files")
 def test_without_room_a_folder_does_not_appear(tmp_path: Path):
     def fill() -> None:
-        with folder_atomically(tmp_path / "folder") as scratch:
+        with small_files(), folder_atomically(tmp_path / "folder") as scratch:
             (scratch / "small").write_bytes(b"fits")
             (scratch / "large").write_bytes(bytes(10_000))
 
