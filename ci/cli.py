@@ -190,7 +190,7 @@ def build(
                 )
             else:
                 path = build_wheel(artefact=artefact, matrix=matrix, workshop=workshop, progress=progress)
-            _out.print(str(path))
+            click.echo(path)
             if in_place:
                 _install_in_place(work.resolve() / "build" / str(artefact) / "payload")
 
@@ -282,7 +282,7 @@ def publish(
             channel=channel,
             context=context,
         )
-    _out.print(str(site or work / "site"))
+    click.echo(site or work / "site")
 
 
 @cli.command()
@@ -382,7 +382,7 @@ def run(
     with ConsoleReporter() as progress:
         outcome = run_all(settings=settings, matrix=read_matrix(), now=_now(), progress=progress)
     for line in outcome:
-        _out.print(escape(line))
+        _out.print(escape(line), soft_wrap=True)
 
 
 def run_cli() -> NoReturn:
