@@ -43,7 +43,7 @@ def fetch_toolkit(
     """Return the folder where toolkit ``name`` lies unpacked, fetching it first if need be.
 
     Args:
-        matrix: lists the toolkit and the disassembler that goes with it.
+        matrix: lists the toolkit.
         name: such as ``12.8``.
         cache: the folder that holds ``toolkits/``.
         wheelhouse: a folder of wheels to take from before asking pip.
@@ -54,7 +54,7 @@ def fetch_toolkit(
         ToolkitUnavailable: if a wheel cannot be fetched, or its bytes are not the pinned ones.
         DiskFull: if there is no room for it.
     """
-    wheels = (*named_toolkit(matrix, name).wheels, matrix.disassembler)
+    wheels = named_toolkit(matrix, name).wheels
     pins = "\n".join(wheel.requirement for wheel in wheels)
     site = cache / "toolkits" / f"{name}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
     if site.is_dir():  # it appeared in one step, complete

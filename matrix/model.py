@@ -118,7 +118,6 @@ class Matrix(_Table):
     platform: tuple[Platform, ...]
     sm: tuple[Sm, ...]
     toolkit: tuple[Toolkit, ...]
-    disassembler: PinnedWheel
     exclude: tuple[Exclusion, ...] = ()
 
 

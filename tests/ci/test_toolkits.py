@@ -44,12 +44,11 @@ def wheelhouse(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def matrix(wheelhouse: Path) -> Matrix:
-    """The real matrix with a toolkit of two small wheels and a disassembler."""
+    """The real matrix with a toolkit of two small wheels."""
     real = read_matrix()
     wheels = (write_wheel(wheelhouse, "fa3-test-compiler"), write_wheel(wheelhouse, "fa3-test-headers"))
     toolkit = real.toolkit[0].model_copy(update={"wheels": wheels})
-    disassembler = write_wheel(wheelhouse, "fa3-test-disassembler")
-    return real.model_copy(update={"toolkit": (toolkit,), "disassembler": disassembler})
+    return real.model_copy(update={"toolkit": (toolkit,)})
 
 
 def test_the_wheels_lie_unpacked_side_by_side(tmp_path: Path, wheelhouse: Path, matrix: Matrix):
@@ -59,7 +58,6 @@ def test_the_wheels_lie_unpacked_side_by_side(tmp_path: Path, wheelhouse: Path, 
     assert site.parent == tmp_path / "cache" / "toolkits"
     assert (site / "fa3_test_headers" / "include" / "header.h").read_text() == "// fa3-test-headers\n"
     assert os.access(site / "fa3_test_compiler" / "bin" / "program", os.X_OK)
-    assert (site / "fa3_test_disassembler").is_dir()
 
 
 def test_it_is_fetched_once(tmp_path: Path, wheelhouse: Path, matrix: Matrix):
