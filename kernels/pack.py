@@ -85,7 +85,7 @@ def _numbers(variant: Variant) -> tuple[int, ...]:
 
 
 def write_pack(entries: Iterable[PackEntry], path: Path) -> None:
-    """Write the pack, sorted by name, so that the same entries give the same bytes. Replaces `path` atomically."""
+    """Write the pack, sorted by name: the same entries give the same bytes. Replaces `path` atomically."""
     ordered = sorted(entries, key=lambda entry: entry.variant.name)
     offset = _HEADER.size + _RECORD.size * len(ordered)
     records, body = b"", b""
