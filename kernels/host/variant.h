@@ -14,7 +14,8 @@ struct Wanted {
     int64_t head_dim_v;
 };
 
-// The first kernel of the pack that fits; FA3_UNSUPPORTED, listing what the pack holds, when none does.
+// The smallest kernel of the pack whose head dimensions cover those wanted; FA3_UNSUPPORTED, listing what the
+// pack holds, when none does.
 fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& wanted, const Kernel** kernel,
                          Error error);
 

@@ -36,6 +36,20 @@ class FwdArgs(ctypes.Structure):
         ("v", Tensor),
         ("out", Tensor),
         ("lse", ctypes.c_void_p),
+        ("window_left", ctypes.c_int32),
+        ("window_right", ctypes.c_int32),
+        ("attention_chunk", ctypes.c_int32),
+        ("softcap", ctypes.c_float),
+        ("sink", ctypes.c_void_p),
+        ("cu_seqlens_q", ctypes.c_void_p),
+        ("cu_seqlens_k", ctypes.c_void_p),
+        ("seqused_q", ctypes.c_void_p),
+        ("seqused_k", ctypes.c_void_p),
+        ("page_table", ctypes.c_void_p),
+        ("page_table_stride", ctypes.c_int64),
+        ("batch", ctypes.c_int32),
+        ("max_seqlen_q", ctypes.c_int32),
+        ("max_seqlen_k", ctypes.c_int32),
     )
 
 
@@ -130,6 +144,9 @@ def fwd_args(  # noqa: PLR0917 - the sizes of a problem, in the order in which o
         v=tensor(0x30000, (batch, seqlen_k, heads_k, dv)),
         out=tensor(0x40000, (batch, seqlen_q, heads, dv)),
         lse=0x50000,
+        window_left=-1,
+        window_right=-1,
+        batch=batch,
     )
     for name, value in changes.items():
         setattr(args, name, value)

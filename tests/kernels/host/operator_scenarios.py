@@ -37,6 +37,35 @@ class TorchTensor(ctypes.Structure):
         return tuple(self.sizes[: self.rank])
 
 
+# The arguments of `fwd_general` behind q, k and v, in their order: a call that is one of `fwd`.
+GENERAL: dict[str, object] = {
+    "cu_seqlens_q": None,
+    "cu_seqlens_k": None,
+    "seqused_q": None,
+    "seqused_k": None,
+    "page_table": None,
+    "sink": None,
+    "max_seqlen_q": 0,
+    "max_seqlen_k": 0,
+    "softmax_scale": 0.5,
+    "causal": False,
+    "window_left": -1,
+    "window_right": -1,
+    "attention_chunk": 0,
+    "softcap": 0.0,
+    "sm_margin": 0,
+}
+
+
+def bits(number: float) -> int:
+    """A float as it lies on torch's stack."""
+    return struct.unpack("<Q", struct.pack("<d", number))[0]
+
+
+def handle(tensor: ctypes._Pointer[TorchTensor]) -> int:
+    return ctypes.addressof(tensor.contents)
+
+
 class Torch:
     """The double that the operator library is linked to."""
 
@@ -45,6 +74,7 @@ class Torch:
         self.library.fake_tensor.restype = ctypes.POINTER(TorchTensor)
         self.library.fake_schema.restype = ctypes.c_char_p
         self.library.fake_call.restype = ctypes.c_char_p
+        self.library.fake_box.restype = ctypes.c_uint64
 
     def tensor(
         self,
@@ -73,13 +103,50 @@ class Torch:
         key: int = CUDA,
     ) -> tuple[str | None, list[TorchTensor]]:
         """What the operator threw, or its two results."""
-        scale = struct.unpack("<Q", struct.pack("<d", softmax_scale))[0]
-        handles = [ctypes.addressof(tensor.contents) for tensor in tensors]
-        stack = (ctypes.c_uint64 * 6)(*handles, scale, int(causal), sm_margin)
-        thrown = self.library.fake_call(key, stack)
+        stack = [*map(handle, tensors), bits(softmax_scale), int(causal), sm_margin]
+        return self.run("fwd", stack, 2, key)
+
+    def general(
+        self,
+        q: ctypes._Pointer[TorchTensor],
+        k: ctypes._Pointer[TorchTensor],
+        v: ctypes._Pointer[TorchTensor],
+        *,
+        out: ctypes._Pointer[TorchTensor] | None = None,
+        key: int = CUDA,
+        **changes: object,
+    ) -> tuple[str | None, list[TorchTensor]]:
+        """Call `fwd_general`, or with `out` `fwd_into`, with arguments by name."""
+        assert changes.keys() <= GENERAL.keys()
+        arguments = (GENERAL | changes).values()
+        stack = [*map(handle, (q, k, v)), *map(self._slot, arguments)]
+        if out is None:
+            return self.run("fwd_general", stack, 2, key)
+        return self.run("fwd_into", [*stack, handle(out)], 1, key)
+
+    def _slot(self, argument: object) -> int:
+        if argument is None:
+            return 0
+        if isinstance(argument, (int, float)):
+            return bits(argument) if isinstance(argument, float) else argument % 2**64
+        return self.library.fake_box(ctypes.c_uint64(handle(argument)))
+
+    def run(
+        self, name: str, arguments: list[int], outputs: int, key: int
+    ) -> tuple[str | None, list[TorchTensor]]:
+        """What the operator threw, or its results."""
+        stack = (ctypes.c_uint64 * len(arguments))(*arguments)
+        counts = (ctypes.c_uint64(len(arguments)), ctypes.c_uint64(outputs))
+        thrown = self.library.fake_call(name.encode(), key, stack, *counts)
+        assert self.boxes == 0
         if thrown is not None:
             return thrown.decode(), []
-        return None, [TorchTensor.from_address(stack[i]) for i in range(2)]
+        return None, [TorchTensor.from_address(stack[i]) for i in range(outputs)]
+
+    @property
+    def boxes(self) -> int:
+        """Boxes of optional arguments that nobody freed."""
+        return self.library.fake_boxes()
 
     @property
     def alive(self) -> int:
@@ -101,7 +168,18 @@ def scenario(function: Callable[..., None]) -> Callable[..., None]:
 @scenario
 def the_operator_is_registered(torch: Torch) -> None:
     arguments = "Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, int sm_margin"
-    assert torch.library.fake_schema().decode() == f"fwd({arguments}) -> (Tensor out, Tensor lse)"
+    assert torch.library.fake_schema(0).decode() == f"fwd({arguments}) -> (Tensor out, Tensor lse)"
+    kinds = {
+        bool: "bool",
+        int: "int",
+        float: "float",
+        type(None): "Tensor?",
+    }
+    others = ", ".join(f"{kinds[type(value)]} {name}" for name, value in GENERAL.items())
+    general = f"Tensor q, Tensor k, Tensor v, {others}"
+    assert torch.library.fake_schema(1).decode() == f"fwd_general({general}) -> (Tensor out, Tensor lse)"
+    assert torch.library.fake_schema(2).decode() == f"fwd_into({general}, Tensor(a!) out) -> Tensor lse"
+    assert torch.library.fake_schema(3) is None
 
 
 @scenario
@@ -145,7 +223,7 @@ def other_layouts_are_copied(torch: Torch, fake: FakeDriver) -> None:
         assert torch.alive == alive - 3 + 2  # the copy is gone, too
         k_map = fake.encodes_of(fake.launches[-1])[1]
         assert k_map.address != address
-        assert tuple(k_map.strides) == (512, 256, 384 * 512)
+        assert tuple(k_map.strides) == (512, 256, 16, 384 * 512)
 
 
 @scenario

@@ -210,8 +210,9 @@ BAD_CALLS = [
         with_tensor("k", shape=(2, 2**31, 2, 128)),
         "k has seqlen 2147483648; it should be between 0 and 2147483647",
     ),
-    (with_tensor("v", shape=(2, 384, 2, 100)), "v has head_dim 100; it should be a positive multiple of 8"),
-    (with_tensor("q", shape=(2, 256, 4, 0)), "q has head_dim 0; it should be a positive multiple of 8"),
+    (with_tensor("v", shape=(2, 384, 2, 2**31)), "v has head_dim 2147483648; it should be between 0 and 2147483647"),
+    (with_tensor("q", shape=(2, 256, 4, 0)), "q has head_dim 0; it should be positive"),
+    (fwd_args(head_dim=100), "out has stride 100 in its heads dimension; " + STRIDE_RULE),
     (with_tensor("k", shape=(3, 384, 2, 128)), "k has batch 3; it should be 2, as in q"),
     (with_tensor("k", shape=(2, 384, 2, 64)), "k has head_dim 64; it should be 128, as in q"),
     (with_tensor("v", shape=(1, 384, 2, 128)), "v has batch 1; it should be 2, as in k"),
@@ -244,7 +245,7 @@ BAD_CALLS = [
         with_tensor("out", stride=(0, 512, 128, 1)),
         "out has stride 0 in its batch dimension; it should have room for every element",
     ),
-    (changed(lse=None), "lse is (nil); it should be a 4-byte aligned device address"),
+    (changed(lse=None), "lse is null; it should be a 4-byte aligned device address"),
     (changed(lse=0x50002), "lse is 0x50002; it should be a 4-byte aligned device address"),
 ]
 
