@@ -43,9 +43,9 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
     """Exact attention: ``softmax(softmax_scale * q @ k.T + mask) @ v`` for each batch item and head.
 
     Every head_dim up to 256 runs; 64, 96, 128, 192 and 256, and 192 with head_dim_v 128, without a detour (a
-    head_dim that is no multiple of 8 is copied into padded rows first). Computed as in "FlashAttention-3:
-    Fast and Accurate Attention with Asynchrony and Low-precision" (Shah et al., 2024), with the online softmax of
-    Milakov and Gimelshein (2018). Grouped-query attention: query head ``i`` uses key/value head
+    head_dim that is no multiple of 8 is copied into padded rows first).
+    Computed as in "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision" (Shah et
+    al., 2024), with the online softmax of Milakov and Gimelshein (2018). Grouped-query attention: query head
     ``i // (heads // heads_kv)``. A query row that the mask leaves no key, and every row when seqlen_k is 0,
     gives output 0 and LSE -inf (with a sink: the sink).
 

@@ -106,7 +106,7 @@ def _stream_order(forward: Forward, device: torch.device) -> Iterator[str]:
     case = _CASES[0]
     inputs = make_inputs(case, device)
     expected = _call(forward, case, inputs)
-    late = Inputs(*(torch.zeros_like(tensor) for tensor in (inputs.q, inputs.k, inputs.v)))
+    late = Inputs(torch.zeros_like(inputs.q), torch.zeros_like(inputs.k), torch.zeros_like(inputs.v))
     torch.cuda.synchronize(device)
     with torch.cuda.stream(torch.cuda.Stream(device)):
         _busy(20)

@@ -11,10 +11,12 @@ if not torch.cuda.is_available():
 from flash_attn3.__main__ import main
 from flash_attn3.checks.behaviour import BEHAVIOURS, run_behaviour
 from flash_attn3.checks.canary import memory_cases, run_memory_case
-from flash_attn3.checks.cases import Case, full_cases
+from flash_attn3.checks.cases import Case
+from flash_attn3.checks.catalogue import full_cases
 from flash_attn3.checks.correctness import public_forward, run_case
 from flash_attn3.checks.fresh import FRESH, run_fresh
-from flash_attn3.checks.race import Setting, race
+from flash_attn3.checks.race import race
+from flash_attn3.checks.race_settings import Setting
 
 pytestmark = pytest.mark.gpu
 

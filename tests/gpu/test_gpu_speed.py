@@ -9,7 +9,8 @@ if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
 
 from flash_attn3.checks.host_time import host_times
-from flash_attn3.checks.race import Setting, race
+from flash_attn3.checks.race import race
+from flash_attn3.checks.race_settings import Setting
 
 pytestmark = pytest.mark.gpu
 
