@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HOST_DIR = Path(__file__).parent
+# The one header of the kernels that is compiled here, too.
+SHARED_HEADER = HOST_DIR.parent / "device" / "fwd_params.h"
 ZIG_VERSION = "0.14.1"
 TARGETS = ("x86_64-linux-gnu.2.17", "aarch64-linux-gnu.2.28")
 

@@ -202,6 +202,9 @@ KERNELS = (
 )
 
 
+LOCAL = Kernel("fwd_sm90_bf16_d128_local", mask="local")
+
+
 def pack_bytes(kernels: tuple[Kernel, ...]) -> bytes:
     """The file, per its description: header, rows, cubins on 64-byte boundaries."""
     offset = -(-(HEADER.size + ROW.size * len(kernels)) // 64) * 64

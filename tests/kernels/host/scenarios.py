@@ -395,14 +395,16 @@ def other_architectures_are_refused(api: Api, fake: FakeDriver) -> None:
 
 @scenario
 def missing_variants_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
-    assert api.fwd(fwd_args(head_dim=136, head_dim_v=64, causal=1)) == (
-        UNSUPPORTED,
-        "no fwd kernel for bf16, head_dim 136, head_dim of v 64, mask causal on sm_90; those of this build for bf16 "
-        "and this mask have head_dim/head_dim of v up to: 128/128",
+    expected = (
+        "no fwd kernel for bf16, head_dim 136, head_dim of v 64, mask causal on sm_90; "
+        "those of this build for bf16 and this mask have head_dim/head_dim of v up to: 128/128"
     )
+    assert api.fwd(fwd_args(head_dim=136, head_dim_v=64, causal=1)) == (UNSUPPORTED, expected)
     status, message = api.fwd(fwd_args(dtype=FP16, causal=1))
     assert status == UNSUPPORTED
-    assert message.endswith("those of this build for fp16 and this mask have head_dim/head_dim of v up to: none")
+    assert message.endswith(
+        "those of this build for fp16 and this mask have head_dim/head_dim of v up to: none"
+    )
     assert api.fwd(fwd_args(head_dim_v=136))[0] == UNSUPPORTED
     assert api.fwd(fwd_args(softcap=1.0))[0] == UNSUPPORTED
     assert fake.calls("cuModuleLoadData") == 0
@@ -530,15 +532,14 @@ def forks_during_setup_do_not_hang(api: Api, pack: Path) -> None:
         thread.join()
 
 
-def main(name: str, library: str, pack: str) -> None:
+def run_scenario(function: Callable[..., None], library: str, pack: str) -> None:
     api = Api(Path(library))
     fake = FakeDriver()
     status, message = api.set_pack(Path(pack))
     assert status == OK, message
-    function = SCENARIOS[name]
     available = {"api": api, "fake": fake, "pack": Path(pack)}
     function(**{parameter: available[parameter] for parameter in inspect.signature(function).parameters})
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_scenario(SCENARIOS[sys.argv[1]], *sys.argv[2:])

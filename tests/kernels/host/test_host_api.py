@@ -210,7 +210,10 @@ BAD_CALLS = [
         with_tensor("k", shape=(2, 2**31, 2, 128)),
         "k has seqlen 2147483648; it should be between 0 and 2147483647",
     ),
-    (with_tensor("v", shape=(2, 384, 2, 2**31)), "v has head_dim 2147483648; it should be between 0 and 2147483647"),
+    (
+        with_tensor("v", shape=(2, 384, 2, 2**31)),
+        "v has head_dim 2147483648; it should be between 0 and 2147483647",
+    ),
     (with_tensor("q", shape=(2, 256, 4, 0)), "q has head_dim 0; it should be positive"),
     (fwd_args(head_dim=100), "out has stride 100 in its heads dimension; " + STRIDE_RULE),
     (with_tensor("k", shape=(3, 384, 2, 128)), "k has batch 3; it should be 2, as in q"),

@@ -16,7 +16,7 @@ import pytest
 from packaging.version import Version
 
 from kernels.host.build import HOST_DIR, TORCH
-from tests.kernels.host.host_api import KERNELS, pack_bytes
+from tests.kernels.host.host_api import KERNELS, LOCAL, pack_bytes
 from tests.kernels.host.operator_scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def installed(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("installed")
     for path in libraries.iterdir():
         shutil.copy(path, folder)
-    (folder / "kernels.fa3pack").write_bytes(pack_bytes(KERNELS))
+    (folder / "kernels.fa3pack").write_bytes(pack_bytes((*KERNELS, LOCAL)))
     return folder / TORCH.name
 
 
@@ -64,6 +64,15 @@ def doubles(compile_double: Callable[..., Path], fake_driver_folder: Path) -> st
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_operator(name: str, installed: Path, doubles: str) -> None:
     run("operator_scenarios", name, str(installed), LD_LIBRARY_PATH=doubles)
+
+
+def test_operator_in_a_torch_before_2_13(
+    installed: Path, compile_double: Callable[..., Path], doubles: str
+) -> None:
+    """It has no function that frees the box of an optional argument."""
+    old = compile_double("fake_torch.c", "libtorch_cpu.so", "-DOLD_TORCH").parent
+    paths = os.pathsep.join((str(old), doubles))
+    run("operator_scenarios", "every_argument_arrives", str(installed), LD_LIBRARY_PATH=paths)
 
 
 @needs_torch

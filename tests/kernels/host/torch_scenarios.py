@@ -18,8 +18,15 @@ BF16 = torch.bfloat16
 # The arguments of `fwd_general` behind q, k and v, in their order.
 GENERAL: dict[str, object] = {
     **dict.fromkeys(("cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "page_table", "sink")),
-    **{"max_seqlen_q": 0, "max_seqlen_k": 0, "softmax_scale": 1.0, "causal": False},
-    **{"window_left": -1, "window_right": -1, "attention_chunk": 0, "softcap": 0.0, "sm_margin": 0},
+    "max_seqlen_q": 0,
+    "max_seqlen_k": 0,
+    "softmax_scale": 1.0,
+    "causal": False,
+    "window_left": -1,
+    "window_right": -1,
+    "attention_chunk": 0,
+    "softcap": 0.0,
+    "sm_margin": 0,
 }
 SHAPE = (1, 2, 3, 64)
 
