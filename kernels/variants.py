@@ -35,6 +35,8 @@ class Variant:
         stages: Buffers for blocks of K, and as many for V.
         dynamic: Takes tiles from a queue in device memory instead of striding.
         output_in_q: Stages the output where Q lay, for want of shared memory.
+        min_seqlen_q: Serves query sequences of at least this length; of several such rows, the one with the greatest
+            minimum serves.
         allow: Gates that this row may break, each with the reason: `(gate, reason)`.
     """
 
@@ -52,6 +54,7 @@ class Variant:
     stages: int
     dynamic: bool
     output_in_q: bool
+    min_seqlen_q: int = 0
     allow: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -108,10 +111,14 @@ class _Tile:
     tile_n: int
     stages_q: int
     output_in_q: bool
+    masks: tuple[str, ...] = ("full", "causal", "local")
+    min_seqlen_q: int = 0
 
 
 _FWD_SM90_TILES = (
-    _Tile(64, 64, 128, 128, 2, output_in_q=False),
+    _Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("full",)),
+    _Tile(64, 64, 128, 128, 2, output_in_q=False, masks=("causal", "local")),
+    _Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("causal",), min_seqlen_q=4096),
     _Tile(96, 96, 128, 128, 2, output_in_q=False),
     _Tile(128, 128, 128, 128, 2, output_in_q=False),
     _Tile(192, 128, 128, 128, 1, output_in_q=True),
@@ -124,8 +131,9 @@ def _fwd_sm90(tile: _Tile, dtype: str, mask: str) -> Variant:
     head_dims = (
         f"d{tile.head_dim}" if tile.head_dim == tile.head_dim_v else f"d{tile.head_dim}x{tile.head_dim_v}"
     )
+    suffix = f"_from{tile.min_seqlen_q}" if tile.min_seqlen_q else ""
     return Variant(
-        name=f"fwd_sm90_{dtype}_{head_dims}_{mask}",
+        name=f"fwd_sm90_{dtype}_{head_dims}_{mask}{suffix}",
         op="fwd",
         sm="90a",
         dtype=dtype,
@@ -139,6 +147,7 @@ def _fwd_sm90(tile: _Tile, dtype: str, mask: str) -> Variant:
         stages=2,
         dynamic=True,
         output_in_q=tile.output_in_q,
+        min_seqlen_q=tile.min_seqlen_q,
     )
 
 
@@ -146,7 +155,7 @@ VARIANTS: tuple[Variant, ...] = tuple(
     _fwd_sm90(tile, dtype, mask)
     for tile in _FWD_SM90_TILES
     for dtype in ("fp16", "bf16")
-    for mask in ("full", "causal", "local")
+    for mask in tile.masks
 )
 
 

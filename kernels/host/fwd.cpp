@@ -174,8 +174,9 @@ fa3_status fwd(const fa3_fwd_args& args, Error error) {
     if (status != FA3_OK) return status;
 
     const FwdMask mask = resolve_mask(args, problem);
-    const Wanted wanted = {"fwd", mask.kind, static_cast<fa3_dtype>(args.dtype), args.q.shape[3],
-                           args.v.shape[3]};
+    const Wanted wanted = {
+        "fwd",           mask.kind,       static_cast<fa3_dtype>(args.dtype),
+        args.q.shape[3], args.v.shape[3], problem.storage_q == Storage::kDense ? problem.seqlen_q : 0};
     status = choose_kernel(*pack, *device, wanted, &kernel, error);
     if (status != FA3_OK) return status;
     if (args.sm_margin >= device->multiprocessors) {

@@ -34,7 +34,7 @@ struct Kernel {
     uint32_t reserved;
     uint64_t cubin_offset;
     uint64_t cubin_size;
-    uint64_t cubin_digest;  // FNV-1a-64
+    uint64_t cubin_digest;  // CRC-32
     char padding[56];
 };
 static_assert(sizeof(Kernel) == 256);

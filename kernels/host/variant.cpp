@@ -10,18 +10,22 @@ bool runs_on(const Kernel& kernel, const Device& device) {
     return kernel.sm == static_cast<uint32_t>(device.sm);
 }
 
-// Numbers before names: every call compares them with all kernels.
-bool serves(const Kernel& kernel, const Wanted& wanted) {
+bool covers(const Kernel& kernel, const Wanted& wanted) {
     return kernel.dtype == static_cast<uint32_t>(wanted.dtype) && kernel.head_dim >= wanted.head_dim &&
-           kernel.head_dim_v >= wanted.head_dim_v && strcmp(kernel.mask, wanted.mask) == 0 &&
-           strcmp(kernel.op, wanted.op) == 0;
+           kernel.head_dim_v >= wanted.head_dim_v && kernel.min_seqlen_q <= wanted.min_seqlen_q;
 }
 
-// Less work: fewer columns, and of as many the ones that split evenly.
-bool is_smaller(const Kernel& kernel, const Kernel& other) {
+bool does(const Kernel& kernel, const Wanted& wanted) {
+    return strcmp(kernel.mask, wanted.mask) == 0 && strcmp(kernel.op, wanted.op) == 0;
+}
+
+// Less work: fewer columns, of as many those with the smaller head_dim; and made for longer sequences.
+bool is_better(const Kernel& kernel, const Kernel& other) {
     const uint32_t columns = kernel.head_dim + kernel.head_dim_v;
     const uint32_t other_columns = other.head_dim + other.head_dim_v;
-    return columns != other_columns ? columns < other_columns : kernel.head_dim < other.head_dim;
+    if (columns != other_columns) return columns < other_columns;
+    if (kernel.head_dim != other.head_dim) return kernel.head_dim < other.head_dim;
+    return kernel.min_seqlen_q > other.min_seqlen_q;
 }
 
 void append_names(Text& text, const Pack& pack) {
@@ -31,10 +35,10 @@ void append_names(Text& text, const Pack& pack) {
 
 // The head dimensions of the kernels that would serve any, as "64/64, 192/128".
 void append_head_dims(Text& text, const Pack& pack, const Device& device, const Wanted& wanted) {
-    const Wanted any = {wanted.op, wanted.mask, wanted.dtype, 0, 0};
+    const Wanted any = {wanted.op, wanted.mask, wanted.dtype, 0, 0, 0};
     for (uint32_t i = 0; i < pack.count; ++i) {
         const Kernel& kernel = pack.kernels[i];
-        if (!runs_on(kernel, device) || !serves(kernel, any)) continue;
+        if (!runs_on(kernel, device) || !covers(kernel, any) || !does(kernel, any)) continue;
         text.append("%s%u/%u", text.length == 0 ? "" : ", ", kernel.head_dim, kernel.head_dim_v);
     }
     if (text.length == 0) text.append("none");
@@ -58,7 +62,7 @@ fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& w
     for (uint32_t i = 0; i < pack.count; ++i) {
         const Kernel& candidate = pack.kernels[i];
         if (!runs_on(candidate, device) || !serves(candidate, wanted)) continue;
-        if (*kernel == nullptr || is_smaller(candidate, **kernel)) *kernel = &candidate;
+        if (*kernel == nullptr || is_better(candidate, **kernel)) *kernel = &candidate;
     }
     if (*kernel != nullptr) return FA3_OK;
     if (fa3_status status = check_device(pack, device, error); status != FA3_OK) return status;

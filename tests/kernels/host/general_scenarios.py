@@ -117,6 +117,18 @@ def of_equal_kernels_the_one_with_the_smaller_head_dim_serves(api: Api, fake: Fa
 
 
 @scenario
+def long_sequences_take_the_schedule_made_for_them(api: Api, fake: FakeDriver, pack: Path) -> None:
+    kernels = (Kernel("any"), Kernel("long", min_seqlen_q=512), Kernel("longer", min_seqlen_q=4096))
+    for order in itertools.permutations(kernels):
+        pack.write_bytes(pack_bytes(order))
+        assert api.set_pack(pack) == (OK, "")
+        for seqlen_q, name in ((1, "any"), (511, "any"), (512, "long"), (4095, "long"), (4096, "longer")):
+            assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=seqlen_q))) == name
+        ragged = fwd_args(seqlen_q=4096, seqused_q=INDEX, max_seqlen_q=4096)
+        assert fake.kernel(launch(api, fake, ragged)) == "any"
+
+
+@scenario
 def masks_choose_kernels_and_arrive(api: Api, fake: FakeDriver) -> None:
     cases: list[tuple[dict[str, object], str, tuple[int, int, int]]] = [
         ({}, "full", (-1, -1, 0)),
