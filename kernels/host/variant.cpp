@@ -12,7 +12,7 @@ bool runs_on(const Kernel& kernel, const Device& device) {
 
 bool covers(const Kernel& kernel, const Wanted& wanted) {
     return kernel.dtype == static_cast<uint32_t>(wanted.dtype) && kernel.head_dim >= wanted.head_dim &&
-           kernel.head_dim_v >= wanted.head_dim_v && kernel.min_seqlen_q <= wanted.min_seqlen_q;
+           kernel.head_dim_v >= wanted.head_dim_v && kernel.min_seqlen_q <= wanted.seqlen_q;
 }
 
 bool does(const Kernel& kernel, const Wanted& wanted) {
@@ -61,8 +61,10 @@ fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& w
     *kernel = nullptr;
     for (uint32_t i = 0; i < pack.count; ++i) {
         const Kernel& candidate = pack.kernels[i];
-        if (!runs_on(candidate, device) || !serves(candidate, wanted)) continue;
-        if (*kernel == nullptr || is_better(candidate, **kernel)) *kernel = &candidate;
+        if (!runs_on(candidate, device) || !covers(candidate, wanted)) continue;
+        // Names last, and only of the best so far: every call looks at all kernels.
+        if (*kernel != nullptr && !is_better(candidate, **kernel)) continue;
+        if (does(candidate, wanted)) *kernel = &candidate;
     }
     if (*kernel != nullptr) return FA3_OK;
     if (fa3_status status = check_device(pack, device, error); status != FA3_OK) return status;
