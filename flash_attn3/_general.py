@@ -62,15 +62,13 @@ def forward_general(
     given_sink = sink
     try:
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-        if max_seqlens is None:
-            max_seqlens = (q.shape[1], k.shape[1])
-            # A graph for any length must not depend on which lengths a window exceeds.
-            if not torch.compiler.is_compiling():
-                window = open_window(window, *max_seqlens)
-        if sink is not None and (sink.dtype != torch.float32 or not sink.is_contiguous()):
+        # A graph for any length must not depend on which lengths a window exceeds.
+        if max_seqlens is None and not torch.compiler.is_compiling():
+            window = open_window(window, q.shape[1], k.shape[1])
+        if sink is not None and sink.dtype.is_floating_point:
             sink = sink.float().contiguous()
         arguments: tuple[Any, ...] = (
-            *(q, k, v, *sequences, sink, *max_seqlens, scale, causal),
+            *(q, k, v, *sequences, sink, *(max_seqlens or (0, 0)), scale, causal),
             *(*window, attention_chunk, softcap, sm_margin),
         )
         needs_grad = torch.is_grad_enabled() and (

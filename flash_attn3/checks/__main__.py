@@ -18,7 +18,7 @@ import torch
 
 from flash_attn3 import _native
 from flash_attn3.checks.behaviour import BEHAVIOURS, run_behaviour
-from flash_attn3.checks.canary import memory_cases, run_memory_case
+from flash_attn3.checks.canary import memory_cases, out_cases, run_memory_case, run_out_case
 from flash_attn3.checks.catalogue import full_cases, quick_cases
 from flash_attn3.checks.correctness import public_forward, run_case
 from flash_attn3.checks.environment import describe_environment
@@ -60,6 +60,9 @@ def _memory(_arguments: argparse.Namespace, device: torch.device) -> None:
             name,
             partial(run_memory_case, case, layout, public_forward, device),
         )
+    for case, layout in out_cases():
+        name = f"{case.name}-into_{layout}"
+        _check("memory", name, partial(run_out_case, case, layout, public_forward, device))
 
 
 def _behaviour(_arguments: argparse.Namespace, device: torch.device) -> None:

@@ -128,31 +128,12 @@ class TiledAttention:
         out = torch.zeros(batch, heads, seqlen_q, v.shape[3])
         row = torch.arange(seqlen_q)[:, None]
         shift += self.causal_shift + (0 if self.top_left else seqlen_k - seqlen_q)
-        left, right = window_size
         last_key = seqlen_k - (1 if self.drop_last_key else 0)
         for start in reversed(range(0, seqlen_k, self.tile)):
             key = torch.arange(start, min(start + self.tile, seqlen_k))
-            scores = qf @ kf[:, :, key].transpose(2, 3)
-            if softcap and self.cap_before_scale:
-                scores = scale * softcap * torch.tanh(scores / softcap)
-            elif softcap and not self.no_softcap:
-                scores = softcap * torch.tanh(scale * scores / softcap)
-            else:
-                scores = scale * scores
-            if self.round_scores:
-                scores = (scores.to(dtype) * 3).to(dtype).float() / 3
-            hidden = (key >= last_key)[None, :].expand(seqlen_q, -1)
-            if causal:
-                hidden = hidden | (key[None, :] > row + shift)
-            if left >= 0:
-                hidden = hidden | (key[None, :] < row + shift - left + self.left_shift)
-            if right >= 0:
-                hidden = hidden | (key[None, :] > row + shift + right + self.right_shift)
-            if attention_chunk:
-                first = (
-                    row + shift + self.chunk_shift
-                ) // attention_chunk * attention_chunk - self.chunk_shift
-                hidden = hidden | (key[None, :] < first) | (key[None, :] >= first + attention_chunk)
+            scores = self._scores(qf @ kf[:, :, key].transpose(2, 3), scale, softcap, dtype)
+            hidden = self._hidden(key, row + shift, causal, window_size, attention_chunk)
+            hidden = hidden | (key >= last_key)[None, :]
             scores = scores.masked_fill(hidden, -math.inf)
             new_best = torch.maximum(best, scores.amax(-1, keepdim=True))
             base = torch.where(new_best == -math.inf, 0.0, new_best)
@@ -165,20 +146,42 @@ class TiledAttention:
                 out = out * factor
             out = out + rounded @ vf[:, :, key]
             best = new_best
-        lse_total = total
+        lse_best, lse_total = best, total
         if learnable_sink is not None and not self.no_sink:
             sink = learnable_sink[None, :, None, None].expand_as(best)
             peak = torch.maximum(best, sink)
             factor = torch.where(best == -math.inf, 0.0, torch.exp(best - peak))
-            joined = total * factor + torch.exp(sink - peak)
-            out, total = out * factor, joined
-            if not self.lse_without_sink:
-                best, lse_total = peak, joined
+            out, total = out * factor, total * factor + torch.exp(sink - peak)
+            lse_best, lse_total = (lse_best, lse_total) if self.lse_without_sink else (peak, total)
         out = torch.where(total == 0, 0.0, out / total)
-        lse = torch.where(lse_total == 0, self.lse_masked, best + torch.log(lse_total))[..., 0]
+        lse = torch.where(lse_total == 0, self.lse_masked, lse_best + torch.log(lse_total))[..., 0]
         if self.lse_log2:
             lse = lse / math.log(2)
         result = out.transpose(1, 2).to(dtype).contiguous()
         if self.skip_last_row and seqlen_q:
             result[:, -1] = 0
         return result, lse.contiguous()
+
+    def _scores(self, products: Tensor, scale: float, softcap: float, dtype: torch.dtype) -> Tensor:
+        if softcap and self.cap_before_scale:
+            scores = scale * softcap * torch.tanh(products / softcap)
+        elif softcap and not self.no_softcap:
+            scores = softcap * torch.tanh(scale * products / softcap)
+        else:
+            scores = scale * products
+        return (scores.to(dtype) * 3).to(dtype).float() / 3 if self.round_scores else scores
+
+    def _hidden(self, key: Tensor, position: Tensor, causal: bool, window, chunk: int) -> Tensor:
+        """Return (rows, keys), for keys and the positions, (rows, 1), at which the queries stand."""
+        left, right = window
+        hidden = torch.zeros(len(position), len(key), dtype=torch.bool)
+        if causal:
+            hidden |= key > position
+        if left >= 0:
+            hidden |= key < position - left + self.left_shift
+        if right >= 0:
+            hidden |= key > position + right + self.right_shift
+        if chunk:
+            first = (position + self.chunk_shift) // chunk * chunk - self.chunk_shift
+            hidden |= (key < first) | (key >= first + chunk)
+        return hidden
