@@ -195,7 +195,19 @@ def with_tensor(name: str, **changes: object) -> FwdArgs:
     return args
 
 
+def with_batch(batch: int, **changes: object) -> FwdArgs:
+    args = fwd_args(**changes)
+    args.batch = batch
+    return args
+
+
+def paged(**changes: object) -> FwdArgs:
+    pages = {"seqused_k": 0x60000, "page_table": 0x61000, "page_table_stride": 4, "max_seqlen_k": 4 * 384}
+    return fwd_args(**(pages | changes))
+
+
 SIZE = ctypes.sizeof(FwdArgs)
+SOFTCAP_RULE = "it should be 0, or positive and of a size that softmax_scale / softcap is a finite float32"
 STRIDE_RULE = "it should be a multiple of 8 elements (16 bytes), not negative and below 2^40 bytes"
 BAD_CALLS = [
     (changed(struct_size=12), f"args.struct_size is 12; flash-attn3 0.1.0 takes {SIZE}"),
@@ -249,7 +261,48 @@ BAD_CALLS = [
         "out has stride 0 in its batch dimension; it should have room for every element",
     ),
     (changed(lse=None), "lse is null; it should be a 4-byte aligned device address"),
-    (changed(lse=0x50002), "lse is 0x50002; it should be a 4-byte aligned device address"),
+    *(
+        (changed(**{name: 0x50002}), f"{name} is 0x50002; it should be a 4-byte aligned device address")
+        for name in ("lse", "sink", "seqused_q", "seqused_k")
+    ),
+    *(
+        (changed(**{name: -1}), f"{name} is -1; it should not be negative")
+        for name in ("attention_chunk", "max_seqlen_q", "max_seqlen_k")
+    ),
+    (with_batch(-1), "batch is -1; it should not be negative"),
+    (with_batch(3), "batch is 3; it should be 2, as in q"),
+    (with_batch(3, cu_seqlens_q=0x60000), "q has batch 2; with cu_seqlens_q it should be 1"),
+    (with_batch(2, cu_seqlens_k=0x60000), "k has batch 2; with cu_seqlens_k it should be 1"),
+    (
+        with_batch(3, cu_seqlens_q=0x60000, q=tensor(0x10000, (1, 256, 4, 128))),
+        "k has batch 2; it should be 3, as in cu_seqlens_q",
+    ),
+    (changed(softcap=-1.0), f"softcap is -1; {SOFTCAP_RULE}"),
+    (changed(softcap=math.inf), f"softcap is inf; {SOFTCAP_RULE}"),
+    (changed(softcap=1e-30, softmax_scale=1e30), f"softcap is 1e-30; {SOFTCAP_RULE}"),
+    (
+        paged(seqused_k=None),
+        "seqused_k is missing; with a page_table it should give the length of every sequence",
+    ),
+    (
+        paged(cu_seqlens_k=0x60000),
+        "cu_seqlens_k is given, but with a page_table it should not be: seqused_k has the lengths",
+    ),
+    (
+        paged(page_table_stride=2**31),
+        "page_table has stride 2147483648; it should be between 0 and 2147483647",
+    ),
+    (paged(page_table=0x60002), "page_table is 0x60002; it should be a 4-byte aligned device address"),
+    (paged(k=tensor(0x20000, (9, 16, 2, 128))), "v has pages 2; it should be 9, as in k"),
+    (
+        paged(k=tensor(0x20000, (9, 0, 2, 128)), v=tensor(0x20000, (9, 0, 2, 128))),
+        "k has page_size 0; it should be positive",
+    ),
+    (paged(v=tensor(0x20000, (2, 48, 2, 128))), "v has page_size 48; it should be 384, as in k"),
+    (
+        changed(seqused_q=0x60000, q=tensor(0x10000, (2, 2**30 + 1, 4, 128))),
+        "q has a seqlen of up to 1073741825; it should be at most 1073741824",
+    ),
 ]
 
 
