@@ -17,8 +17,9 @@ pytestmark = pytest.mark.gpu
 
 def test_an_eager_call_takes_the_host_15_microseconds_at_most(device):
     times = {found.provider: found.us for found in host_times(device)}
-    assert times["flash_attn3"] <= 15
-    assert times["flash_attn3 causal"] <= 15
+    ours = {provider: us for provider, us in times.items() if provider.startswith("flash_attn3")}
+    assert len(ours) == 5
+    assert all(us <= 15 for us in ours.values()), ours
 
 
 @pytest.mark.parametrize("causal", [False, True])
