@@ -35,7 +35,7 @@ class Variant:
         stages: Buffers for blocks of K, and as many for V.
         dynamic: Takes tiles from a queue in device memory instead of striding.
         output_in_q: Stages the output where Q lay, for want of shared memory.
-        min_seqlen_q: Serves query sequences of at least this length; of several such rows, the one with the greatest
+        min_seqlen_q: Serves query sequences of at least this length; of several, the one with the greatest
             minimum serves.
         allow: Gates that this row may break, each with the reason: `(gate, reason)`.
     """

@@ -42,7 +42,7 @@ CUTE_DEVICE Work work_of(FwdParams const& p, int batch, int head, int m) {
     int const last_row = min(work.seqlen_q, work.first_row + TileM) - 1;
     int const begin = visible_keys<kMask>(p, work.first_row, work.seqlen_q, work.seqlen_k).begin;
     int const end = visible_keys<kMask>(p, last_row, work.seqlen_q, work.seqlen_k).end;
-    int const after = (work.seqlen_k + TileN - 1) / TileN;
+    int const after = max(1, (work.seqlen_k + TileN - 1) / TileN);  // no map is shorter than a row
     work.block_begin = begin < end ? begin / TileN : after;
     work.block_end = begin < end ? (end + TileN - 1) / TileN : after + 1;
     return work;

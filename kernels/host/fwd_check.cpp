@@ -57,6 +57,26 @@ fa3_status check_batches(const fa3_fwd_args& args, const Problem& problem, Error
                       error);
 }
 
+fa3_status check_not_negative(const fa3_fwd_args& args, Error error) {
+    const int32_t signs =
+        args.sm_margin | args.attention_chunk | args.batch | args.max_seqlen_q | args.max_seqlen_k;
+    if (signs >= 0) return FA3_OK;  // the only case that has to be quick
+    const struct {
+        const char* argument;
+        int32_t value;
+    } numbers[] = {
+        {"sm_margin", args.sm_margin},       {"attention_chunk", args.attention_chunk}, {"batch", args.batch},
+        {"max_seqlen_q", args.max_seqlen_q}, {"max_seqlen_k", args.max_seqlen_k},
+    };
+    for (const auto& number : numbers) {
+        if (number.value >= 0) continue;
+        error.fail(FA3_INVALID_ARGUMENT, "%s is %d; it should not be negative", number.argument,
+                   number.value);
+        break;
+    }
+    return FA3_INVALID_ARGUMENT;
+}
+
 fa3_status check_numbers(const fa3_fwd_args& args, Error error) {
     if (args.dtype != FA3_FP16 && args.dtype != FA3_BF16) {
         return error.fail(FA3_INVALID_ARGUMENT, "dtype is %d; it should be %d (fp16) or %d (bf16)",
@@ -77,19 +97,7 @@ fa3_status check_numbers(const fa3_fwd_args& args, Error error) {
             "is a finite float32",
             static_cast<double>(args.softcap));
     }
-    const struct {
-        const char* argument;
-        int32_t value;
-    } not_negative[] = {
-        {"sm_margin", args.sm_margin},       {"attention_chunk", args.attention_chunk}, {"batch", args.batch},
-        {"max_seqlen_q", args.max_seqlen_q}, {"max_seqlen_k", args.max_seqlen_k},
-    };
-    for (const auto& entry : not_negative) {
-        if (entry.value >= 0) continue;
-        return error.fail(FA3_INVALID_ARGUMENT, "%s is %d; it should not be negative", entry.argument,
-                          entry.value);
-    }
-    return FA3_OK;
+    return check_not_negative(args, error);
 }
 
 // The stride of page_table is the only number of it that the kernel is given.
@@ -140,10 +148,35 @@ fa3_status check_same_slots(const fa3_tensor& tensor, const char* argument, cons
                       dimension_name(storage, kSeqlen), shown(other_rows), other_argument);
 }
 
-fa3_status check_address(const void* address, const char* argument, Error error) {
-    if (reinterpret_cast<uintptr_t>(address) % 4 == 0) return FA3_OK;
-    return error.fail(FA3_INVALID_ARGUMENT, "%s is %p; it should be a 4-byte aligned device address",
-                      argument, address);
+uintptr_t number_of(const void* address) { return reinterpret_cast<uintptr_t>(address); }
+
+fa3_status check_addresses(const fa3_fwd_args& args, Error error) {
+    if (args.lse == nullptr) {
+        return error.fail(FA3_INVALID_ARGUMENT, "lse is null; it should be a 4-byte aligned device address");
+    }
+    const uintptr_t bits = number_of(args.lse) | number_of(args.sink) | number_of(args.cu_seqlens_q) |
+                           number_of(args.cu_seqlens_k) | number_of(args.seqused_q) |
+                           number_of(args.seqused_k) | number_of(args.page_table);
+    if (bits % 4 == 0) return FA3_OK;  // the only case that has to be quick
+    const struct {
+        const char* argument;
+        const void* address;
+    } arrays[] = {
+        {"lse", args.lse},
+        {"sink", args.sink},
+        {"cu_seqlens_q", args.cu_seqlens_q},
+        {"cu_seqlens_k", args.cu_seqlens_k},
+        {"seqused_q", args.seqused_q},
+        {"seqused_k", args.seqused_k},
+        {"page_table", args.page_table},
+    };
+    for (const auto& array : arrays) {
+        if (number_of(array.address) % 4 == 0) continue;
+        error.fail(FA3_INVALID_ARGUMENT, "%s is %p; it should be a 4-byte aligned device address",
+                   array.argument, array.address);
+        break;
+    }
+    return FA3_INVALID_ARGUMENT;
 }
 
 }  // namespace
@@ -163,7 +196,7 @@ fa3_status check_problem(const fa3_fwd_args& args, const Problem& problem, Error
         if (status == FA3_OK)
             status = check_size(args.v, of_k, "v", dimension, args.k.shape[dimension], "k", error);
     }
-    if (status == FA3_OK) status = check_lengths(problem, error);
+    if (status == FA3_OK && !problem.is_dense()) status = check_lengths(problem, error);
     if (status != FA3_OK) return status;
 
     if (problem.heads_kv == 0 ? problem.heads_q != 0 : problem.heads_q % problem.heads_kv != 0) {
@@ -200,29 +233,13 @@ fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error
     if (status == FA3_OK) status = check_layout(args.q, problem.storage_q, "q", error);
     if (status == FA3_OK) status = check_layout(args.k, problem.storage_k, "k", error);
     if (status == FA3_OK) status = check_layout(args.v, problem.storage_k, "v", error);
-    if (status == FA3_OK) status = check_same_slots(args.v, "v", args.k, "k", problem.storage_k, error);
-    if (status == FA3_OK) status = check_same_slots(args.out, "out", args.q, "q", problem.storage_q, error);
+    if (status != FA3_OK) return status;
+    if (!problem.is_dense()) status = check_same_slots(args.v, "v", args.k, "k", problem.storage_k, error);
+    if (!problem.is_dense() && status == FA3_OK)
+        status = check_same_slots(args.out, "out", args.q, "q", problem.storage_q, error);
     if (status != FA3_OK || is_empty(args.out)) return status;
 
-    if (args.lse == nullptr) {
-        return error.fail(FA3_INVALID_ARGUMENT, "lse is null; it should be a 4-byte aligned device address");
-    }
-    const struct {
-        const char* argument;
-        const void* address;
-    } arrays[] = {
-        {"lse", args.lse},
-        {"sink", args.sink},
-        {"cu_seqlens_q", args.cu_seqlens_q},
-        {"cu_seqlens_k", args.cu_seqlens_k},
-        {"seqused_q", args.seqused_q},
-        {"seqused_k", args.seqused_k},
-        {"page_table", args.page_table},
-    };
-    for (const auto& array : arrays) {
-        if (status == FA3_OK) status = check_address(array.address, array.argument, error);
-    }
-    return status;
+    return check_addresses(args, error);
 }
 
 }  // namespace fa3
