@@ -11,7 +11,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from kernels.host.build import HOST_DIR, RUNTIME, TORCH, ZIG_VERSION
+from kernels.host.build import HOST_DIR, RUNTIME, SHARED_HEADER, TORCH, ZIG_VERSION
 from kernels.pack import PackEntry, write_pack
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def host_digest(target: str, version: str) -> str:
     """Digest everything that decides the bytes of the host libraries."""
     inputs = {
         "sources": folder_digest(HOST_DIR),
+        "shared header": hashlib.sha256(SHARED_HEADER.read_bytes()).hexdigest(),
         "target": target,
         "version": version,
         "compiler": ZIG_VERSION,

@@ -33,7 +33,7 @@ class CaseResult(_Record):
 
 
 class RaceSetting(_Record):
-    """What was raced."""
+    """What was raced. head_dim_v None is head_dim, window None is no window; older reports have neither."""
 
     dtype: str
     head_dim: int
@@ -41,6 +41,10 @@ class RaceSetting(_Record):
     seqlen: int
     batch: int
     heads: int
+    head_dim_v: int | None = None
+    group: int = 1
+    window: int | None = None
+    varlen: bool = False
 
 
 class Timing(_Record):

@@ -24,6 +24,19 @@ def report_digest(document: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def _format(document: dict[str, Any]) -> str:
+    """Return JSON with one line for each field and each item of a list: there are thousands of cases."""
+    fields = []
+    for name, value in document.items():
+        if isinstance(value, list) and value:
+            items = ",\n  ".join(json.dumps(item, allow_nan=False) for item in value)
+            text = f"[\n  {items}\n ]"
+        else:
+            text = json.dumps(value, allow_nan=False)
+        fields.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
 def write_report(path: Path, document: dict[str, Any]) -> None:
     """Write a report with its digest; the file is replaced as a whole or not at all."""
     sealed = {**document, DIGEST_FIELD: report_digest(document)}
@@ -32,7 +45,7 @@ def write_report(path: Path, document: dict[str, Any]) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(sealed, indent=1, allow_nan=False) + "\n")
+            file.write(_format(sealed))
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

@@ -1,7 +1,8 @@
 """FlashAttention-3 for PyTorch, prebuilt: exact attention on Hopper GPUs.
 
-``flash_attn_func`` is the public call. ``python -m flash_attn3`` says what is installed and whether it can
-run here; ``python -m flash_attn3 selftest`` checks the install on the GPU of this machine.
+``flash_attn_func``, ``flash_attn_varlen_func`` and ``flash_attn_qkvpacked_func`` are the public calls.
+``python -m flash_attn3`` says what is installed and whether it can run here;
+``python -m flash_attn3 selftest`` checks the install on the GPU of this machine.
 """
 
 from flash_attn3 import _library
@@ -11,10 +12,11 @@ _library.load()
 # These need the operators that the line above registered.
 from flash_attn3 import _fake  # noqa: E402
 from flash_attn3._build import read_build  # noqa: E402
-from flash_attn3.attention import flash_attn_func  # noqa: E402
+from flash_attn3.attention import flash_attn_func, flash_attn_qkvpacked_func  # noqa: E402
+from flash_attn3.varlen import flash_attn_varlen_func  # noqa: E402
 
 _fake.register()
 
 __version__ = read_build().version
 
-__all__ = ["__version__", "flash_attn_func"]
+__all__ = ["__version__", "flash_attn_func", "flash_attn_qkvpacked_func", "flash_attn_varlen_func"]

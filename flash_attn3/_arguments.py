@@ -1,83 +1,15 @@
-"""What a call of attention may be given, and the error for everything else.
-
-The operator library checks the same things in C++, where it is fast, and can raise only ``RuntimeError``.
-These checks run when it did, and when shapes are inferred without data, so that the caller gets the right
-kind of error.
-"""
+"""What the options of a call may be, and the error for everything else. ``_tensors`` checks the tensors."""
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-
-from flash_attn3 import _native
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
-
-
-def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Refuse q, k, v that attention forward cannot take.
-
-    Raises:
-        TypeError: one of them is no tensor or has a wrong dtype.
-        ValueError: a device, rank or size does not fit.
-        NotImplementedError: this build holds no kernel for the head_dim.
-    """
-    tensors = {"q": q, "k": k, "v": v}
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor; its type is {type(tensor).__name__}")
-    for name, tensor in tensors.items():
-        if tensor.ndim != 4:
-            raise ValueError(
-                f"{name} must have 4 dimensions, (batch, seqlen, heads, head_dim); "
-                f"its shape is {_shape(tensor)}"
-            )
-        if tensor.dtype not in _DTYPES:
-            raise TypeError(f"{name} must be torch.float16 or torch.bfloat16; it is {tensor.dtype}")
-        if tensor.dtype != q.dtype:
-            raise TypeError(f"{name} must have the dtype of q, {q.dtype}; it is {tensor.dtype}")
-        # A meta tensor has a shape and no data: there is nothing to run, and its result can be described.
-        if tensor.device.type not in ("cuda", "meta"):
-            raise ValueError(f"{name} must be a CUDA tensor; it is on {tensor.device}")
-        if tensor.device != q.device:
-            raise ValueError(f"{name} must be on the device of q, {q.device}; it is on {tensor.device}")
-    _check_shapes(q, k, v)
-
-
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
-    for name, tensor in (("k", k), ("v", v)):
-        if tensor.shape[0] != q.shape[0]:
-            raise ValueError(
-                f"{name} must have the batch size of q, {q.shape[0]}; its shape is {_shape(tensor)}"
-            )
-    if v.shape[1] != k.shape[1] or v.shape[2] != k.shape[2]:
-        raise ValueError(f"v must have the seqlen and heads of k, {_shape(k)}; its shape is {_shape(v)}")
-    if k.shape[2] == 0 or q.shape[2] % k.shape[2] != 0:
-        raise ValueError(f"k must have a number of heads that divides q's {q.shape[2]}; it has {k.shape[2]}")
-    if k.shape[3] != q.shape[3]:
-        raise ValueError(f"k must have the head_dim of q, {q.shape[3]}; its shape is {_shape(k)}")
-    held = {
-        (kernel.head_dim, kernel.head_dim_v)
-        for kernel in _native.kernels()
-        if kernel.op == "fwd" and kernel.dtype == _DTYPES[q.dtype]
-    }
-    if not any(q.shape[3] == head_dim and v.shape[3] == head_dim_v for head_dim, head_dim_v in held):
-        pairs = ", ".join(f"{head_dim}/{head_dim_v}" for head_dim, head_dim_v in sorted(held)) or "none"
-        raise NotImplementedError(
-            f"q has head_dim {q.shape[3]} and v has {v.shape[3]}; "
-            f"this build has kernels for {q.dtype} with head_dim/head_dim_v {pairs}"
-        )
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)
 
 
 def check_scalars(softmax_scale: object, causal: object) -> None:
@@ -107,8 +39,8 @@ def check_options(
     """Refuse option values that are wrong, and those that have no kernel yet.
 
     Args:
-        attention_chunk: 0.
-        softcap: 0.
+        attention_chunk: positions a chunk, or 0.
+        softcap: the cap, or 0.
         num_splits: 0 (the library chooses) or 1.
         pack_gqa: a hint: a bool or None.
         deterministic: a bool; forward is always deterministic.
@@ -127,12 +59,9 @@ def check_options(
             )
     if not isinstance(softcap, (int, float)) or isinstance(softcap, bool):
         raise TypeError(f"softcap must be a float; its type is {type(softcap).__name__}")
-    if not softcap >= 0:
-        raise ValueError(f"softcap must be 0 or more; it is {softcap}")
-    if softcap != 0:
-        raise NotImplementedError(f"softcap has no kernel yet: it must be 0; it is {softcap}")
-    if _index("attention_chunk", attention_chunk, 0) != 0:
-        raise NotImplementedError(f"attention_chunk has no kernel yet: it must be 0; it is {attention_chunk}")
+    if not 0 <= softcap < math.inf:
+        raise ValueError(f"softcap must be finite and 0 or more; it is {softcap}")
+    _index("attention_chunk", attention_chunk, 0)
     if _index("num_splits", num_splits, 0) > 1:
         raise NotImplementedError(f"num_splits has no kernel yet: it must be 0 or 1; it is {num_splits}")
     _index("sm_margin", sm_margin, 0)
@@ -142,16 +71,12 @@ def check_options(
         raise TypeError(f"deterministic must be a bool; its type is {type(deterministic).__name__}")
 
 
-def resolve_window(window_size: Any, causal: bool, seqlen_q: int, seqlen_k: int) -> bool:
-    """Return whether the mask is causal, given a window that masks nothing more than that.
-
-    Query row i stands at key position p = i + seqlen_k - seqlen_q and sees keys p - left to p + right; -1 is
-    unlimited. ``causal`` makes right 0.
+def resolve_window(window_size: Any) -> tuple[int, int]:
+    """Return (left, right), -1 where the window has no limit.
 
     Raises:
         TypeError: window_size is no pair of integers.
         ValueError: an element is below -1.
-        NotImplementedError: the window masks keys that neither the full nor the causal kernel masks.
     """
     try:
         left, right = window_size
@@ -159,17 +84,30 @@ def resolve_window(window_size: Any, causal: bool, seqlen_q: int, seqlen_k: int)
         raise TypeError(
             f"window_size must be a pair of integers (left, right); it is {window_size!r}"
         ) from None
-    left, right = _index("window_size", left, -1), _index("window_size", right, -1)
-    if causal:
-        right = 0
-    open_left = left < 0 or left >= seqlen_k - 1
-    open_right = right < 0 or (right >= seqlen_q - 1 and not causal)
-    if open_left and (open_right or right == 0):
-        return not open_right
-    raise NotImplementedError(
-        "window_size has no kernel yet: it must mask nothing, as (-1, -1) does, or be causal, as (-1, 0) is; "
-        f"it is ({left}, {right}) with seqlen_q {seqlen_q} and seqlen_k {seqlen_k}"
-    )
+    return _index("window_size", left, -1), _index("window_size", right, -1)
+
+
+def open_window(window: tuple[int, int], seqlen_q: int, seqlen_k: int) -> tuple[int, int]:
+    """Return the window with -1 for each limit that hides no key of sequences of these lengths.
+
+    Query row i stands at key position p = i + seqlen_k - seqlen_q and sees keys p - left to p + right. What
+    masks nothing takes a faster kernel.
+    """
+    left, right = window
+    return (-1 if left >= seqlen_k - 1 else left, -1 if right >= seqlen_q - 1 else right)
+
+
+def choose_sink(learnable_sink: Any, s_aux: Any) -> Any:
+    """Return the sink, which goes by two names.
+
+    Raises:
+        ValueError: both are given, and they are not the same tensor.
+    """
+    if learnable_sink is None:
+        return s_aux
+    if s_aux is not None and s_aux is not learnable_sink:
+        raise ValueError("learnable_sink and s_aux are two names of one argument: give only one of them")
+    return learnable_sink
 
 
 def _index(name: str, value: Any, lowest: int) -> int:

@@ -7,32 +7,99 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flash_attn3._arguments import check_scalars, check_tensors
+from flash_attn3._arguments import check_scalars
+from flash_attn3._tensors import Extras, check_tensors
+
+_ROW_ELEMENTS = 8  # rows of this many elements, 16 bytes, are what the copy engine can write
 
 
 def register() -> None:
-    """Register the fake kernel and the refusal of vmap with the operators that are already loaded."""
-    torch.library.register_fake("flash_attn3::fwd", forward_shapes)
-    torch.library.register_vmap("flash_attn3::fwd", _refuse_vmap)
+    """Register fake kernels and the refusal of vmap with the operators that are already loaded."""
+    for name, shapes in (
+        ("fwd", forward_shapes),
+        ("fwd_general", general_shapes),
+        ("fwd_into", into_shapes),
+    ):
+        torch.library.register_fake(f"flash_attn3::{name}", shapes)
+        torch.library.register_vmap(f"flash_attn3::{name}", _refuse_vmap)
 
 
 def forward_shapes(  # noqa: PLR0917  the operator's order
     q: Tensor, k: Tensor, v: Tensor, softmax_scale: float, causal: bool, sm_margin: int
 ) -> tuple[Tensor, Tensor]:
-    """Return tensors as attention forward returns them, contiguous, without data.
+    """Return tensors as attention forward returns them, without data.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_func`` does.
     """
     check_tensors(q, k, v)
+    _check_scalars(softmax_scale, causal, sm_margin)
+    return _new_out(q, v), _new_lse(q)
+
+
+def general_shapes(  # noqa: PLR0917  the operator's order
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    seqused_q: Tensor | None,
+    seqused_k: Tensor | None,
+    page_table: Tensor | None,
+    sink: Tensor | None,
+    _max_seqlen_q: int,
+    _max_seqlen_k: int,
+    softmax_scale: float,
+    causal: bool,
+    _window_left: int,
+    _window_right: int,
+    _attention_chunk: int,
+    _softcap: float,
+    sm_margin: int,
+) -> tuple[Tensor, Tensor]:
+    """Return tensors as attention with every option returns them, without data.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_varlen_func`` does.
+    """
+    check_tensors(q, k, v, Extras(cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, sink))
+    _check_scalars(softmax_scale, causal, sm_margin)
+    return _new_out(q, v), _new_lse(q)
+
+
+def into_shapes(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    """Return the LSE of ``general_shapes``, for whose arguments, and ``out`` behind them, this is called.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_varlen_func`` does.
+    """
+    cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, sink = rest[:6]
+    sequences = (cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table)
+    check_tensors(q, k, v, Extras(*sequences, sink, rest[-1]))
+    return general_shapes(q, k, v, *rest[:-1])[1]
+
+
+def _check_scalars(softmax_scale: float, causal: bool, sm_margin: int) -> None:
     check_scalars(softmax_scale, causal)
     if sm_margin < 0:
         raise ValueError(f"sm_margin must be 0 or more; it is {sm_margin}")
-    batch, seqlen_q, heads, _ = q.shape
-    out = q.new_empty((batch, seqlen_q, heads, v.shape[3]))
-    lse = q.new_empty((batch, heads, seqlen_q), dtype=torch.float32)
-    return out, lse
+
+
+def _new_out(q: Tensor, v: Tensor) -> Tensor:
+    head_dim_v = v.shape[-1]
+    if head_dim_v % _ROW_ELEMENTS == 0:
+        return q.new_empty((*q.shape[:-1], head_dim_v))
+    padded = -(-head_dim_v // _ROW_ELEMENTS) * _ROW_ELEMENTS
+    return q.new_empty((*q.shape[:-1], padded))[..., :head_dim_v]
+
+
+def _new_lse(q: Tensor) -> Tensor:
+    if q.ndim == 3:
+        return q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
+    return q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32)
 
 
 def _refuse_vmap(_info: object, _in_dims: object, *_arguments: Any) -> None:
-    raise NotImplementedError("flash_attn_func does not support torch.vmap: use its batch dimension instead")
+    raise NotImplementedError(
+        "flash_attn3 does not support torch.vmap: use the batch dimension of its functions instead"
+    )

@@ -61,6 +61,20 @@ class FwdArgs(ctypes.Structure):
         ("v", TensorView),
         ("out", TensorView),
         ("lse", ctypes.c_void_p),
+        ("window_left", ctypes.c_int32),
+        ("window_right", ctypes.c_int32),
+        ("attention_chunk", ctypes.c_int32),
+        ("softcap", ctypes.c_float),
+        ("sink", ctypes.c_void_p),
+        ("cu_seqlens_q", ctypes.c_void_p),
+        ("cu_seqlens_k", ctypes.c_void_p),
+        ("seqused_q", ctypes.c_void_p),
+        ("seqused_k", ctypes.c_void_p),
+        ("page_table", ctypes.c_void_p),
+        ("page_table_stride", ctypes.c_int64),
+        ("batch", ctypes.c_int32),
+        ("max_seqlen_q", ctypes.c_int32),
+        ("max_seqlen_k", ctypes.c_int32),
     )
 
 

@@ -1,4 +1,4 @@
-"""The public attention call."""
+"""The public attention calls on batches of sequences of one length."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from flash_attn3._arguments import check_options, check_scalars, check_tensors, resolve_window
+from flash_attn3._arguments import check_options, choose_sink, resolve_window
 from flash_attn3._autograd import ForwardOnly
+from flash_attn3._general import NO_SEQUENCES, REFUSALS, explain, forward_general
+from flash_attn3._tensors import Extras
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +36,18 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
     deterministic: bool = False,
     sm_margin: int = 0,
     return_attn_probs: bool = False,
+    learnable_sink: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Exact attention: ``softmax(softmax_scale * q @ k.T + mask) @ v`` for each batch item and head.
 
+    Every head_dim up to 256 runs; 64, 96, 128, 192 and 256, and 192 with head_dim_v 128, without a detour (a
+    head_dim that is no multiple of 8 is copied into padded rows first).
     Computed as in "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision" (Shah et
     al., 2024), with the online softmax of Milakov and Gimelshein (2018). Grouped-query attention: query head
-    ``i`` uses key/value head ``i // (heads // heads_kv)``. A query row that the mask leaves no key, and every
-    row when seqlen_k is 0, gives output 0 and LSE -inf.
+    ``i // (heads // heads_kv)``. A query row that the mask leaves no key, and every row when seqlen_k is 0,
+    gives output 0 and LSE -inf (with a sink: the sink).
 
     Args:
         q: (batch, seqlen_q, heads, head_dim), float16 or bfloat16, on a CUDA device. Any strides; the fastest
@@ -53,20 +60,26 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         q_descale: no kernel yet; None.
         k_descale: no kernel yet; None.
         v_descale: no kernel yet; None.
-        window_size: (left, right), keys visible before and after the query's own position, -1 for all. Only
-            windows that mask nothing, or what ``causal`` masks, have kernels. Elements may be 0-dim CPU
-            integer tensors.
-        attention_chunk: no kernel yet; 0.
-        softcap: no kernel yet; 0.
+        window_size: (left, right), keys visible before and after the query's own position ``i + seqlen_k -
+            seqlen_q``, -1 for all; ``causal`` makes right 0. Elements may be 0-dim CPU integer tensors.
+        attention_chunk: mask keys outside the query's own chunk of so many positions, ``[n * chunk, (n + 1) *
+            chunk)``, beside the other masks; 0 for none.
+        softcap: bound the logits: ``softcap * tanh(logit / softcap)``, before the mask; 0 for none.
         num_splits: 1, or 0 to let the library choose (it chooses 1); more has no kernel yet.
         pack_gqa: a hint, without effect on the result.
         deterministic: accepted; forward is deterministic always.
         sm_margin: multiprocessors to leave free for other work on the device.
         return_attn_probs: return the LSE as well; the probabilities themselves are never formed.
+        learnable_sink: (heads,), any floating dtype: for each head the logit of one more key, whose value
+            is 0. It takes part in the softmax and in the LSE, after the scale and the softcap.
+        s_aux: another name of learnable_sink.
+        out: (batch, seqlen_q, heads, head_dim_v), dtype and device of q: the tensor to write to and return.
+            Its last stride must be 1, its other strides and its address multiples of 16 bytes.
 
     Returns:
-        ``out``, (batch, seqlen_q, heads, head_dim_v) contiguous, dtype of q; or ``(out, lse)`` with ``lse``
-        (batch, heads, seqlen_q) float32, the natural logarithm of each row's sum of exponentials.
+        ``out``, (batch, seqlen_q, heads, head_dim_v), dtype of q, contiguous when head_dim_v is a multiple of
+        8 and else with rows padded to one; or ``(out, lse)`` with ``lse`` (batch, heads, seqlen_q) float32,
+        the natural logarithm of each row's sum of exponentials.
 
     Raises:
         TypeError: an argument has a wrong type or dtype.
@@ -75,10 +88,12 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
     if not (
-        num_splits in (0, 1)
+        window_size == (-1, -1)
+        and num_splits in (0, 1)
         and (qv is None and q_descale is None and k_descale is None and v_descale is None)
         and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0)
         and (pack_gqa is None and deterministic is False)
+        and (learnable_sink is None and s_aux is None and out is None)
     ):
         check_options(
             attention_chunk=attention_chunk,
@@ -89,32 +104,119 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
             sm_margin=sm_margin,
             absent={"qv": qv, "q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale},
         )
-    if window_size != (-1, -1):
-        check_tensors(q, k, v)
-        causal = resolve_window(window_size, causal, q.shape[1], k.shape[1])
+        written, lse = forward_general(
+            *(q, k, v),
+            sequences=NO_SEQUENCES,
+            sink=choose_sink(learnable_sink, s_aux),
+            max_seqlens=None,
+            softmax_scale=softmax_scale,
+            causal=causal,
+            window=resolve_window(window_size),
+            attention_chunk=attention_chunk,
+            softcap=softcap,
+            sm_margin=sm_margin,
+            out=out,
+        )
+        return (written, lse) if return_attn_probs else written
     try:
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             # torch leaves Function.apply without annotations
-            out, lse = ForwardOnly.apply(q, k, v, scale, causal, sm_margin)  # type: ignore[no-untyped-call]
+            out, lse = ForwardOnly.apply(q, k, v, scale, causal, 0)  # type: ignore[no-untyped-call]
         else:
-            out, lse = _forward(q, k, v, scale, causal, sm_margin)
-    except (RuntimeError, AttributeError, TypeError, IndexError, ZeroDivisionError) as error:
-        raise _explain(error, (q, k, v), softmax_scale, causal) from None
+            out, lse = _forward(q, k, v, scale, causal, 0)
+    except REFUSALS as error:
+        raise explain(error, (q, k, v), Extras(), softmax_scale, causal) from None
     return (out, lse) if return_attn_probs else out
 
 
-def _explain(
-    error: Exception, tensors: tuple[Tensor, Tensor, Tensor], softmax_scale: float | None, causal: bool
-) -> Exception:
-    """Return the error that names the wrong argument, or ``error`` itself when no argument is wrong.
+def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
+    qkv: Tensor,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    window_size: Sequence[int | Tensor] = (-1, -1),
+    attention_chunk: int = 0,
+    softcap: float = 0.0,
+    deterministic: bool = False,
+    num_heads_q: int | None = None,
+    sm_margin: int = 0,
+    return_attn_probs: bool = False,
+    learnable_sink: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Exact attention on q, k and v that lie in one tensor, which is read where it is: ``flash_attn_func``.
 
-    The operator checks everything in C++ and can raise only RuntimeError. The slower checks that know the
-    right kind of error run here, after the fact, because an eager call has no microseconds to spend on them.
+    Args:
+        qkv: (batch, seqlen, 3, heads, head_dim); or, with num_heads_q, (batch, seqlen, num_heads_q + 2 *
+            heads_kv, head_dim): the heads of q, then those of k, then those of v.
+        softmax_scale: as in ``flash_attn_func``.
+        causal: as in ``flash_attn_func``.
+        q_descale: no kernel yet; None.
+        k_descale: no kernel yet; None.
+        v_descale: no kernel yet; None.
+        window_size: as in ``flash_attn_func``.
+        attention_chunk: as in ``flash_attn_func``.
+        softcap: as in ``flash_attn_func``.
+        deterministic: as in ``flash_attn_func``.
+        num_heads_q: heads of q in a qkv of 4 dimensions.
+        sm_margin: as in ``flash_attn_func``.
+        return_attn_probs: as in ``flash_attn_func``.
+        learnable_sink: as in ``flash_attn_func``.
+        s_aux: as in ``flash_attn_func``.
+        out: as in ``flash_attn_func``.
+
+    Returns:
+        As ``flash_attn_func``.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError, RuntimeError: as ``flash_attn_func`` does.
     """
-    try:
-        check_scalars(0.0 if softmax_scale is None else softmax_scale, causal)
-        check_tensors(*tensors)
-    except (TypeError, ValueError, NotImplementedError) as clearer:
-        return clearer
-    return error
+    q, k, v = _unpack(qkv, num_heads_q)
+    return flash_attn_func(
+        *(q, k, v),
+        softmax_scale=softmax_scale,
+        causal=causal,
+        q_descale=q_descale,
+        k_descale=k_descale,
+        v_descale=v_descale,
+        window_size=window_size,
+        attention_chunk=attention_chunk,
+        softcap=softcap,
+        deterministic=deterministic,
+        sm_margin=sm_margin,
+        return_attn_probs=return_attn_probs,
+        learnable_sink=learnable_sink,
+        s_aux=s_aux,
+        out=out,
+    )
+
+
+def _unpack(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    if not isinstance(qkv, Tensor):
+        raise TypeError(f"qkv must be a torch.Tensor; its type is {type(qkv).__name__}")
+    shape = tuple(qkv.shape)
+    if num_heads_q is None:
+        if qkv.ndim != 5 or shape[2] != 3:
+            raise ValueError(
+                "qkv must have shape (batch, seqlen, 3, heads, head_dim) where num_heads_q is None; "
+                f"its shape is {shape}"
+            )
+        q, k, v = qkv.unbind(2)
+        return q, k, v
+    if qkv.ndim != 4:
+        raise ValueError(
+            "qkv must have 4 dimensions, (batch, seqlen, num_heads_q + 2 * heads_kv, head_dim), with "
+            f"num_heads_q; its shape is {shape}"
+        )
+    heads_kv, rest = divmod(shape[2] - num_heads_q, 2)
+    if num_heads_q < 1 or heads_kv < 1 or rest:
+        raise ValueError(
+            "num_heads_q must leave an even number of heads, at least 2, of the "
+            f"{shape[2]} heads of qkv; it is {num_heads_q}"
+        )
+    q, k, v = qkv.split((num_heads_q, heads_kv, heads_kv), dim=2)
+    return q, k, v

@@ -1,4 +1,4 @@
-"""The kernel pack: every cubin of a wheel in one file that the runtime maps into memory.
+"""The kernel pack: every cubin of a wheel in one file, from which the runtime reads the ones it needs.
 
 Layout, little endian: a 32-byte header, a 256-byte record a kernel, then the cubins, each 64-byte aligned.
 The C++ reader is `kernels/host/pack.cpp`; the two agree by this module's structure definitions alone.
@@ -7,6 +7,7 @@ The C++ reader is `kernels/host/pack.cpp`; the two agree by this module's struct
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,14 +54,6 @@ class PackRecord:
     cubin: bytes
 
 
-def checksum(data: bytes) -> int:
-    """FNV-1a, 64 bits: guards against damage, not against an attacker (wheels carry sha256)."""
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return value
-
-
 def _numbers(variant: Variant) -> tuple[int, ...]:
     box_q, box_kv, box_out = variant.box_rows
     cluster = 1
@@ -79,7 +72,7 @@ def _numbers(variant: Variant) -> tuple[int, ...]:
         box_kv,
         box_out,
         variant.blocks_per_sm,
-        0,
+        variant.min_seqlen_q,
         0,
     )
 
@@ -100,10 +93,10 @@ def write_pack(entries: Iterable[PackEntry], path: Path) -> None:
             *_numbers(entry.variant),
             offset + len(body),
             len(entry.cubin),
-            checksum(entry.cubin),
+            zlib.crc32(entry.cubin),
         )
         body += entry.cubin
-    header = _HEADER.pack(MAGIC, FORMAT, len(ordered), offset + len(body), checksum(records))
+    header = _HEADER.pack(MAGIC, FORMAT, len(ordered), offset + len(body), zlib.crc32(records))
     temporary = path.with_name(path.name + ".partial")
     temporary.write_bytes(header + records + body)
     temporary.replace(path)
@@ -124,7 +117,7 @@ def read_pack(path: Path) -> tuple[PackRecord, ...]:
     if size != len(data):
         raise CorruptPackError(f"{path}: has {len(data)} bytes, its header says {size}")
     end = _HEADER.size + count * _RECORD.size
-    if end > size or checksum(data[_HEADER.size : end]) != table_checksum:
+    if end > size or zlib.crc32(data[_HEADER.size : end]) != table_checksum:
         raise CorruptPackError(f"{path}: the table of kernels was altered")
     return tuple(_read_record(data, index, path) for index in range(count))
 
@@ -134,7 +127,7 @@ def _read_record(data: bytes, index: int, path: Path) -> PackRecord:
     name, op, mask, toolkit = (text.rstrip(b"\0").decode() for text in fields[:4])
     numbers, (offset, size, cubin_checksum) = fields[4:20], fields[20:]
     cubin = data[offset : offset + size]
-    if len(cubin) != size or checksum(cubin) != cubin_checksum:
+    if len(cubin) != size or zlib.crc32(cubin) != cubin_checksum:
         raise CorruptPackError(f"{path}: kernel {name} was altered")
     return PackRecord(
         name, op, mask, toolkit, numbers[0], DTYPES[numbers[1]], numbers[2], numbers[3], numbers, cubin

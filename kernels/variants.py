@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ELEMENT_BYTES = 2  # fp16 and bf16
+SLAB = 64  # elements of one swizzled row of shared memory, 128 bytes
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,16 @@ class Variant:
         dtype: Of q, k, v and out: `fp16` or `bf16`.
         head_dim: Of q and k.
         head_dim_v: Of v and out.
-        mask: `full`, or `causal` (bottom-right aligned).
+        mask: `full`; `causal` (bottom-right aligned); or `local`: windows, chunks and softcap besides.
         source: File below `kernels/device`.
         tile_m: Query rows a thread block works on at a time.
         tile_n: Keys a step.
         stages_q: Buffers for tiles of Q.
         stages: Buffers for blocks of K, and as many for V.
         dynamic: Takes tiles from a queue in device memory instead of striding.
+        output_in_q: Stages the output where Q lay, for want of shared memory.
+        min_seqlen_q: Serves query sequences of at least this length; of several, the one with the greatest
+            minimum serves.
         allow: Gates that this row may break, each with the reason: `(gate, reason)`.
     """
 
@@ -49,6 +53,8 @@ class Variant:
     stages_q: int
     stages: int
     dynamic: bool
+    output_in_q: bool
+    min_seqlen_q: int = 0
     allow: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -58,13 +64,14 @@ class Variant:
 
     @property
     def smem_bytes(self) -> int:
-        """Dynamic shared memory a block, bytes: the buffers, and 1 KiB for barriers."""
-        elements = (
-            self.stages_q * self.tile_m * self.head_dim
-            + self.stages * self.tile_n * (self.head_dim + self.head_dim_v)
-            + self.tile_m * self.head_dim_v
+        """Dynamic shared memory a block, bytes: buffers in slabs of 64 columns, and 1 KiB of barriers."""
+        slabs, slabs_v = -(-self.head_dim // SLAB), -(-self.head_dim_v // SLAB)
+        rows = (
+            self.stages_q * self.tile_m * slabs
+            + self.stages * self.tile_n * (slabs + slabs_v)
+            + (0 if self.output_in_q else self.tile_m * slabs_v)
         )
-        return elements * ELEMENT_BYTES + 1024
+        return rows * SLAB * ELEMENT_BYTES + 1024
 
     @property
     def blocks_per_sm(self) -> int:
@@ -88,32 +95,67 @@ class Variant:
             "FA3_TILE_N": str(self.tile_n),
             "FA3_STAGES_Q": str(self.stages_q),
             "FA3_STAGES": str(self.stages),
-            "FA3_CAUSAL": str(int(self.mask == "causal")),
-            "FA3_DYNAMIC": str(int(self.dynamic)),
+            "FA3_MASK": f"k{self.mask.capitalize()}",
+            "FA3_OUTPUT_IN_Q": str(int(self.output_in_q)),
             "FA3_SMEM_BYTES": str(self.smem_bytes),
         }
 
 
-def _fwd_sm90(dtype: str, mask: str) -> Variant:
+@dataclass(frozen=True)
+class _Tile:
+    """A schedule of `fwd_sm90.cu`, chosen by measurement (NOTES.md)."""
+
+    head_dim: int
+    head_dim_v: int
+    tile_m: int
+    tile_n: int
+    stages_q: int
+    output_in_q: bool
+    masks: tuple[str, ...] = ("full", "causal", "local")
+    min_seqlen_q: int = 0
+
+
+_FWD_SM90_TILES = (
+    _Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("full",)),
+    _Tile(64, 64, 128, 128, 2, output_in_q=False, masks=("causal", "local")),
+    _Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("causal",), min_seqlen_q=4096),
+    _Tile(96, 96, 128, 128, 2, output_in_q=False),
+    _Tile(128, 128, 128, 128, 2, output_in_q=False),
+    _Tile(192, 128, 128, 128, 1, output_in_q=True),
+    _Tile(192, 192, 128, 80, 1, output_in_q=False),
+    _Tile(256, 256, 128, 64, 1, output_in_q=True),
+)
+
+
+def _fwd_sm90(tile: _Tile, dtype: str, mask: str) -> Variant:
+    head_dims = (
+        f"d{tile.head_dim}" if tile.head_dim == tile.head_dim_v else f"d{tile.head_dim}x{tile.head_dim_v}"
+    )
+    suffix = f"_from{tile.min_seqlen_q}" if tile.min_seqlen_q else ""
     return Variant(
-        name=f"fwd_sm90_{dtype}_d128_{mask}",
+        name=f"fwd_sm90_{dtype}_{head_dims}_{mask}{suffix}",
         op="fwd",
         sm="90a",
         dtype=dtype,
-        head_dim=128,
-        head_dim_v=128,
+        head_dim=tile.head_dim,
+        head_dim_v=tile.head_dim_v,
         mask=mask,
         source="fwd_sm90.cu",
-        tile_m=128,
-        tile_n=128,
-        stages_q=2,
+        tile_m=tile.tile_m,
+        tile_n=tile.tile_n,
+        stages_q=tile.stages_q,
         stages=2,
         dynamic=True,
+        output_in_q=tile.output_in_q,
+        min_seqlen_q=tile.min_seqlen_q,
     )
 
 
 VARIANTS: tuple[Variant, ...] = tuple(
-    _fwd_sm90(dtype, mask) for dtype in ("fp16", "bf16") for mask in ("full", "causal")
+    _fwd_sm90(tile, dtype, mask)
+    for tile in _FWD_SM90_TILES
+    for dtype in ("fp16", "bf16")
+    for mask in tile.masks
 )
 
 

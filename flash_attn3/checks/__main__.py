@@ -18,13 +18,14 @@ import torch
 
 from flash_attn3 import _native
 from flash_attn3.checks.behaviour import BEHAVIOURS, run_behaviour
-from flash_attn3.checks.canary import memory_cases, run_memory_case
-from flash_attn3.checks.cases import full_cases, quick_cases
+from flash_attn3.checks.canary import memory_cases, out_cases, run_memory_case, run_out_case
+from flash_attn3.checks.catalogue import full_cases, quick_cases
 from flash_attn3.checks.correctness import public_forward, run_case
 from flash_attn3.checks.environment import describe_environment
 from flash_attn3.checks.fresh import FRESH, run_fresh
 from flash_attn3.checks.host_time import host_times
-from flash_attn3.checks.race import race, settings
+from flash_attn3.checks.race import race
+from flash_attn3.checks.race_settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +60,9 @@ def _memory(_arguments: argparse.Namespace, device: torch.device) -> None:
             name,
             partial(run_memory_case, case, layout, public_forward, device),
         )
+    for case, layout in out_cases():
+        name = f"{case.name}-into_{layout}"
+        _check("memory", name, partial(run_out_case, case, layout, public_forward, device))
 
 
 def _behaviour(_arguments: argparse.Namespace, device: torch.device) -> None:
@@ -72,8 +76,8 @@ def _fresh(_arguments: argparse.Namespace, _device: torch.device) -> None:
 
 
 def _race(arguments: argparse.Namespace, device: torch.device) -> None:
-    head_dims = sorted({kernel.head_dim for kernel in _native.kernels() if kernel.op == "fwd"})
-    for setting in settings(arguments.quick, tuple(head_dims)):
+    head_dims = {(kernel.head_dim, kernel.head_dim_v) for kernel in _native.kernels() if kernel.op == "fwd"}
+    for setting in settings(arguments.quick, sorted(head_dims)):
         _emit("start", section="race", name=setting.name)
         _emit("race", race=race(setting, device, rounds=7 if arguments.quick else 21).as_dict())
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from flash_attn3 import flash_attn_func
 from flash_attn3.checks.cases import Case
-from flash_attn3.checks.correctness import run_case
+from flash_attn3.checks.correctness import call, run_case
 from flash_attn3.checks.inputs import Inputs, make_inputs
+from flash_attn3.checks.invariance import varying_batches
 from flash_attn3.checks.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _stream_order(forward: Forward, device: torch.device) -> Iterator[str]:
     case = _CASES[0]
     inputs = make_inputs(case, device)
     expected = _call(forward, case, inputs)
-    late = Inputs(*(torch.zeros_like(tensor) for tensor in (inputs.q, inputs.k, inputs.v)))
+    late = Inputs(torch.zeros_like(inputs.q), torch.zeros_like(inputs.k), torch.zeros_like(inputs.v))
     torch.cuda.synchronize(device)
     with torch.cuda.stream(torch.cuda.Stream(device)):
         _busy(20)
@@ -212,7 +213,7 @@ def _errors_then_success(forward: Forward, device: torch.device) -> Iterator[str
         ("rank 3", (q[0], k, v), ValueError),
         ("k and v of different lengths", (q, k, v[:, 1:]), ValueError),
         ("heads that do not divide", (q, three_heads, three_heads), ValueError),
-        ("head_dim 40", (q[..., :40], k[..., :40], v[..., :40]), NotImplementedError),
+        ("head_dim 384", (_wide(q), _wide(k), _wide(v)), NotImplementedError),
         ("k on the CPU", (q, k.cpu(), v), ValueError),
     )
     for name, tensors, wanted in refused:
@@ -221,6 +222,10 @@ def _errors_then_success(forward: Forward, device: torch.device) -> Iterator[str
             yield f"{name}: should raise {wanted.__name__}; got {error!r}"
     if not _same(expected, _call(forward, case, inputs)):
         yield "a call after refused calls gives another result"
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.repeat(1, 1, 1, 3)
 
 
 def _error_of(forward: Forward, tensors: tuple[Tensor, Tensor, Tensor]) -> Exception | None:
@@ -266,6 +271,31 @@ def _no_leak(forward: Forward, device: torch.device) -> Iterator[str]:
         yield f"the device has {driver_grown} bytes less after 1000 calls"
 
 
+def _out_refused(forward: Forward, device: torch.device) -> Iterator[str]:
+    """What cannot be written to is refused, and what is refused is not written to."""
+    case = _CASES[0]
+    inputs = make_inputs(case, device)
+    q = inputs.q
+    memory = q.new_zeros((*q.shape[:-1], 2 * q.shape[-1] + 8))
+    refused: tuple[tuple[str, Tensor, tuple[type[Exception], ...]], ...] = (
+        ("a last stride of 2", memory[..., : 2 * q.shape[-1] : 2], (RuntimeError, ValueError)),
+        ("2 bytes off alignment", memory[..., 1 : 1 + q.shape[-1]], (RuntimeError, ValueError)),
+        ("a wrong shape", memory[:, 1:, :, : q.shape[-1]], (ValueError,)),
+        ("a wrong dtype", torch.zeros_like(q, dtype=torch.float32), (TypeError,)),
+        ("the CPU", torch.zeros(q.shape, dtype=q.dtype), (ValueError,)),
+    )
+    for name, out, wanted in refused:
+        error: Exception | None = None
+        try:
+            call(forward, case, inputs, out=out)
+        except Exception as caught:  # noqa: BLE001  the wrong error is what this looks for
+            error = caught
+        if not isinstance(error, wanted) or "out" not in str(error):
+            yield f"out with {name}: should be refused by name; got {error!r}"
+    if bool(memory.any()):
+        yield "a refused out was written to"
+
+
 BEHAVIOURS: dict[str, Check] = {
     "repeats_equal": _repeats_equal,
     "repeats_equal_beside_work": _repeats_equal_beside_work,
@@ -277,5 +307,7 @@ BEHAVIOURS: dict[str, Check] = {
     "sm_margin": _sm_margin,
     "errors_then_success": _errors_then_success,
     "backward_refused": _backward_refused,
+    "out_refused": _out_refused,
+    "varying_batches": varying_batches,
     "no_leak": _no_leak,
 }

@@ -1,7 +1,8 @@
-"""Memory checks through the C ABI, with buffers that this module owns.
+"""Memory checks with buffers that this module owns: through the C ABI, and through ``out=``.
 
-``out`` and ``lse`` are poisoned before the call with a NaN pattern that no arithmetic produces, and stand
-between canaries: after the call no poison may be left inside, and no canary may have changed outside.
+``out``, and through the C ABI ``lse`` too, are poisoned before the call with a NaN pattern that no arithmetic
+produces, and stand between canaries: after the call no poison may be left inside, and no canary may have
+changed outside.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from torch import Tensor
 
 from flash_attn3 import _native
 from flash_attn3.checks.cases import Case
+from flash_attn3.checks.correctness import call
 from flash_attn3.checks.inputs import Inputs, make_inputs
+from flash_attn3.checks.option_cases import NATIVE, with_head_dims
 from flash_attn3.checks.outcome import Outcome
+from flash_attn3.checks.ragged_cases import quick_ragged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,18 +27,35 @@ if TYPE_CHECKING:
 
 _POISON = {torch.int16: 0x7FAD, torch.int32: 0x7FADBEEF}
 _CANARY = {torch.int16: 0x5AC3, torch.int32: 0x5AC35AC3}
+_LAYOUTS = ("contiguous", "bhsd", "padded")
 _GUARD = 1 << 16  # elements on each side
 _SHAPES = ((1, 1, 1, 1, 1), (2, 65, 129, 4, 2), (3, 128, 0, 2, 2), (2, 257, 1000, 6, 2), (1, 1000, 177, 3, 3))
 
 
 def memory_cases() -> tuple[tuple[Case, str], ...]:
     """Return the cases, each with the layout of ``out``: "contiguous", "bhsd" or "padded"."""
-    return tuple(
+    plain = (
         (Case(dtype, causal, *shape, layout="padded"), layout)
         for dtype in ("bf16", "fp16")
         for causal in (False, True)
         for shape in _SHAPES
-        for layout in ("contiguous", "bhsd", "padded")
+        for layout in _LAYOUTS
+    )
+    others = (
+        (with_head_dims(Case("bf16", causal, 2, 257, 300, 6, 2, window=window), pair), layout)
+        for pair in (*NATIVE, (72, 72), (160, 120), (40, 8))
+        for causal, window in ((False, (-1, -1)), (True, (-1, -1)), (False, (70, 30)))
+        for layout in _LAYOUTS
+    )
+    return (*plain, *others)
+
+
+def out_cases() -> tuple[tuple[Case, str], ...]:
+    """Return cases of sequences of different lengths, each with the layout of ``out``."""
+    return tuple(
+        (case, layout)
+        for index, case in enumerate(quick_ragged())
+        for layout in (_LAYOUTS[index % 3], _LAYOUTS[(index + 1) % 3])
     )
 
 
@@ -62,7 +83,7 @@ def run_memory_case(case: Case, layout: str, forward: Forward, device: torch.dev
         failures.append(f"fa3_fwd: {error.status.name}: {error}")
     else:
         lse = lse_memory.block.view(torch.float32)
-        public_out, public_lse = forward(inputs.q, inputs.k, inputs.v, case.softmax_scale, case.causal)
+        public_out, public_lse = call(forward, case, inputs)
         if not torch.equal(_bits(out), _bits(public_out)) or not torch.equal(_bits(lse), _bits(public_lse)):
             failures.append("the result differs from the public call's")
         failures += _judge(out_memory, out_bits, "out")
@@ -70,6 +91,46 @@ def run_memory_case(case: Case, layout: str, forward: Forward, device: torch.dev
     return Outcome(
         "memory", f"{case.name}-out_{layout}", {**case.params(), "out_layout": layout}, {}, tuple(failures)
     )
+
+
+def run_out_case(case: Case, layout: str, forward: Forward, device: torch.device) -> Outcome:
+    """Run one case with ``out=``; rows that count must equal those of the call without, bit for bit."""
+    name = f"{case.name}-into_{layout}"
+    try:
+        failures = tuple(_out_failures(case, layout, forward, device))
+    except Exception as error:  # noqa: BLE001  whatever it raises, the check failed and the next one runs
+        failures = (f"raised {type(error).__name__}: {error}",)
+    return Outcome("memory", name, {**case.params(), "out_layout": layout}, {}, failures)
+
+
+def _out_failures(case: Case, layout: str, forward: Forward, device: torch.device) -> Iterator[str]:
+    inputs = make_inputs(case, device)
+    expected, expected_lse = call(forward, case, inputs)
+    shape = tuple(expected.shape)
+    heads, head_dim_v = shape[-2:]
+    shapes = {
+        "contiguous": shape,
+        "bhsd": (*shape[:-3], heads, shape[-3], head_dim_v),
+        "padded": (*shape[:-2], heads + 1, head_dim_v + 8),
+    }
+    memory = _Memory(shapes[layout], torch.int16, device)
+    bits = memory.block.transpose(-2, -3) if layout == "bhsd" else memory.block
+    bits = bits[..., :heads, :head_dim_v]
+    bits.fill_(_POISON[torch.int16])
+    out = bits.view(inputs.q.dtype)
+    written, lse = call(forward, case, inputs, out=out)
+    if written is not out:
+        yield "the call returned another tensor than out"
+    found, wanted = (out, lse), (expected, expected_lse)
+    if inputs.laid is not None:
+        found, wanted = inputs.laid.padded(*found), inputs.laid.padded(*wanted)
+    if not all(torch.equal(_bits(a), _bits(b)) for a, b in zip(found, wanted, strict=True)):
+        yield "the result differs from the call's without out"
+    if inputs.laid is not None:
+        # Rows that no sequence uses are unspecified: the call need not have written them. That the others
+        # were is what the comparison says.
+        bits.fill_(0)
+    yield from _judge(memory, bits, "out")
 
 
 class _Memory:
@@ -108,6 +169,11 @@ def _arguments(case: Case, inputs: Inputs, out: Tensor, lse: Tensor) -> _native.
         v=_view(inputs.v),
         out=_view(out),
         lse=lse.data_ptr(),
+        window_left=case.window[0],
+        window_right=case.window[1],
+        batch=case.batch,
+        max_seqlen_q=case.seqlen_q,
+        max_seqlen_k=case.seqlen_k,
     )
 
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from flash_attn3 import flash_attn_func
-from flash_attn3.checks.inputs import make_inputs
+from flash_attn3 import flash_attn_func, flash_attn_varlen_func
+from flash_attn3.checks.inputs import Inputs, make_inputs
 from flash_attn3.checks.outcome import Outcome
-from flash_attn3.checks.reference import Attention, attention_fp64, attention_same_precision
-from flash_attn3.checks.rule import judge, lse_tolerance
+from flash_attn3.checks.reference import Attention, Scoring, attention_fp64, attention_same_precision
+from flash_attn3.checks.rule import Verdict, judge, lse_tolerance
 
 if TYPE_CHECKING:
     from flash_attn3.checks.cases import Case
 
-# (q, k, v, softmax_scale, causal) -> (out, lse)
-Forward = Callable[[Tensor, Tensor, Tensor, float | None, bool], tuple[Tensor, Tensor]]
+_VARLEN = {"cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "page_table"}
+# (q, k, v, softmax_scale, causal, **options) -> (out, lse); the options are those of the public functions,
+# and only those that a call has need be known.
+Forward = Callable[..., tuple[Tensor, Tensor]]
 
 
 def public_forward(
-    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool
+    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Call ``flash_attn3.flash_attn_func`` as a user does."""
-    out, lse = flash_attn_func(q, k, v, softmax_scale=softmax_scale, causal=causal, return_attn_probs=True)
+    """Call ``flash_attn3.flash_attn_func``, or ``flash_attn_varlen_func`` for its options, as a user does."""
+    options |= {"softmax_scale": softmax_scale, "causal": causal, "return_attn_probs": True}
+    if not _VARLEN.isdisjoint(options):
+        required = {name: options.pop(name, None) for name in ("cu_seqlens_q", "cu_seqlens_k")}
+        longest = {name: options.pop(name, 0) for name in ("max_seqlen_q", "max_seqlen_k")}
+        out, lse = flash_attn_varlen_func(q, k, v, **required, **longest, **options)
+    else:
+        out, lse = flash_attn_func(q, k, v, **options)
     return out, lse
 
 
@@ -33,19 +41,48 @@ def run_case(case: Case, forward: Forward, device: torch.device) -> Outcome:
     """Run one case and judge it. An exception from the call is a failure of the case."""
     inputs = make_inputs(case, device)
     try:
-        out, lse = forward(inputs.q, inputs.k, inputs.v, case.softmax_scale, case.causal)
+        out, lse = call(forward, case, inputs)
     except Exception as error:  # noqa: BLE001  whatever it raises, the case failed and the next one runs
         return Outcome(
             "correctness", case.name, case.params(), {}, (f"raised {type(error).__name__}: {error}",)
         )
-    q, k, v = inputs.q, inputs.k, inputs.v
-    reference = attention_fp64(q, k, v, softmax_scale=case.scale, causal=case.causal)
-    verdict = judge(
+    verdict = judge_case(case, inputs, out, lse)
+    verdict.require(out.dtype == inputs.q.dtype, f"out is {out.dtype}; it should be {inputs.q.dtype}")
+    # Rows that TMA cannot write are padded to those it can.
+    aligned = (case.head_dim_v or case.head_dim) % 8 == 0
+    verdict.require(
+        lse.is_contiguous() and (out.is_contiguous() or not aligned), "out or lse is not contiguous"
+    )
+    return Outcome("correctness", case.name, case.params(), verdict.figures, tuple(verdict.failures))
+
+
+def call(forward: Forward, case: Case, inputs: Inputs, **options: Any) -> tuple[Tensor, Tensor]:
+    """Call ``forward`` as the case says, with more options if any."""
+    options = {**case.options(), **inputs.options, **options}
+    return forward(inputs.q, inputs.k, inputs.v, case.softmax_scale, case.causal, **options)
+
+
+def judge_case(case: Case, inputs: Inputs, out: Tensor, lse: Tensor) -> Verdict:
+    """Judge what a call returned for a case."""
+    q, k, v = inputs.padded
+    scoring = Scoring(
+        case.scale,
+        case.causal,
+        window=case.window,
+        attention_chunk=case.attention_chunk,
+        softcap=case.softcap,
+        sink=inputs.sink,
+        lengths=inputs.lengths,
+    )
+    reference = attention_fp64(q, k, v, scoring)
+    wanted = (*inputs.q.shape[:-1], v.shape[-1])
+    wanted_lse = (*wanted[:-3], wanted[-2], wanted[-3])
+    if inputs.laid is not None and out.shape == wanted and lse.shape == wanted_lse:
+        out, lse = inputs.laid.padded(out, lse)
+    return judge(
         Attention(out, lse),
         reference=reference,
-        same_precision=attention_same_precision(q, k, v, softmax_scale=case.scale, causal=case.causal),
-        lse_tolerance=lse_tolerance(q, k, reference.lse, case.scale),
+        same_precision=attention_same_precision(q, k, v, scoring),
+        lse_tolerance=lse_tolerance(q, k, reference.lse, scoring),
+        softcap=case.softcap,
     )
-    verdict.require(out.dtype == q.dtype, f"out is {out.dtype}; it should be {q.dtype}")
-    verdict.require(out.is_contiguous() and lse.is_contiguous(), "out or lse is not contiguous")
-    return Outcome("correctness", case.name, case.params(), verdict.figures, tuple(verdict.failures))

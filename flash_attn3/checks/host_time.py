@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from flash_attn3 import flash_attn_func
+from flash_attn3 import flash_attn_func, flash_attn_varlen_func
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,10 +33,15 @@ class HostTime:
 def host_times(device: torch.device, *, batches: int = 31) -> tuple[HostTime, ...]:
     """Measure ours and torch's on a shape small enough for the device to keep up, in alternating order."""
     q, k, v = (torch.randn(1, 128, 4, 128, device=device, dtype=torch.bfloat16) for _ in range(3))
+    (pq, pk, pv), out = (tensor[0] for tensor in (q, k, v)), torch.empty_like(q)
+    starts = torch.tensor([0, 128], dtype=torch.int32, device=device)
     tq, tk, tv = (tensor.transpose(1, 2) for tensor in (q, k, v))
     calls: dict[str, tuple[SDPBackend | None, Callable[[], object]]] = {
         "flash_attn3": (None, lambda: flash_attn_func(q, k, v)),
         "flash_attn3 causal": (None, lambda: flash_attn_func(q, k, v, causal=True)),
+        "flash_attn3 window": (None, lambda: flash_attn_func(q, k, v, window_size=(64, 0))),
+        "flash_attn3 varlen": (None, lambda: flash_attn_varlen_func(pq, pk, pv, starts, starts, 128, 128)),
+        "flash_attn3 out": (None, lambda: flash_attn_func(q, k, v, out=out)),
         "cudnn": (SDPBackend.CUDNN_ATTENTION, lambda: scaled_dot_product_attention(tq, tk, tv)),
         "flash": (SDPBackend.FLASH_ATTENTION, lambda: scaled_dot_product_attention(tq, tk, tv)),
     }

@@ -7,11 +7,15 @@ read betrays itself in the result.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from flash_attn3.checks.forms import FORMS, Laid, lay
+from flash_attn3.checks.reference import Lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +29,28 @@ _FAR = 1 << 31  # bytes that a 32-bit signed offset cannot hold
 
 @dataclass(frozen=True)
 class Inputs:
-    """q, k, v as the caller passes them."""
+    """q, k, v as the caller passes them.
+
+    Attributes:
+        options: the other tensors of the call, and what goes with them, by the names of the public functions.
+        padded: (q, k, v), one sequence a batch item, finite where none reaches: what a reference takes.
+        lengths: of the sequences; None: those of the tensors.
+        laid: how the sequences lie; None: as in padded.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
+    options: dict[str, Tensor | int] = field(default_factory=dict)
+    padded: tuple[Tensor, Tensor, Tensor] = ()  # type: ignore[assignment]
+    lengths: Lengths | None = None
+    laid: Laid | None = None
+
+    @property
+    def sink(self) -> Tensor | None:
+        """(heads,) float32, or None."""
+        sink = self.options.get("learnable_sink")
+        return sink if isinstance(sink, Tensor) else None
 
 
 @dataclass(frozen=True)
@@ -45,9 +66,15 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     generator = torch.Generator(device=device).manual_seed(case.seed + 1)
     shape_q = (case.batch, case.seqlen_q, case.heads, case.head_dim)
     shape_k = (case.batch, case.seqlen_k, case.heads_kv, case.head_dim)
-    q, k, v = (torch.randn(s, generator=generator, device=device) for s in (shape_q, shape_k, shape_k))
+    shape_v = (*shape_k[:3], case.head_dim_v or case.head_dim)
+    q, k, v = (torch.randn(s, generator=generator, device=device) for s in (shape_q, shape_k, shape_v))
     q, k, v = VALUES[case.values](q, k, v, generator)
     dtype = DTYPES[case.dtype]
+    options: dict[str, Tensor | int] = {}
+    if case.sink:
+        options["learnable_sink"] = 3 * torch.randn(case.heads, generator=generator, device=device)
+    if case.form != "dense":
+        return _ragged(case, (q.to(dtype), k.to(dtype), v.to(dtype)), options)
     if case.layout in _PACKED:
         spaces = _PACKED[case.layout]((q, k, v), dtype)
     else:
@@ -55,7 +82,27 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     for space, values in zip(spaces, (q, k, v), strict=True):
         # An expanded layout holds one item of the dimensions it repeats.
         space.base.copy_(values[tuple(slice(size) for size in space.base.shape)])
-    return Inputs(*(space.view for space in spaces))
+    passed = spaces[0].view, spaces[1].view, spaces[2].view
+    return Inputs(*passed, options, padded=passed)
+
+
+def _ragged(case: Case, padded: tuple[Tensor, Tensor, Tensor], options: dict[str, Tensor | int]) -> Inputs:
+    q, k, v = padded
+    lengths, form = case.lengths(), FORMS[case.form]
+    if form.shared:
+        k, v = (tensor[:1].expand_as(tensor).contiguous() for tensor in (k, v))
+    laid = lay(
+        form,
+        (q, k, v),
+        lengths,
+        page_size=case.page_size,
+        seed=case.seed,
+        new=partial(guarded, dtype=q.dtype, device=q.device),
+    )
+    device_lengths = Lengths(*(torch.tensor(list(part), device=q.device) for part in lengths))
+    return Inputs(
+        *(laid.q, laid.k, laid.v), options | laid.options, padded=(q, k, v), lengths=device_lengths, laid=laid
+    )
 
 
 # ---- layouts: (batch, seqlen, heads, head_dim) in NaN-filled memory ----

@@ -43,5 +43,5 @@ class Outcome:
 
 
 def finite(value: float | None) -> float | None:
-    """Return the value, or None when it is infinite or not a number."""
-    return value if value is not None and math.isfinite(value) else None
+    """Return the value to six digits, or None when it is infinite or not a number."""
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,51 +20,32 @@ from flash_attn3.checks.bars import best_over_cudnn
 from flash_attn3.checks.correctness import public_forward
 from flash_attn3.checks.gpu_state import GpuState, read_gpu_state
 from flash_attn3.checks.inputs import DTYPES
-from flash_attn3.checks.reference import Attention, Rows, attention_fp64, attention_same_precision
+from flash_attn3.checks.reference import Attention, Rows, Scoring, attention_fp64, attention_same_precision
 from flash_attn3.checks.rule import judge, lse_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Provider = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
+    from flash_attn3.checks.race_settings import Setting
 
-TOKENS = 16384
-HIDDEN = 2048
-SEQLENS = (512, 1024, 2048, 4096, 8192, 16384)
+
 OURS = "flash_attn3"
 _WINDOW_MS = 8.0  # of back-to-back calls between two events
 _CHECKED_ROWS = 64
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One race: ``TOKENS`` tokens and ``HIDDEN`` hidden in all."""
+class _Inputs:
+    """(batch, seqlen, heads, head_dim), or (tokens, heads, head_dim) with the starts of the sequences."""
 
-    dtype: str
-    head_dim: int
-    causal: bool
-    seqlen: int
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    cu_seqlens: Tensor | None
 
-    @property
-    def batch(self) -> int:
-        """How many sequences of this length make up the tokens."""
-        return TOKENS // self.seqlen
 
-    @property
-    def heads(self) -> int:
-        """How many heads of this head_dim make up the hidden size."""
-        return HIDDEN // self.head_dim
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations of one call; half of them under a causal mask."""
-        total = 4.0 * self.batch * self.heads * self.seqlen**2 * self.head_dim
-        return total / 2 if self.causal else total
-
-    @property
-    def name(self) -> str:
-        """The setting in one word."""
-        return f"{self.dtype}_d{self.head_dim}_{'causal' if self.causal else 'full'}_s{self.seqlen}"
+if TYPE_CHECKING:
+    Provider = Callable[[Setting, _Inputs], Tensor]
 
 
 @dataclass(frozen=True)
@@ -113,30 +95,19 @@ class Race:
         }
 
 
-def settings(quick: bool, head_dims: tuple[int, ...]) -> tuple[Setting, ...]:
-    """Return the settings to race, bf16."""
-    seqlens = (1024, 4096) if quick else SEQLENS
-    return tuple(
-        Setting("bf16", head_dim, causal, seqlen)
-        for head_dim in head_dims
-        for causal in (False, True)
-        for seqlen in seqlens
-    )
-
-
 def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
     """Race every provider that can run this setting, then judge the output of the last timed call of ours."""
     providers: dict[str, Provider] = {OURS: _ours, "cudnn": _cudnn, "flash": _flash}
     warm = _random_inputs(setting, device)
     absent: dict[str, str] = {}
     for name in tuple(providers):
-        refusal = _refusal(providers[name], warm, setting.causal)
+        refusal = _refusal(providers[name], setting, warm)
         if refusal is not None:
             if name == OURS:
                 raise refusal
             absent[name] = str(refusal).splitlines()[0][:200]
             del providers[name]
-    calls = {name: _calls_per_window(provider, warm, setting.causal) for name, provider in providers.items()}
+    calls = {name: _calls_per_window(provider, setting, warm) for name, provider in providers.items()}
     times: dict[str, list[float]] = {name: [] for name in providers}
     failures: tuple[str, ...] = ()
     state = GpuState(None, None, None)
@@ -144,7 +115,7 @@ def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
         inputs = _random_inputs(setting, device)
         order = list(providers) if turn % 2 == 0 else list(reversed(providers))
         for name in order:
-            window = _time(providers[name], inputs, setting.causal, calls[name])
+            window = _time(providers[name], setting, inputs, calls[name])
             times[name].append(window.ms)
             if name == OURS:
                 state = window.state
@@ -163,47 +134,80 @@ def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
     )
 
 
-def _ours(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    return public_forward(q, k, v, None, causal)[0]
+def _ours(setting: Setting, inputs: _Inputs) -> Tensor:
+    options: dict[str, Any] = {}
+    if setting.window is not None:
+        options["window_size"] = _window(setting)
+    if inputs.cu_seqlens is not None:
+        cu_seqlens = inputs.cu_seqlens
+        options |= {"cu_seqlens_q": cu_seqlens, "cu_seqlens_k": cu_seqlens}
+        options |= {"max_seqlen_q": setting.seqlen, "max_seqlen_k": setting.seqlen}
+    return public_forward(inputs.q, inputs.k, inputs.v, None, setting.causal, **options)[0]
 
 
-def _sdpa(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+def _window(setting: Setting) -> tuple[int, int]:
+    return (-1 if setting.window is None else setting.window, 0 if setting.causal else -1)
+
+
+def _sdpa(backend: SDPBackend, setting: Setting, inputs: _Inputs) -> Tensor:
     with sdpa_kernel(backend):
-        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        return scaled_dot_product_attention(q, k, v, is_causal=causal)
+        q, k, v = (tensor.transpose(1, 2) for tensor in (inputs.q, inputs.k, inputs.v))
+        grouped = setting.group > 1
+        return scaled_dot_product_attention(q, k, v, is_causal=setting.causal, enable_gqa=grouped)
 
 
-def _cudnn(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    return _sdpa(SDPBackend.CUDNN_ATTENTION, q, k, v, causal)
+def _cudnn(setting: Setting, inputs: _Inputs) -> Tensor:
+    if setting.window is not None:
+        raise RuntimeError("torch gives cuDNN no sliding window")
+    if inputs.cu_seqlens is None:
+        return _sdpa(SDPBackend.CUDNN_ATTENTION, setting, inputs)
+    lengths = (inputs.cu_seqlens, inputs.cu_seqlens, setting.seqlen, setting.seqlen)
+    q, k, v = inputs.q, inputs.k, inputs.v
+    result = torch.ops.aten._cudnn_attention_forward(  # noqa: SLF001  torch calls it for nested tensors
+        q, k, v, None, *lengths, False, 0.0, setting.causal, False
+    )
+    out: Tensor = result[0]
+    return out
 
 
-def _flash(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    return _sdpa(SDPBackend.FLASH_ATTENTION, q, k, v, causal)
+def _flash(setting: Setting, inputs: _Inputs) -> Tensor:
+    if inputs.cu_seqlens is None and setting.window is None:
+        return _sdpa(SDPBackend.FLASH_ATTENTION, setting, inputs)
+    left, right = (None if limit < 0 else limit for limit in _window(setting))
+    lengths = (inputs.cu_seqlens, inputs.cu_seqlens, setting.seqlen, setting.seqlen)
+    q, k, v = inputs.q, inputs.k, inputs.v
+    result = torch.ops.aten._flash_attention_forward(  # noqa: SLF001  torch's way to windows and packed sequences
+        q, k, v, *lengths, 0.0, setting.causal, False, window_size_left=left, window_size_right=right
+    )
+    out: Tensor = result[0]
+    return out
 
 
-def _random_inputs(setting: Setting, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (setting.batch, setting.seqlen, setting.heads, setting.head_dim)
-    dtype = DTYPES[setting.dtype]
-    return (
-        torch.randn(shape, device=device, dtype=dtype),
-        torch.randn(shape, device=device, dtype=dtype),
-        torch.randn(shape, device=device, dtype=dtype),
+def _random_inputs(setting: Setting, device: torch.device) -> _Inputs:
+    leading = (sum(setting.lengths),) if setting.varlen else (setting.batch, setting.seqlen)
+    heads_kv, dtype = setting.heads // setting.group, DTYPES[setting.dtype]
+    starts = torch.tensor([0, *accumulate(setting.lengths)], dtype=torch.int32, device=device)
+    return _Inputs(
+        torch.randn((*leading, setting.heads, setting.head_dim), device=device, dtype=dtype),
+        torch.randn((*leading, heads_kv, setting.head_dim), device=device, dtype=dtype),
+        torch.randn((*leading, heads_kv, setting.head_dim_v or setting.head_dim), device=device, dtype=dtype),
+        starts if setting.varlen else None,
     )
 
 
-def _refusal(provider: Provider, inputs: tuple[Tensor, Tensor, Tensor], causal: bool) -> RuntimeError | None:
+def _refusal(provider: Provider, setting: Setting, inputs: _Inputs) -> RuntimeError | None:
     try:
-        provider(*inputs, causal)
+        provider(setting, inputs)
         torch.cuda.synchronize()
     except RuntimeError as error:
         return error
     return None
 
 
-def _calls_per_window(provider: Provider, inputs: tuple[Tensor, Tensor, Tensor], causal: bool) -> int:
+def _calls_per_window(provider: Provider, setting: Setting, inputs: _Inputs) -> int:
     for _ in range(3):
-        provider(*inputs, causal)
-    return max(2, round(_WINDOW_MS / _time(provider, inputs, causal, 5).ms))
+        provider(setting, inputs)
+    return max(2, round(_WINDOW_MS / _time(provider, setting, inputs, 5).ms))
 
 
 @dataclass(frozen=True)
@@ -215,19 +219,20 @@ class _Window:
     state: GpuState
 
 
-def _time(provider: Provider, inputs: tuple[Tensor, Tensor, Tensor], causal: bool, calls: int) -> _Window:
+def _time(provider: Provider, setting: Setting, inputs: _Inputs, calls: int) -> _Window:
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     # The calls take turns in two blocks of the allocator, which hands out what is freed here: a value that no
     # call writes stays NaN.
-    poisoned = [torch.full_like(inputs[0], torch.nan) for _ in range(2)]
+    shape = (*inputs.q.shape[:-1], inputs.v.shape[-1])
+    poisoned = [inputs.q.new_full(shape, torch.nan) for _ in range(2)]
     # The device sleeps while the first calls are queued, so that the window holds no host time.
     torch.cuda._sleep(400_000)  # noqa: SLF001  cycles; the only delay that torch offers
     del poisoned
     start.record()
     for _ in range(calls):
-        out = provider(*inputs, causal)
+        out = provider(setting, inputs)
     stop.record()
-    state = read_gpu_state(inputs[0].device)
+    state = read_gpu_state(inputs.q.device)
     stop.synchronize()
     return _Window(start.elapsed_time(stop) / calls, out, state)
 
@@ -244,24 +249,28 @@ def _ratio(times: dict[str, list[float]], other: str) -> float | None:
 
 
 def _multiple_of_best(setting: Setting, ratio_to_cudnn: float | None) -> float | None:
+    if not setting.plain or ratio_to_cudnn is None:
+        return None
     best = best_over_cudnn(setting.head_dim, setting.causal, setting.seqlen)
-    return None if best is None or ratio_to_cudnn is None else ratio_to_cudnn / best
+    return None if best is None else ratio_to_cudnn / best
 
 
-def _judge_rows(setting: Setting, inputs: tuple[Tensor, Tensor, Tensor], out: Tensor) -> tuple[str, ...]:
+def _judge_rows(setting: Setting, inputs: _Inputs, out: Tensor) -> tuple[str, ...]:
     """Judge the first, a middle and the last rows of a timed output of full size against float64."""
+    # Rows of a few sequences are enough, and float64 is slow. The first is the longest.
+    few = slice(0, setting.seqlen) if setting.varlen else slice(-2, None)
+    parts = [tensor[few] for tensor in (inputs.q, inputs.k, inputs.v, out)]
+    q, k, v, ours = (part[None] if setting.varlen else part for part in parts)
+    scoring = Scoring(setting.head_dim**-0.5, setting.causal, window=_window(setting))
     failures: list[str] = []
     for start in (0, setting.seqlen // 2 - 7, setting.seqlen - _CHECKED_ROWS):
         rows = Rows(start, start + _CHECKED_ROWS)
-        # Rows of a few batch items are enough, and float64 is slow.
-        q, k, v = (tensor[-2:] for tensor in inputs)
-        scale = setting.head_dim**-0.5
-        reference = attention_fp64(q, k, v, softmax_scale=scale, causal=setting.causal, rows=rows)
-        plain = attention_same_precision(q, k, v, softmax_scale=scale, causal=setting.causal, rows=rows)
-        here = q[:, rows.start : rows.stop]
-        tolerance = lse_tolerance(here, k, reference.lse, scale)
+        reference = attention_fp64(q, k, v, scoring, rows=rows)
+        plain = attention_same_precision(q, k, v, scoring, rows=rows)
+        here = slice(rows.start, rows.stop)
+        tolerance = lse_tolerance(q[:, here], k, reference.lse, scoring)
         # The timed call returns no LSE: the reference's own stands in for it, and is judged elsewhere.
-        result = Attention(out[-2:, rows.start : rows.stop], reference.lse.float())
+        result = Attention(ours[:, here], reference.lse.float())
         verdict = judge(result, reference=reference, same_precision=plain, lse_tolerance=tolerance)
         failures += (
             f"rows {rows.start} to {rows.stop} of the timed output: {text}" for text in verdict.failures

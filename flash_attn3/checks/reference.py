@@ -1,7 +1,7 @@
 """Attention in plain PyTorch: in float64, which is taken as the truth, and in the inputs' own precision.
 
-Both are written from the definition, ``softmax(scale * q @ k.T + mask) @ v`` row by row, and work on blocks
-of query rows so that 16k x 16k scores are never held at once.
+Both are written from the definition, ``softmax(mask(cap(scale * q @ k.T))) @ v`` row by row, and work on
+blocks of query rows so that 16k x 16k scores are never held at once.
 """
 
 from __future__ import annotations
@@ -34,60 +34,109 @@ class Rows:
     stop: int
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """How many rows of each batch item count, from the first: ``q`` and ``k``, each (batch,) int64."""
+
+    q: Tensor
+    k: Tensor
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What becomes of the scores.
+
+    Attributes:
+        softmax_scale: the factor before everything else.
+        causal: hide keys after the query's own position; positions are aligned to the bottom right.
+        window: (left, right), keys seen before and after that position; -1 for all.
+        attention_chunk: hide keys outside the query's own chunk of so many positions; 0 for none.
+        softcap: ``softcap * tanh(score / softcap)``; 0 for none.
+        sink: (heads,) one more logit in each row's sum; None for none.
+        lengths: of each batch item; None for those of the tensors.
+    """
+
+    softmax_scale: float
+    causal: bool = False
+    window: tuple[int, int] = (-1, -1)
+    attention_chunk: int = 0
+    softcap: float = 0.0
+    sink: Tensor | None = None
+    lengths: Lengths | None = None
+
+
 def attention_fp64(
-    q: Tensor, k: Tensor, v: Tensor, *, softmax_scale: float, causal: bool, rows: Rows | None = None
+    q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, *, rows: Rows | None = None
 ) -> Attention:
-    """Return attention computed in float64; rows that see no key give out 0 and LSE -inf.
+    """Return attention computed in float64; rows that see no key give out 0 and LSE -inf, or the sink.
+
+    Rows of q beyond a batch item's length give out 0 and LSE -inf.
 
     Args:
         q: (batch, seqlen_q, heads, head_dim), any floating dtype.
-        k: (batch, seqlen_k, heads_kv, head_dim).
-        v: (batch, seqlen_k, heads_kv, head_dim_v).
-        softmax_scale: the factor before the softmax.
-        causal: bottom-right aligned causal mask.
+        k: (batch, seqlen_k, heads_kv, head_dim), finite also where no length reaches.
+        v: (batch, seqlen_k, heads_kv, head_dim_v), likewise.
+        scoring: scale, softcap, mask and sink.
         rows: only these query rows; all when None.
     """
     batch, seqlen_q, heads, _ = q.shape
     rows = rows or Rows(0, seqlen_q)
     out = torch.zeros(batch, rows.stop - rows.start, heads, v.shape[3], dtype=torch.float64, device=q.device)
     lse = torch.full((batch, heads, rows.stop - rows.start), -torch.inf, dtype=torch.float64, device=q.device)
-    if k.shape[1] == 0 or out.numel() == 0:
+    if out.numel() == 0:
         return Attention(out, lse)
     keys, values = k.double(), v.double()
     for block in _blocks(rows, q, k):
-        scores = _scores(q[:, block.start : block.stop].double() * softmax_scale, keys)
-        _mask(scores, block, q.shape[1], causal)
+        scores = _scores(q[:, block.start : block.stop].double() * scoring.softmax_scale, keys)
+        scores = _cap_and_mask(scores, block, q.shape[1], scoring)
         block_lse = torch.logsumexp(scores, dim=-1)
+        if scoring.sink is not None:
+            sink = _by_group(scoring.sink.double(), k.shape[2])
+            block_lse = torch.logaddexp(block_lse, sink.expand_as(block_lse))
         # A row that sees no key has LSE -inf; any finite shift makes its probabilities exp(-inf) = 0.
         shift = torch.where(block_lse == -torch.inf, 0.0, block_lse)
         probabilities = torch.exp(scores - shift[..., None])
         here = slice(block.start - rows.start, block.stop - rows.start)
         out[:, here] = _weighted(probabilities, values)
         lse[:, :, here] = block_lse.flatten(1, 2)
+    if scoring.lengths is not None:
+        unused = _unused(scoring.lengths, rows)
+        out.masked_fill_(unused[:, :, None, None], 0.0)
+        lse.masked_fill_(unused[:, None], -torch.inf)
     return Attention(out, lse)
 
 
 def attention_same_precision(
-    q: Tensor, k: Tensor, v: Tensor, *, softmax_scale: float, causal: bool, rows: Rows | None = None
+    q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, *, rows: Rows | None = None
 ) -> Tensor:
     """Return ``out`` computed in the dtype of q, the scale applied to K: what plain PyTorch gets."""
     rows = rows or Rows(0, q.shape[1])
     out = q.new_zeros(q.shape[0], rows.stop - rows.start, q.shape[2], v.shape[3])
     if k.shape[1] == 0 or out.numel() == 0:
         return out
-    keys = k * softmax_scale
+    keys = k * scoring.softmax_scale
     for block in _blocks(rows, q, k):
         scores = _scores(q[:, block.start : block.stop], keys)
-        visible = _mask(scores, block, q.shape[1], causal)
-        probabilities = torch.softmax(scores, dim=-1)
-        if visible is not None:
-            probabilities.masked_fill_(~visible.any(-1)[:, None], 0.0)
+        scores = _cap_and_mask(scores, block, q.shape[1], scoring)
+        sees_none = (scores == -torch.inf).all(-1, keepdim=True)
+        if scoring.sink is not None:
+            sink = _by_group(scoring.sink.to(q.dtype), k.shape[2])
+            scores = torch.cat((scores, sink[..., None].expand(*scores.shape[:-1], 1)), dim=-1)
+        probabilities = torch.softmax(scores, dim=-1)[..., : k.shape[1]]
+        probabilities = probabilities.masked_fill(sees_none, 0.0)
         out[:, block.start - rows.start : block.stop - rows.start] = _weighted(probabilities, v)
+    if scoring.lengths is not None:
+        out.masked_fill_(_unused(scoring.lengths, rows)[:, :, None, None], 0.0)
     return out
 
 
+def _unused(lengths: Lengths, rows: Rows) -> Tensor:
+    """Return which of the rows are beyond the length of each batch item, (batch, rows)."""
+    return torch.arange(rows.start, rows.stop, device=lengths.q.device) >= lengths.q[:, None]
+
+
 def _blocks(rows: Rows, q: Tensor, k: Tensor) -> Iterator[Rows]:
-    step = max(1, _BLOCK_SCORES // (q.shape[0] * q.shape[2] * k.shape[1]))
+    step = max(1, _BLOCK_SCORES // max(1, q.shape[0] * q.shape[2] * k.shape[1]))
     for start in range(rows.start, rows.stop, step):
         yield Rows(start, min(start + step, rows.stop))
 
@@ -95,25 +144,50 @@ def _blocks(rows: Rows, q: Tensor, k: Tensor) -> Iterator[Rows]:
 def _scores(q: Tensor, k: Tensor) -> Tensor:
     """Return (batch, heads_kv, group, rows, seqlen_k): query heads stand in groups that share a key head."""
     batch, rows, heads, head_dim = q.shape
-    heads_kv = k.shape[2]
+    heads_kv, seqlen_k = k.shape[2], k.shape[1]
     grouped = q.reshape(batch, rows, heads_kv, heads // heads_kv, head_dim).permute(0, 2, 3, 1, 4)
-    folded = grouped.reshape(batch, heads_kv, -1, head_dim)
-    return (folded @ k.permute(0, 2, 3, 1)).reshape(batch, heads_kv, heads // heads_kv, rows, -1)
+    folded = grouped.reshape(batch, heads_kv, heads // heads_kv * rows, head_dim)
+    return (folded @ k.permute(0, 2, 3, 1)).reshape(batch, heads_kv, heads // heads_kv, rows, seqlen_k)
 
 
 def _weighted(probabilities: Tensor, v: Tensor) -> Tensor:
     batch, heads_kv, group, rows, seqlen_k = probabilities.shape
     out = probabilities.reshape(batch, heads_kv, group * rows, seqlen_k) @ v.permute(0, 2, 1, 3)
-    return out.reshape(batch, heads_kv * group, rows, -1).transpose(1, 2)
+    return out.reshape(batch, heads_kv * group, rows, v.shape[3]).transpose(1, 2)
 
 
-def _mask(scores: Tensor, block: Rows, seqlen_q: int, causal: bool) -> Tensor | None:
-    """Set hidden scores to -inf in place; return which keys the block's rows see, or None for all."""
-    if not causal:
-        return None
+def _by_group(sink: Tensor, heads_kv: int) -> Tensor:
+    """Return the sink as (1, heads_kv, group, 1), beside scores of one key."""
+    return sink.reshape(1, heads_kv, -1, 1)
+
+
+def _cap_and_mask(scores: Tensor, block: Rows, seqlen_q: int, scoring: Scoring) -> Tensor:
+    if scoring.softcap:
+        scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
+    hidden = _hidden(scores, block, seqlen_q, scoring)
+    return scores if hidden is None else scores.masked_fill_(hidden[:, None, None], -torch.inf)
+
+
+def _hidden(scores: Tensor, block: Rows, seqlen_q: int, scoring: Scoring) -> Tensor | None:
+    """Return which keys each row of the block does not see, (batch or 1, rows, seqlen_k); None for none."""
     seqlen_k = scores.shape[-1]
-    row = torch.arange(block.start, block.stop, device=scores.device)[:, None]
-    key = torch.arange(seqlen_k, device=scores.device)[None, :]
-    visible = key <= row + (seqlen_k - seqlen_q)
-    scores.masked_fill_(~visible, -torch.inf)
-    return visible
+    left, right = scoring.window
+    right = 0 if scoring.causal else right
+    lengths, chunk = scoring.lengths, scoring.attention_chunk
+    if left < 0 and right < 0 and not chunk and lengths is None:
+        return None
+    row = torch.arange(block.start, block.stop, device=scores.device)[None, :, None]
+    key = torch.arange(seqlen_k, device=scores.device)[None, None, :]
+    if lengths is None:
+        position = row + (seqlen_k - seqlen_q)
+        hidden = torch.zeros(1, block.stop - block.start, seqlen_k, dtype=torch.bool, device=scores.device)
+    else:
+        position = row + (lengths.k - lengths.q)[:, None, None]
+        hidden = (key >= lengths.k[:, None, None]).expand(-1, block.stop - block.start, -1)
+    if left >= 0:
+        hidden = hidden | (key < position - left)
+    if right >= 0:
+        hidden = hidden | (key > position + right)
+    if chunk:
+        hidden = hidden | (key // chunk != position.div(chunk, rounding_mode="floor"))
+    return hidden

@@ -12,9 +12,10 @@ from flash_attn3 import _native
 from flash_attn3._installation import inspect_installation
 from flash_attn3.checks.behaviour import run_behaviour
 from flash_attn3.checks.canary import memory_cases, run_memory_case
-from flash_attn3.checks.cases import quick_cases
+from flash_attn3.checks.catalogue import quick_cases
 from flash_attn3.checks.correctness import public_forward, run_case
-from flash_attn3.checks.race import Race, Setting, race
+from flash_attn3.checks.race import Race, race
+from flash_attn3.checks.race_settings import Setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,10 +66,8 @@ def _outcomes(device: torch.device) -> Iterator[Outcome]:
 
 
 def _setting() -> Setting:
-    kernel = next(
-        kernel for kernel in _native.kernels() if kernel.dtype == "bf16" and kernel.mask == "causal"
-    )
-    return Setting("bf16", kernel.head_dim, True, 4096)
+    head_dims = {kernel.head_dim for kernel in _native.kernels() if kernel.dtype == "bf16"}
+    return Setting("bf16", 128 if 128 in head_dims else min(head_dims), True, 4096)
 
 
 def _speed_line(raced: Race) -> str:

@@ -1,29 +1,53 @@
-// Which keys a query row may see.
+// Which keys a query row may see. Masks are aligned bottom right: the last query sits at the last key.
 #pragma once
 
+#include "fwd_params.h"
 #include "softmax.cuh"
 
 namespace fa3 {
 
-// Keys [0, limit) are visible to query `row`. Causal masks are aligned bottom right: the last query sees every key.
-template <bool Causal>
-CUTE_DEVICE int visible_keys(int row, int seqlen_q, int seqlen_k) {
-    if constexpr (Causal) return min(seqlen_k, row + 1 + seqlen_k - seqlen_q);
-    return seqlen_k;
+enum class Mask { kFull, kCausal, kLocal };
+
+// Keys [begin, end) are visible; empty when begin >= end.
+struct KeyRange {
+    int begin;
+    int end;
+};
+
+// kLocal: window_left, window_right and attention_chunk, each if present; causal is window_right = 0.
+template <Mask kMask>
+CUTE_DEVICE KeyRange visible_keys(FwdParams const& p, int row, int seqlen_q, int seqlen_k) {
+    int const position = row + seqlen_k - seqlen_q;
+    if constexpr (kMask == Mask::kFull) return {0, seqlen_k};
+    if constexpr (kMask == Mask::kCausal) return {0, min(seqlen_k, position + 1)};
+    KeyRange range{0, seqlen_k};
+    if (p.window_left >= 0) range.begin = max(range.begin, position - p.window_left);
+    if (p.window_right >= 0) range.end = min(range.end, position + 1 + p.window_right);
+    if (p.attention_chunk > 0) {
+        int const chunk = p.attention_chunk;
+        int const first = (position >= 0 ? position / chunk : -((chunk - 1 - position) / chunk)) * chunk;
+        range.begin = max(range.begin, first);
+        range.end = min(range.end, first + chunk);
+    }
+    return range;
 }
 
 // Sets the scores of invisible keys to -inf. `first_key`: the key of this thread's element 0, column 0 of the
-// block plus 2 * (lane % 4); `limit`: visible_keys of this thread's two rows.
-template <int Count>
-CUTE_DEVICE void mask_scores(float (&s)[Count], int first_key, int const (&limit)[2]) {
+// block plus 2 * (lane % 4); `visible`: of this thread's two rows.
+template <Mask kMask, int Count>
+CUTE_DEVICE void mask_scores(float (&s)[Count], int first_key, KeyRange const (&visible)[2]) {
     CUTE_UNROLL
     for (int row = 0; row < 2; ++row) {
-        int const visible = limit[row] - first_key;
+        int const end = visible[row].end - first_key;
+        int const begin = visible[row].begin - first_key;
         CUTE_UNROLL
         for (int i = 0; i < Count; i += 4) {
             CUTE_UNROLL
             for (int j = 0; j < 2; ++j) {
-                if (2 * i + j >= visible) s[i + 2 * row + j] = -infinity();
+                if (2 * i + j >= end) s[i + 2 * row + j] = -infinity();
+                if constexpr (kMask == Mask::kLocal) {
+                    if (2 * i + j < begin) s[i + 2 * row + j] = -infinity();
+                }
             }
         }
     }

@@ -54,14 +54,26 @@ struct Pipeline {
     }
 };
 
-// Loads `rows` rows of Columns elements, slab by slab, from row `row` of (batch, head).
-template <int Columns, class Element>
-CUTE_DEVICE void load_rows(TensorMap const& map, uint64_t* full, cute::TMA::CacheHintSm90 hint, Element* smem,
-                           int rows, int row, int head, int batch) {
+// Coordinates of a sequence's rows in a tensor map: see FwdParams.
+struct RowOrigin {
+    int first;  // coordinate of row 0
+    int origin;
+    int batch;  // or the wraps of a ragged map
+};
+
+CUTE_DEVICE RowOrigin row_origin(bool ragged, int start, int length, int batch) {
+    if (!ragged) return {0, 0, batch};
+    return {kRaggedRows - length, start + length, kRaggedRows};
+}
+
+// Loads a box of rows, slab by slab. `smem`: where its first row goes; `slab_rows`: rows of a whole slab there.
+template <int Slabs, class Element>
+CUTE_DEVICE void load_box(TensorMap const& map, uint64_t* full, cute::TMA::CacheHintSm90 hint, Element* smem,
+                          int slab_rows, RowOrigin at, int row, int head) {
     CUTE_UNROLL
-    for (int slab = 0; slab < Columns / kSlab; ++slab) {
-        cute::SM90_TMA_LOAD_4D::copy(&map, full, static_cast<uint64_t>(hint), smem + slab * rows * kSlab,
-                                     slab * kSlab, row, head, batch);
+    for (int slab = 0; slab < Slabs; ++slab) {
+        cute::SM90_TMA_LOAD_5D::copy(&map, full, static_cast<uint64_t>(hint), smem + slab * slab_rows * kSlab,
+                                     slab * kSlab, at.first + row, head, at.origin, at.batch);
     }
 }
 

@@ -1,46 +1,121 @@
-// Persistent tile scheduling: which query tile a thread block works on next.
+// Persistent tile scheduling: which query tile a thread block works on next, and what lies under it.
 //
-// Tiles are numbered section by section. A section is a group of `l2_heads` query heads whose K and V fit in the L2
-// together; inside it the last query tiles come first, so that under a causal mask the longest work starts earliest.
+// Dense batches: tiles are numbered section by section. A section is a group of `l2_heads` query heads whose K and V fit
+// in the L2 together; inside it the last query tiles come first, so that under a causal mask the longest work starts
+// earliest. Ragged batches: sequence by sequence, head by head, last tile first.
 #pragma once
 
 #include "fwd_params.h"
+#include "mask.cuh"
 
 namespace fa3 {
 
-struct Tile {
-    int m;      // query tile
-    int head;   // query head
+// One tile as producer and consumers see it. Keys are visited in blocks [block_begin, block_end), last first. There is
+// always one: a tile that sees no key visits the block after the last, which TMA fills with zeros and the mask hides.
+struct Work {
+    int head;  // query head; negative: there is no more work
     int batch;
+    int first_row;
+    int seqlen_q;
+    int seqlen_k;
+    int start_q;  // first row of the sequence in a ragged operand
+    int start_k;
+    int block_begin;
+    int block_end;
 };
 
-CUTE_DEVICE Tile tile_at(FwdParams const& p, int index) {
-    int const per_section = p.l2_heads * p.tiles_m;
-    int const section = index / per_section;
-    int const within = index - section * per_section;
-    int const first_head = section * p.l2_heads;
-    int const heads = min(p.l2_heads, p.heads_q * p.batch - first_head);
-    int const from_end = within / heads;
-    int const flat_head = first_head + within - from_end * heads;
-    int const batch = flat_head / p.heads_q;
-    return {p.tiles_m - 1 - from_end, flat_head - batch * p.heads_q, batch};
+CUTE_DEVICE int length_of(int index, int const* cu_seqlens, int const* used, int longest) {
+    int const length = cu_seqlens ? cu_seqlens[index + 1] - cu_seqlens[index] : longest;
+    return used ? min(used[index], length) : length;
 }
 
-// The first tile of a block is its own index; the rest come from the queue (dynamic) or by striding.
-template <bool Dynamic>
-CUTE_DEVICE int next_tile(FwdParams const& p, int current) {
-    if constexpr (Dynamic) return static_cast<int>(gridDim.x + atomicAdd(&p.queue->next, 1u));
-    return current + static_cast<int>(gridDim.x);
+template <Mask kMask, int TileM, int TileN>
+CUTE_DEVICE Work work_of(FwdParams const& p, int batch, int head, int m) {
+    Work work;
+    work.head = head;
+    work.batch = batch;
+    work.first_row = m * TileM;
+    work.seqlen_q = length_of(batch, p.cu_seqlens_q, p.seqused_q, p.seqlen_q);
+    work.seqlen_k = length_of(batch, p.cu_seqlens_k, p.seqused_k, p.seqlen_k);
+    work.start_q = p.cu_seqlens_q ? p.cu_seqlens_q[batch] : batch * p.rows_per_batch_q;
+    work.start_k = p.cu_seqlens_k ? p.cu_seqlens_k[batch] : batch * p.rows_per_batch_k;
+    int const last_row = min(work.seqlen_q, work.first_row + TileM) - 1;
+    int const begin = visible_keys<kMask>(p, work.first_row, work.seqlen_q, work.seqlen_k).begin;
+    int const end = visible_keys<kMask>(p, last_row, work.seqlen_q, work.seqlen_k).end;
+    int const after = max(1, (work.seqlen_k + TileN - 1) / TileN);  // no map is shorter than a row
+    work.block_begin = begin < end ? begin / TileN : after;
+    work.block_end = begin < end ? (end + TileN - 1) / TileN : after + 1;
+    return work;
+}
+
+// Finds the tile of a number. All lanes of one warp call it together, with numbers that never fall.
+template <Mask kMask, int TileM, int TileN>
+struct TileFinder {
+    int first_batch = 0;   // of the 32 sequences the warp looks at
+    int tiles_before = 0;  // in sequences before them
+
+    CUTE_DEVICE Work find(FwdParams const& p, int index) {
+        if (p.ragged_q == 0) return find_dense(p, index);
+        return find_ragged(p, index);
+    }
+
+    CUTE_DEVICE Work find_dense(FwdParams const& p, int index) const {
+        if (index >= p.tiles) return {-1};
+        int const per_section = p.l2_heads * p.tiles_m;
+        int const section = index / per_section;
+        int const within = index - section * per_section;
+        int const first_head = section * p.l2_heads;
+        int const heads = min(p.l2_heads, p.heads_q * p.batch - first_head);
+        int const from_end = within / heads;
+        int const flat_head = first_head + within - from_end * heads;
+        int const batch = flat_head / p.heads_q;
+        return work_of<kMask, TileM, TileN>(p, batch, flat_head - batch * p.heads_q, p.tiles_m - 1 - from_end);
+    }
+
+    CUTE_DEVICE Work find_ragged(FwdParams const& p, int index) {
+        int const lane = cutlass::canonical_lane_idx();
+        while (first_batch < p.batch) {
+            int const batch = first_batch + lane;
+            int tiles = 0;
+            if (batch < p.batch) {
+                int const rows = length_of(batch, p.cu_seqlens_q, p.seqused_q, p.seqlen_q);
+                tiles = (rows + TileM - 1) / TileM * p.heads_q;
+            }
+            int through = tiles;
+            CUTE_UNROLL
+            for (int step = 1; step < 32; step *= 2) {
+                int const below = __shfl_up_sync(0xFFFFFFFF, through, step);
+                if (lane >= step) through += below;
+            }
+            uint32_t const holds = __ballot_sync(0xFFFFFFFF, index < tiles_before + through);
+            if (holds != 0) {
+                int const owner = __ffs(holds) - 1;
+                int const own = __shfl_sync(0xFFFFFFFF, tiles, owner);
+                int const within = index - tiles_before - (__shfl_sync(0xFFFFFFFF, through, owner) - own);
+                int const tiles_m = own / p.heads_q;
+                int const head = within / tiles_m;
+                return work_of<kMask, TileM, TileN>(p, first_batch + owner, head,
+                                                    tiles_m - 1 - (within - head * tiles_m));
+            }
+            tiles_before += __shfl_sync(0xFFFFFFFF, through, 31);
+            first_batch += 32;
+        }
+        return {-1};
+    }
+};
+
+// The first tile of a block is its own number; the rest come from the queue. Called by one warp.
+CUTE_DEVICE int next_tile(FwdParams const& p) {
+    int taken = 0;
+    if (cutlass::canonical_lane_idx() == 0) taken = static_cast<int>(atomicAdd(&p.queue->next, 1u));
+    return static_cast<int>(gridDim.x) + __shfl_sync(0xFFFFFFFF, taken, 0);
 }
 
 // Called once by every block when it found no more tiles; the last one leaves the queue as it was before the launch.
-template <bool Dynamic>
 CUTE_DEVICE void retire(FwdParams const& p) {
-    if constexpr (Dynamic) {
-        if (atomicAdd(&p.queue->done, 1u) == gridDim.x - 1) {
-            p.queue->next = 0;
-            p.queue->done = 0;
-        }
+    if (cutlass::canonical_lane_idx() == 0 && atomicAdd(&p.queue->done, 1u) == gridDim.x - 1) {
+        p.queue->next = 0;
+        p.queue->done = 0;
     }
 }
 

@@ -93,20 +93,35 @@ struct OnlineSoftmax {
         for (int i = 0; i < Count; ++i) o[i] *= rescale[(i / 2) % 2];
     }
 
-    // Divides O by the row sum (0 for a row that saw no key) and gives the LSE, natural logarithm.
+    // Divides O by the row sum (0 for a row that saw no key) and gives the LSE, natural logarithm. `sink_log2`: the
+    // logarithm, base 2, of what joins the denominator without a value; -inf: nothing.
     template <int Count>
-    CUTE_DEVICE void finish(float (&o)[Count], float (&lse)[2]) {
+    CUTE_DEVICE void finish(float sink_log2, float (&o)[Count], float (&lse)[2]) {
         constexpr float kLn2 = 0.693147180559945309f;
-        float inverse[2];
+        float factor[2];
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
-            float const sum = quad_sum(row_sum[row]);
-            inverse[row] = sum == 0.f ? 0.f : 1.f / sum;
-            lse[row] = sum == 0.f ? -infinity() : (row_max[row] * scale_log2 + __log2f(sum)) * kLn2;
+            float const top = row_max[row] == -infinity() ? -infinity() : row_max[row] * scale_log2;
+            float const peak = fmaxf(top, sink_log2);
+            float const keys = top == -infinity() ? 0.f : exp2_approx(top - peak);
+            float const sink = sink_log2 == -infinity() ? 0.f : exp2_approx(sink_log2 - peak);
+            float const sum = quad_sum(row_sum[row]) * keys + sink;
+            factor[row] = sum == 0.f ? 0.f : keys / sum;
+            lse[row] = sum == 0.f ? -infinity() : (peak + __log2f(sum)) * kLn2;
         }
         CUTE_UNROLL
-        for (int i = 0; i < Count; ++i) o[i] *= inverse[(i / 2) % 2];
+        for (int i = 0; i < Count; ++i) o[i] *= factor[(i / 2) % 2];
     }
 };
+
+// tanh of scaled scores, for softcap; the identity tanh x = 1 - 2 / (1 + e^2x) keeps the full precision of EX2.
+template <int Count>
+CUTE_DEVICE void cap_scores(float (&s)[Count], float scale) {
+    constexpr float kTwoLog2E = 2.885390081777927f;
+    CUTE_UNROLL
+    for (int i = 0; i < Count; ++i) {
+        s[i] = 1.f - __fdividef(2.f, 1.f + exp2_approx(s[i] * (scale * kTwoLog2E)));
+    }
+}
 
 }  // namespace fa3

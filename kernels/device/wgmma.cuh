@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cute/arch/mma_sm90_gmma.hpp>
+#include <cute/arch/mma_sm90_gmma_ext.hpp>
 #include <cute/numeric/integer_sequence.hpp>
 #include <cutlass/bfloat16.h>
 #include <cutlass/half.h>
@@ -31,12 +32,26 @@ struct Wgmma;
         template <Major B>                                                         \
         using RS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_RS<Major::K, B>; \
     };
+FA3_WGMMA(cutlass::half_t, F16, 48)
 FA3_WGMMA(cutlass::half_t, F16, 64)
+FA3_WGMMA(cutlass::half_t, F16, 80)
+FA3_WGMMA(cutlass::half_t, F16, 96)
+FA3_WGMMA(cutlass::half_t, F16, 112)
 FA3_WGMMA(cutlass::half_t, F16, 128)
+FA3_WGMMA(cutlass::half_t, F16, 144)
+FA3_WGMMA(cutlass::half_t, F16, 160)
+FA3_WGMMA(cutlass::half_t, F16, 176)
 FA3_WGMMA(cutlass::half_t, F16, 192)
 FA3_WGMMA(cutlass::half_t, F16, 256)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 48)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 64)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 80)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 96)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 112)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 128)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 144)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 160)
+FA3_WGMMA(cutlass::bfloat16_t, BF16, 176)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 192)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 256)
 #undef FA3_WGMMA

@@ -63,7 +63,7 @@ fa3_status fa3_device_supported(int32_t device, char* error, size_t error_size) 
 }
 
 fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char* error, size_t error_size) {
-    return fa3::check_layout(*tensor, argument, {error, error_size});
+    return fa3::check_layout(*tensor, fa3::Storage::kDense, argument, {error, error_size});
 }
 
 fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size) {

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HOST_DIR = Path(__file__).parent
+# The one header of the kernels that is compiled here, too.
+SHARED_HEADER = HOST_DIR.parent / "device" / "fwd_params.h"
 ZIG_VERSION = "0.14.1"
 TARGETS = ("x86_64-linux-gnu.2.17", "aarch64-linux-gnu.2.28")
 
@@ -62,6 +64,8 @@ RUNTIME = Library(
         "error.cpp",
         "fwd.cpp",
         "fwd_check.cpp",
+        "fwd_mask.cpp",
+        "fwd_problem.cpp",
         "layout.cpp",
         "loader.cpp",
         "pack.cpp",
@@ -76,7 +80,18 @@ RUNTIME = Library(
 # libraries in a scope of their own. It is linked against an empty library of that name, not against torch.
 TORCH = Library(
     name="libflash_attn3_torch.so",
-    sources=("error.cpp", "fwd_check.cpp", "layout.cpp", "torch_fwd.cpp", "torch_tensor.cpp"),
+    sources=(
+        "error.cpp",
+        "fwd_check.cpp",
+        "fwd_problem.cpp",
+        "layout.cpp",
+        "torch_call.cpp",
+        "torch_checks.cpp",
+        "torch_fwd.cpp",
+        "torch_general.cpp",
+        "torch_register.cpp",
+        "torch_tensor.cpp",
+    ),
     link_flags=("-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN", "-L.", "-lflash_attn3", "-ltorch_cpu"),
 )
 

@@ -21,8 +21,10 @@ inline long long shown(int64_t value) { return value; }
 
 // A sentence built piece by piece; what does not fit is cut.
 struct Text {
-    char data[1024] = {};
+    char data[2048];
     size_t length = 0;
+
+    Text() { data[0] = '\0'; }
 
     __attribute__((format(printf, 2, 3))) void append(const char* format, ...);
 };

@@ -30,7 +30,9 @@ typedef enum fa3_status {
 
 typedef enum fa3_dtype { FA3_FP16 = 0, FA3_BF16 = 1 } fa3_dtype;
 
-/* A 4-D tensor in device memory, in (batch, seqlen, heads, head_dim) order; strides in elements. */
+/* A 4-D tensor in device memory, in (batch, seqlen, heads, head_dim) order; strides in elements.
+ * Sequences packed one after another (cu_seqlens) are one of batch 1: (1, total, heads, head_dim).
+ * Pages are (pages, page_size, heads, head_dim). */
 typedef struct fa3_tensor {
     void* data;
     int64_t shape[4];
@@ -41,22 +43,37 @@ typedef struct fa3_fwd_args {
     uint32_t struct_size; /* sizeof(fa3_fwd_args), so that the structure can grow */
     int32_t device;       /* CUDA device ordinal */
     int32_t dtype;        /* fa3_dtype of q, k, v and out */
-    int32_t causal;       /* 0 or 1; bottom-right aligned */
+    int32_t causal;       /* 0 or 1; bottom-right aligned; 1 makes window_right 0 */
     float softmax_scale;
-    int32_t sm_margin;    /* multiprocessors to leave free */
-    void* stream;         /* CUstream */
+    int32_t sm_margin; /* multiprocessors to leave free */
+    void* stream;      /* CUstream */
     fa3_tensor q;
     fa3_tensor k;
     fa3_tensor v;
     fa3_tensor out;
-    float* lse; /* (batch, heads_q, seqlen_q), contiguous */
+    float* lse;          /* (batch, heads_q, seqlen_q), or (heads_q, total_q) with cu_seqlens_q; contiguous */
+    int32_t window_left; /* keys before and after the diagonal that a query sees; negative: all */
+    int32_t window_right;
+    int32_t attention_chunk; /* queries see only keys of their own chunk of so many positions; 0: no chunks */
+    float softcap;           /* scores become softcap * tanh(score / softcap); 0: no softcap */
+    const float* sink;       /* (heads_q,) logits that join the softmax denominator; null: none */
+    const int32_t*
+        cu_seqlens_q; /* (batch + 1,) first rows of packed sequences, and the end; null: not packed */
+    const int32_t* cu_seqlens_k;
+    const int32_t* seqused_q; /* (batch,) rows that count; null: all */
+    const int32_t* seqused_k;
+    const int32_t* page_table; /* (batch, columns) pages of each sequence; needs seqused_k; null: no pages */
+    int64_t page_table_stride; /* elements from one sequence's row to the next */
+    int32_t batch;             /* number of sequences */
+    int32_t max_seqlen_q;      /* with cu_seqlens_q: of the longest sequence */
+    int32_t max_seqlen_k;      /* with cu_seqlens_k: likewise; with page_table: columns * page_size */
 } fa3_fwd_args;
 
 /* One kernel of the pack. */
 typedef struct fa3_kernel_info {
     char name[64];
     char op[16];
-    char mask[16]; /* "full" or "causal" */
+    char mask[16]; /* "full", "causal" or "local" */
     char toolkit[16];
     int32_t sm; /* 90 for sm_90a */
     int32_t dtype;
@@ -80,12 +97,15 @@ FA3_API fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, s
 /* FA3_OK when the pack holds a kernel for this device; FA3_UNSUPPORTED, naming what it holds, when not. */
 FA3_API fa3_status fa3_device_supported(int32_t device, char* error, size_t error_size);
 
-/* FA3_OK when the tensor copy engine can read this layout (unit last stride, 16-byte aligned base and strides);
- * FA3_INVALID_ARGUMENT, naming `argument` and the stride, when the caller must copy it first. */
-FA3_API fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char* error, size_t error_size);
+/* FA3_OK when the tensor copy engine can read this layout (unit last stride, 16-byte aligned base and
+ * strides); FA3_INVALID_ARGUMENT, naming `argument` and the stride, when the caller must copy it first. With
+ * seqused or pages fa3_fwd asks besides that the batch stride is a multiple of the seqlen stride. */
+FA3_API fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char* error,
+                                    size_t error_size);
 
-/* Enqueues attention forward on args->stream; returns at once. Shapes are checked here.
- * q (b, sq, h, d), k (b, sk, h_k, d), v (b, sk, h_k, dv), out (b, sq, h, dv); h % h_k == 0. */
+/* Enqueues attention forward on args->stream; returns at once. Shapes are checked here; what lies in device
+ * memory (cu_seqlens, seqused, page_table) is not. q (b, sq, h, d), k (b, sk, h_k, d), v (b, sk, h_k, dv),
+ * out (b, sq, h, dv); h % h_k == 0. */
 FA3_API fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size);
 
 #ifdef __cplusplus

@@ -5,6 +5,7 @@
 
 #include <initializer_list>
 
+#include "../device/fwd_params.h"
 #include "layout.h"
 
 namespace fa3 {
@@ -12,44 +13,71 @@ namespace {
 
 enum Dimension { kBatch, kSeqlen, kHeads, kHeadDim };
 
-constexpr int64_t kHeadDimStep = 8;  // 16 bytes, the copy engine's unit
-
-fa3_status check_shape(const fa3_tensor& tensor, const char* argument, Error error) {
+fa3_status check_shape(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
     for (int i = kBatch; i <= kHeadDim; ++i) {
         if (tensor.shape[i] < 0 || tensor.shape[i] > INT32_MAX) {
             return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should be between 0 and %d", argument,
-                              kDimensionNames[i], shown(tensor.shape[i]), INT32_MAX);
+                              dimension_name(storage, i), shown(tensor.shape[i]), INT32_MAX);
         }
     }
-    const int64_t head_dim = tensor.shape[kHeadDim];
-    if (head_dim == 0 || head_dim % kHeadDimStep != 0) {
-        return error.fail(FA3_INVALID_ARGUMENT,
-                          "%s has head_dim %lld; it should be a positive multiple of %lld", argument,
-                          shown(head_dim), shown(kHeadDimStep));
+    if (tensor.shape[kHeadDim] == 0) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s has head_dim 0; it should be positive", argument);
     }
     return FA3_OK;
 }
 
-fa3_status check_equal(const fa3_tensor& tensor, const char* argument, Dimension dimension,
-                       const fa3_tensor& other, const char* other_argument, Error error) {
-    if (tensor.shape[dimension] == other.shape[dimension]) return FA3_OK;
+fa3_status check_size(const fa3_tensor& tensor, Storage storage, const char* argument, Dimension dimension,
+                      int64_t wanted, const char* source, Error error) {
+    if (tensor.shape[dimension] == wanted) return FA3_OK;
     return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should be %lld, as in %s", argument,
-                      kDimensionNames[dimension], shown(tensor.shape[dimension]),
-                      shown(other.shape[dimension]), other_argument);
+                      dimension_name(storage, dimension), shown(tensor.shape[dimension]), shown(wanted),
+                      source);
 }
 
-fa3_status check_output(const fa3_fwd_args& args, Error error) {
-    fa3_status status = check_shape(args.out, "out", error);
-    for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
-        if (status == FA3_OK) status = check_equal(args.out, "out", dimension, args.q, "q", error);
+fa3_status check_packed(const fa3_tensor& tensor, const char* argument, const char* reason, Error error) {
+    if (tensor.shape[kBatch] == 1) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT, "%s has batch %lld; with %s it should be 1", argument,
+                      shown(tensor.shape[kBatch]), reason);
+}
+
+// A tensor has one batch entry for each sequence, or a single one of packed sequences, or any number of
+// pages.
+fa3_status check_batches(const fa3_fwd_args& args, const Problem& problem, Error error) {
+    const bool packed_q = problem.storage_q == Storage::kPacked;
+    if (packed_q) {
+        if (fa3_status status = check_packed(args.q, "q", "cu_seqlens_q", error); status != FA3_OK)
+            return status;
+    } else if (args.q.shape[kBatch] != problem.batch) {
+        return error.fail(FA3_INVALID_ARGUMENT, "batch is %lld; it should be %lld, as in q",
+                          shown(problem.batch), shown(args.q.shape[kBatch]));
     }
-    if (status == FA3_OK) status = check_equal(args.out, "out", kHeadDim, args.v, "v", error);
-    return status;
+    if (problem.storage_k == Storage::kPages) return FA3_OK;
+    if (problem.storage_k == Storage::kPacked) return check_packed(args.k, "k", "cu_seqlens_k", error);
+    return check_size(args.k, problem.storage_k, "k", kBatch, problem.batch, packed_q ? "cu_seqlens_q" : "q",
+                      error);
 }
 
-}  // namespace
+fa3_status check_not_negative(const fa3_fwd_args& args, Error error) {
+    const int32_t signs =
+        args.sm_margin | args.attention_chunk | args.batch | args.max_seqlen_q | args.max_seqlen_k;
+    if (signs >= 0) return FA3_OK;  // the only case that has to be quick
+    const struct {
+        const char* argument;
+        int32_t value;
+    } numbers[] = {
+        {"sm_margin", args.sm_margin},       {"attention_chunk", args.attention_chunk}, {"batch", args.batch},
+        {"max_seqlen_q", args.max_seqlen_q}, {"max_seqlen_k", args.max_seqlen_k},
+    };
+    for (const auto& number : numbers) {
+        if (number.value >= 0) continue;
+        error.fail(FA3_INVALID_ARGUMENT, "%s is %d; it should not be negative", number.argument,
+                   number.value);
+        break;
+    }
+    return FA3_INVALID_ARGUMENT;
+}
 
-fa3_status check_problem(const fa3_fwd_args& args, Error error) {
+fa3_status check_numbers(const fa3_fwd_args& args, Error error) {
     if (args.dtype != FA3_FP16 && args.dtype != FA3_BF16) {
         return error.fail(FA3_INVALID_ARGUMENT, "dtype is %d; it should be %d (fp16) or %d (bf16)",
                           args.dtype, FA3_FP16, FA3_BF16);
@@ -61,49 +89,157 @@ fa3_status check_problem(const fa3_fwd_args& args, Error error) {
         return error.fail(FA3_INVALID_ARGUMENT, "softmax_scale is %f; it should be a finite float32",
                           static_cast<double>(args.softmax_scale));
     }
-    if (args.sm_margin < 0) {
-        return error.fail(FA3_INVALID_ARGUMENT, "sm_margin is %d; it should not be negative", args.sm_margin);
+    if (!isfinite(args.softcap) || args.softcap < 0 ||
+        (args.softcap > 0 && !isfinite(args.softmax_scale / args.softcap))) {
+        return error.fail(
+            FA3_INVALID_ARGUMENT,
+            "softcap is %g; it should be 0, or positive and of a size that softmax_scale / softcap "
+            "is a finite float32",
+            static_cast<double>(args.softcap));
     }
-    fa3_status status = check_shape(args.q, "q", error);
-    if (status == FA3_OK) status = check_shape(args.k, "k", error);
-    if (status == FA3_OK) status = check_shape(args.v, "v", error);
-    if (status == FA3_OK) status = check_equal(args.k, "k", kBatch, args.q, "q", error);
-    if (status == FA3_OK) status = check_equal(args.k, "k", kHeadDim, args.q, "q", error);
-    for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
-        if (status == FA3_OK) status = check_equal(args.v, "v", dimension, args.k, "k", error);
-    }
-    if (status != FA3_OK) return status;
+    return check_not_negative(args, error);
+}
 
-    const int64_t heads_q = args.q.shape[kHeads];
-    const int64_t heads_kv = args.k.shape[kHeads];
-    if (heads_kv == 0 ? heads_q != 0 : heads_q % heads_kv != 0) {
-        return error.fail(FA3_INVALID_ARGUMENT,
-                          "q has %lld heads and k has %lld; q's should be a multiple of k's", shown(heads_q),
-                          shown(heads_kv));
+// The stride of page_table is the only number of it that the kernel is given.
+fa3_status check_pages(const fa3_fwd_args& args, Error error) {
+    if (args.page_table == nullptr) return FA3_OK;
+    if (args.cu_seqlens_k != nullptr) {
+        return error.fail(
+            FA3_INVALID_ARGUMENT,
+            "cu_seqlens_k is given, but with a page_table it should not be: seqused_k has the lengths");
+    }
+    if (args.seqused_k == nullptr) {
+        return error.fail(
+            FA3_INVALID_ARGUMENT,
+            "seqused_k is missing; with a page_table it should give the length of every sequence");
+    }
+    if (args.page_table_stride < 0 || args.page_table_stride > INT32_MAX) {
+        return error.fail(FA3_INVALID_ARGUMENT, "page_table has stride %lld; it should be between 0 and %d",
+                          shown(args.page_table_stride), INT32_MAX);
+    }
+    if (args.k.shape[kSeqlen] == 0) {
+        return error.fail(FA3_INVALID_ARGUMENT, "k has page_size 0; it should be positive");
     }
     return FA3_OK;
 }
 
-fa3_status check_buffers(const fa3_fwd_args& args, Error error) {
-    fa3_status status = check_output(args, error);
-    if (status == FA3_OK) status = check_layout(args.q, "q", error);
-    if (status == FA3_OK) status = check_layout(args.k, "k", error);
-    if (status == FA3_OK) status = check_layout(args.v, "v", error);
-    if (status == FA3_OK) status = check_layout(args.out, "out", error);
-    if (status != FA3_OK || is_empty(args.out)) return status;
+fa3_status check_lengths(const Problem& problem, Error error) {
+    const struct {
+        Storage storage;
+        const char* argument;
+        int64_t seqlen;
+    } operands[] = {{problem.storage_q, "q", problem.seqlen_q}, {problem.storage_k, "k", problem.seqlen_k}};
+    for (const auto& operand : operands) {
+        if (operand.storage == Storage::kDense || operand.seqlen <= kRaggedRows) continue;
+        return error.fail(FA3_INVALID_ARGUMENT, "%s has a seqlen of up to %lld; it should be at most %d",
+                          operand.argument, shown(operand.seqlen), kRaggedRows);
+    }
+    return FA3_OK;
+}
 
+fa3_status check_same_slots(const fa3_tensor& tensor, const char* argument, const fa3_tensor& other,
+                            const char* other_argument, Storage storage, Error error) {
+    const int64_t rows = rows_per_slot(tensor, storage);
+    const int64_t other_rows = rows_per_slot(other, storage);
+    if (rows == other_rows) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT,
+                      "%s has a %s stride of %lld times its %s stride; it should be %lld times, as in %s",
+                      argument, dimension_name(storage, kBatch), shown(rows),
+                      dimension_name(storage, kSeqlen), shown(other_rows), other_argument);
+}
+
+uintptr_t number_of(const void* address) { return reinterpret_cast<uintptr_t>(address); }
+
+fa3_status check_addresses(const fa3_fwd_args& args, Error error) {
+    if (args.lse == nullptr) {
+        return error.fail(FA3_INVALID_ARGUMENT, "lse is null; it should be a 4-byte aligned device address");
+    }
+    const uintptr_t bits = number_of(args.lse) | number_of(args.sink) | number_of(args.cu_seqlens_q) |
+                           number_of(args.cu_seqlens_k) | number_of(args.seqused_q) |
+                           number_of(args.seqused_k) | number_of(args.page_table);
+    if (bits % 4 == 0) return FA3_OK;  // the only case that has to be quick
+    const struct {
+        const char* argument;
+        const void* address;
+    } arrays[] = {
+        {"lse", args.lse},
+        {"sink", args.sink},
+        {"cu_seqlens_q", args.cu_seqlens_q},
+        {"cu_seqlens_k", args.cu_seqlens_k},
+        {"seqused_q", args.seqused_q},
+        {"seqused_k", args.seqused_k},
+        {"page_table", args.page_table},
+    };
+    for (const auto& array : arrays) {
+        if (number_of(array.address) % 4 == 0) continue;
+        error.fail(FA3_INVALID_ARGUMENT, "%s is %p; it should be a 4-byte aligned device address",
+                   array.argument, array.address);
+        break;
+    }
+    return FA3_INVALID_ARGUMENT;
+}
+
+}  // namespace
+
+fa3_status check_problem(const fa3_fwd_args& args, const Problem& problem, Error error) {
+    const Storage of_q = problem.storage_q;
+    const Storage of_k = problem.storage_k;
+    fa3_status status = check_numbers(args, error);
+    if (status == FA3_OK) status = check_shape(args.q, of_q, "q", error);
+    if (status == FA3_OK) status = check_shape(args.k, of_k, "k", error);
+    if (status == FA3_OK) status = check_shape(args.v, of_k, "v", error);
+    if (status == FA3_OK) status = check_pages(args, error);
+    if (status == FA3_OK) status = check_batches(args, problem, error);
+    if (status == FA3_OK)
+        status = check_size(args.k, of_k, "k", kHeadDim, args.q.shape[kHeadDim], "q", error);
+    for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
+        if (status == FA3_OK)
+            status = check_size(args.v, of_k, "v", dimension, args.k.shape[dimension], "k", error);
+    }
+    if (status == FA3_OK && !problem.is_dense()) status = check_lengths(problem, error);
+    if (status != FA3_OK) return status;
+
+    if (problem.heads_kv == 0 ? problem.heads_q != 0 : problem.heads_q % problem.heads_kv != 0) {
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "q has %lld heads and k has %lld; q's should be a multiple of k's",
+                          shown(problem.heads_q), shown(problem.heads_kv));
+    }
+    return FA3_OK;
+}
+
+fa3_status check_output(const fa3_fwd_args& args, const Problem& problem, Error error) {
+    const Storage storage = problem.storage_q;
+    fa3_status status = check_shape(args.out, storage, "out", error);
+    for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
+        if (status == FA3_OK)
+            status = check_size(args.out, storage, "out", dimension, args.q.shape[dimension], "q", error);
+    }
+    if (status == FA3_OK)
+        status = check_size(args.out, storage, "out", kHeadDim, args.v.shape[kHeadDim], "v", error);
+    if (status == FA3_OK) status = check_layout(args.out, storage, "out", error);
+    if (status != FA3_OK || is_empty(args.out)) return status;
     for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
         if (args.out.stride[dimension] == 0 && args.out.shape[dimension] > 1) {
             return error.fail(FA3_INVALID_ARGUMENT,
                               "out has stride 0 in its %s dimension; it should have room for every element",
-                              kDimensionNames[dimension]);
+                              dimension_name(storage, dimension));
         }
     }
-    if (args.lse == nullptr || reinterpret_cast<uintptr_t>(args.lse) % sizeof(float) != 0) {
-        return error.fail(FA3_INVALID_ARGUMENT, "lse is %p; it should be a 4-byte aligned device address",
-                          static_cast<void*>(args.lse));
-    }
     return FA3_OK;
+}
+
+fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error error) {
+    fa3_status status = check_output(args, problem, error);
+    if (status == FA3_OK) status = check_layout(args.q, problem.storage_q, "q", error);
+    if (status == FA3_OK) status = check_layout(args.k, problem.storage_k, "k", error);
+    if (status == FA3_OK) status = check_layout(args.v, problem.storage_k, "v", error);
+    if (status != FA3_OK) return status;
+    if (!problem.is_dense()) status = check_same_slots(args.v, "v", args.k, "k", problem.storage_k, error);
+    if (!problem.is_dense() && status == FA3_OK)
+        status = check_same_slots(args.out, "out", args.q, "q", problem.storage_q, error);
+    if (status != FA3_OK || is_empty(args.out)) return status;
+
+    return check_addresses(args, error);
 }
 
 }  // namespace fa3

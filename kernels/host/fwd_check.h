@@ -2,13 +2,17 @@
 #pragma once
 
 #include "error.h"
+#include "fwd_problem.h"
 
 namespace fa3 {
 
-// dtype, softmax_scale, sm_margin and the shapes of q, k and v.
-fa3_status check_problem(const fa3_fwd_args& args, Error error);
+// The numbers, and the shapes of q, k and v. `problem` is the arguments' description.
+fa3_status check_problem(const fa3_fwd_args& args, const Problem& problem, Error error);
 
-// The shape of out, and the address and layout of every tensor. Call it after check_problem.
-fa3_status check_buffers(const fa3_fwd_args& args, Error error);
+// The shape, address and layout of out. Call it after check_problem.
+fa3_status check_output(const fa3_fwd_args& args, const Problem& problem, Error error);
+
+// check_output, and the address and layout of every tensor. Call it after check_problem.
+fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error error);
 
 }  // namespace fa3

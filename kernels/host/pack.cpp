@@ -31,12 +31,25 @@ static_assert(sizeof(Header) == 32);
 
 std::atomic<const Pack*> current_pack;
 
-uint64_t fnv1a(const void* data, size_t size) {
-    uint64_t digest = 0xcbf29ce484222325;
-    for (size_t i = 0; i < size; ++i) {
-        digest = (digest ^ static_cast<const unsigned char*>(data)[i]) * 0x100000001b3;
+struct CrcTable {
+    uint32_t of[256];
+
+    constexpr CrcTable() : of() {
+        for (uint32_t byte = 0; byte < 256; ++byte) {
+            of[byte] = byte;
+            for (int bit = 0; bit < 8; ++bit) of[byte] = (of[byte] >> 1) ^ (of[byte] & 1 ? 0xedb88320 : 0);
+        }
     }
-    return digest;
+};
+
+// CRC-32 as zlib computes it: it tells damage, not malice; a wheel's sha256 is for that.
+uint64_t crc32(const void* data, size_t size) {
+    static constexpr CrcTable kTable;
+    uint32_t digest = 0xffffffff;
+    for (size_t i = 0; i < size; ++i) {
+        digest = (digest >> 8) ^ kTable.of[(digest ^ static_cast<const unsigned char*>(data)[i]) & 0xff];
+    }
+    return digest ^ 0xffffffff;
 }
 
 class File {
@@ -97,7 +110,7 @@ fa3_status read_table(const char* path, const File& file, const Header& header, 
     if (!file.read_at(sizeof(Header), kernels, bytes)) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: %s", path, strerror(errno));
     }
-    if (fnv1a(kernels, bytes) != header.table_digest) {
+    if (crc32(kernels, bytes) != header.table_digest) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: its table does not match its digest",
                           path);
     }
@@ -209,7 +222,7 @@ fa3_status read_cubin(const Pack& pack, const Kernel& kernel, void** cubin, Erro
         return error.fail(FA3_BAD_PACK, "kernel %s cannot be read: out of memory", kernel.name);
     }
     if (!file.read_at(kernel.cubin_offset, *cubin, kernel.cubin_size) ||
-        fnv1a(*cubin, kernel.cubin_size) != kernel.cubin_digest) {
+        crc32(*cubin, kernel.cubin_size) != kernel.cubin_digest) {
         free(*cubin);
         return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: kernel %s does not match its digest",
                           pack.path, kernel.name);

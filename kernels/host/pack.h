@@ -30,10 +30,11 @@ struct Kernel {
     uint32_t box_rows_kv;
     uint32_t box_rows_out;
     uint32_t blocks_per_sm;
-    uint32_t reserved[2];
+    uint32_t min_seqlen_q;  // serves query sequences of at least this length
+    uint32_t reserved;
     uint64_t cubin_offset;
     uint64_t cubin_size;
-    uint64_t cubin_digest;  // FNV-1a-64
+    uint64_t cubin_digest;  // CRC-32
     char padding[56];
 };
 static_assert(sizeof(Kernel) == 256);

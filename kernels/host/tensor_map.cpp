@@ -1,39 +1,66 @@
 #include "tensor_map.h"
 
-#include "layout.h"
-
 namespace fa3 {
 namespace {
 
-constexpr uint32_t kBoxColumns = 64;  // 128 bytes, the swizzle's width
+constexpr uint32_t kMapRank = 5;
+constexpr uint32_t kBoxColumns = 64;                // 128 bytes, the swizzle's width
+constexpr uint64_t kRaggedExtent = (1u << 31) - 1;  // of origins and wraps: any that a kernel can name
 
-// (batch, seqlen, heads, head_dim) -> the engine's order, fastest dimension first: (head_dim, seqlen, heads,
-// batch).
-constexpr int kOrder[kRank] = {3, 1, 2, 0};
+// Fastest dimension first.
+struct Geometry {
+    uint64_t extents[kMapRank];
+    uint64_t byte_strides[kMapRank - 1];
+};
+
+// The stride of a dimension of extent 1 is never used, but it must be legal.
+uint64_t byte_stride(const fa3_tensor& tensor, int dimension) {
+    return static_cast<uint64_t>(tensor.shape[dimension] <= 1 ? kCopyAlignment
+                                                              : tensor.stride[dimension] * kElementBytes);
+}
+
+uint64_t extent(const fa3_tensor& tensor, int dimension) {
+    return static_cast<uint64_t>(tensor.shape[dimension]);
+}
+
+// The strides of an empty tensor are not checked, so they are not used either.
+Geometry empty_geometry(const fa3_tensor& tensor, Storage storage) {
+    if (storage == Storage::kDense) {
+        return {{extent(tensor, 3), 1, 1, 1, 1},
+                {kCopyAlignment, kCopyAlignment, kCopyAlignment, kCopyAlignment}};
+    }
+    return {{extent(tensor, 3), kRaggedRows, 1, kRaggedExtent, kRaggedExtent},
+            {kCopyAlignment, kCopyAlignment, kCopyAlignment, kRaggedWrapBytes - kCopyAlignment}};
+}
+
+Geometry dense_geometry(const fa3_tensor& tensor) {
+    return {{extent(tensor, 3), extent(tensor, 1), extent(tensor, 2), 1, extent(tensor, 0)},
+            {byte_stride(tensor, 1), byte_stride(tensor, 2), kCopyAlignment, byte_stride(tensor, 0)}};
+}
+
+Geometry ragged_geometry(const fa3_tensor& tensor) {
+    Rows rows;
+    find_rows(tensor, &rows);
+    const uint64_t row = static_cast<uint64_t>(rows.stride * kElementBytes);
+    return {{extent(tensor, 3), kRaggedRows, extent(tensor, 2), kRaggedExtent, kRaggedExtent},
+            {row, byte_stride(tensor, 2), row, kRaggedWrapBytes - row}};
+}
 
 }  // namespace
 
-fa3_status encode_tensor_map(const cuda::Driver& driver, const fa3_tensor& tensor, const char* argument,
-                             fa3_dtype dtype, uint32_t box_rows, void* spare, TensorMap* map, Error error) {
+fa3_status encode_tensor_map(const cuda::Driver& driver, const fa3_tensor& tensor, Storage storage,
+                             const char* argument, fa3_dtype dtype, uint32_t box_rows, void* spare,
+                             TensorMap* map, Error error) {
     const bool empty = is_empty(tensor);
-    uint64_t extents[kRank];
-    uint64_t byte_strides[kRank - 1];
-    for (int i = 0; i < kRank; ++i) {
-        const int source = kOrder[i];
-        const int64_t extent = empty && i > 0 ? 1 : tensor.shape[source];
-        extents[i] = static_cast<uint64_t>(extent);
-        // The stride of a dimension of extent 1 is never used, but it must be legal.
-        if (i > 0) {
-            byte_strides[i - 1] =
-                static_cast<uint64_t>(extent == 1 ? kCopyAlignment : tensor.stride[source] * kElementBytes);
-        }
-    }
-    const uint32_t box[kRank] = {kBoxColumns, box_rows, 1, 1};
-    const uint32_t element_strides[kRank] = {1, 1, 1, 1};
+    const Geometry geometry = empty                        ? empty_geometry(tensor, storage)
+                              : storage == Storage::kDense ? dense_geometry(tensor)
+                                                           : ragged_geometry(tensor);
+    const uint32_t box[kMapRank] = {kBoxColumns, box_rows, 1, 1, 1};
+    const uint32_t element_strides[kMapRank] = {1, 1, 1, 1, 1};
     const int type = dtype == FA3_FP16 ? cuda::kTensorFloat16 : cuda::kTensorBfloat16;
     const cuda::Result result = driver.tensor_map_encode_tiled(
-        map, type, kRank, empty ? spare : tensor.data, extents, byte_strides, box, element_strides,
-        cuda::kInterleaveNone, cuda::kSwizzle128B, cuda::kL2Promotion256B, cuda::kFillZeros);
+        map, type, kMapRank, empty ? spare : tensor.data, geometry.extents, geometry.byte_strides, box,
+        element_strides, cuda::kInterleaveNone, cuda::kSwizzle128B, cuda::kL2Promotion256B, cuda::kFillZeros);
     if (result == cuda::kSuccess) return FA3_OK;
     Text call;
     call.append("cuTensorMapEncodeTiled for %s", argument);

@@ -1,5 +1,5 @@
 // The part of LibTorch's stable C ABI (torch 2.9 and newer) that the operator library uses, declared here so
-// that building it needs no torch. tests/kernels/test_host_torch.py compares it with the headers of an
+// that building it needs no torch. tests/kernels/host/test_host_torch.py compares it with the headers of an
 // installed torch.
 #pragma once
 
@@ -56,6 +56,9 @@ AOTITorchError aoti_torch_library_impl(TorchLibraryHandle library, const char* n
 // Throws torch's own exception, which Python sees as a RuntimeError, when `condition` is false.
 void aoti_torch_check(bool condition, const char* function, const char* file, uint32_t line,
                       const char* message);
+
+// Frees the box of an optional argument; null in a torch older than 2.13, which makes it with `new`.
+__attribute__((weak)) AOTITorchError torch_delete_stable_ivalue(StableIValue* value);
 
 // The message of the shim call that failed last on this thread; null in a torch older than 2.13.
 __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();

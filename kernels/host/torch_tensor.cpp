@@ -1,5 +1,7 @@
 #include "torch_tensor.h"
 
+#include <new>
+
 namespace fa3 {
 namespace {
 
@@ -20,9 +22,22 @@ AtenTensorHandle as_handle(StableIValue value) { return reinterpret_cast<AtenTen
 
 TorchTensor::TorchTensor(const char* argument, StableIValue owned)
     : argument_(argument), handle_(as_handle(owned)) {
+    if (handle_ == nullptr) return;
     aoti_torch_get_dtype(handle_, &dtype_);
     aoti_torch_get_device_type(handle_, &device_type_);
     aoti_torch_get_device_index(handle_, &device_index_);
+}
+
+TorchTensor TorchTensor::optional(const char* argument, StableIValue box) {
+    if (box == 0) return TorchTensor(argument);
+    StableIValue* inner = reinterpret_cast<StableIValue*>(box);
+    const StableIValue owned = *inner;
+    if (torch_delete_stable_ivalue != nullptr) {
+        torch_delete_stable_ivalue(inner);
+    } else {
+        ::operator delete(inner);  // torch's own, for its libraries are searched first
+    }
+    return TorchTensor(argument, owned);
 }
 
 TorchTensor::~TorchTensor() {
@@ -33,21 +48,34 @@ bool TorchTensor::is_on_device_of(const TorchTensor& other) const {
     return device_type_ == other.device_type_ && device_index_ == other.device_index_;
 }
 
-fa3_status TorchTensor::view(fa3_tensor* view, Error error) const {
-    int64_t rank = 0;
-    int64_t* sizes = nullptr;
-    int64_t* strides = nullptr;
-    if (aoti_torch_get_dim(handle_, &rank) != 0 || rank != 4) {
-        return error.fail(FA3_INVALID_ARGUMENT,
-                          "%s has %lld dimensions; it should have 4: (batch, seqlen, heads, head_dim)",
-                          argument_, shown(rank));
+fa3_status TorchTensor::shape(int64_t rank, const char* dimensions, int64_t** sizes, int64_t** strides,
+                              Error error) const {
+    int64_t found = 0;
+    if (aoti_torch_get_dim(handle_, &found) != 0 || found != rank) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s has %lld dimensions; it should have %lld: %s", argument_,
+                          shown(found), shown(rank), dimensions);
     }
-    if (aoti_torch_get_sizes(handle_, &sizes) != 0 || aoti_torch_get_strides(handle_, &strides) != 0) {
+    if (aoti_torch_get_sizes(handle_, sizes) != 0 || aoti_torch_get_strides(handle_, strides) != 0) {
         return error.fail(FA3_INVALID_ARGUMENT, "%s has no strides: %s", argument_, torch_message());
     }
-    for (int i = 0; i < 4; ++i) {
-        view->shape[i] = sizes[i];
-        view->stride[i] = strides[i];
+    return FA3_OK;
+}
+
+fa3_status TorchTensor::view(Storage storage, fa3_tensor* view, Error error) const {
+    const bool packed = storage == Storage::kPacked;
+    const char* dimensions = packed                       ? "(total, heads, head_dim)"
+                             : storage == Storage::kPages ? "(pages, page_size, heads, head_dim)"
+                                                          : "(batch, seqlen, heads, head_dim)";
+    const int first = packed ? 1 : 0;
+    int64_t* sizes = nullptr;
+    int64_t* strides = nullptr;
+    fa3_status status = shape(kRank - first, dimensions, &sizes, &strides, error);
+    if (status != FA3_OK) return status;
+    view->shape[0] = 1;
+    view->stride[0] = 0;
+    for (int i = first; i < kRank; ++i) {
+        view->shape[i] = sizes[i - first];
+        view->stride[i] = strides[i - first];
     }
     return data(&view->data, error);
 }
@@ -57,13 +85,14 @@ fa3_status TorchTensor::data(void** address, Error error) const {
     return error.fail(FA3_INVALID_ARGUMENT, "%s has no data: %s", argument_, torch_message());
 }
 
-fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, int32_t dtype, const TorchTensor& like,
-                                 Error error) {
+fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, int64_t row_step, int32_t dtype,
+                                 const TorchTensor& like, Error error) {
     int64_t strides[kMaxRank];
     int64_t stride = 1;
     for (int64_t i = rank - 1; i >= 0; --i) {
         strides[i] = stride;
         stride *= shape[i] > 1 ? shape[i] : 1;
+        if (i == rank - 1) stride = (stride + row_step - 1) / row_step * row_step;
     }
     dtype_ = dtype;
     device_type_ = like.device_type_;
@@ -75,17 +104,18 @@ fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, int32_t dty
     return FA3_OK;
 }
 
-fa3_status TorchTensor::make_contiguous(fa3_tensor* view, Error error) {
+fa3_status TorchTensor::make_readable(Storage storage, fa3_tensor* view, Error error) {
+    const int first = storage == Storage::kPacked ? 1 : 0;
     TorchTensor copy(argument_);
-    if (fa3_status status = copy.allocate(4, view->shape, dtype_, *this, error); status != FA3_OK)
-        return status;
+    fa3_status status =
+        copy.allocate(kRank - first, view->shape + first, kCopyElements, dtype_, *this, error);
+    if (status != FA3_OK) return status;
     if (aoti_torch_copy_(copy.handle_, handle_, /*non_blocking=*/0) != 0) {
-        return error.fail(FA3_DRIVER_ERROR, "%s could not be made contiguous: %s", argument_,
-                          torch_message());
+        return error.fail(FA3_DRIVER_ERROR, "%s could not be copied: %s", argument_, torch_message());
     }
     aoti_torch_delete_tensor_object(handle_);
     handle_ = as_handle(copy.release());
-    return this->view(view, error);
+    return this->view(storage, view, error);
 }
 
 StableIValue TorchTensor::release() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "error.h"
+#include "layout.h"
 #include "torch_shim.h"
 
 namespace fa3 {
@@ -9,28 +10,38 @@ namespace fa3 {
 class TorchTensor {
   public:
     explicit TorchTensor(const char* argument) : argument_(argument) {}
-    TorchTensor(const char* argument, StableIValue owned);
+    TorchTensor(const char* argument, StableIValue owned);  // 0 for no tensor
     ~TorchTensor();
     TorchTensor(const TorchTensor&) = delete;
     TorchTensor& operator=(const TorchTensor&) = delete;
 
+    // Takes a `Tensor?` off the stack: null, or a box on the heap, which is freed, with the tensor in it.
+    static TorchTensor optional(const char* argument, StableIValue box);
+
+    bool is_present() const { return handle_ != nullptr; }
     const char* argument() const { return argument_; }
     int32_t dtype() const { return dtype_; }
     int32_t device_type() const { return device_type_; }
     int32_t device_index() const { return device_index_; }
     bool is_on_device_of(const TorchTensor& other) const;
 
-    // Fails unless the tensor is strided and has four dimensions.
-    fa3_status view(fa3_tensor* view, Error error) const;
+    // Fails unless the tensor is strided and has `rank` dimensions; `dimensions` names them, as "(batch,
+    // columns)".
+    fa3_status shape(int64_t rank, const char* dimensions, int64_t** sizes, int64_t** strides,
+                     Error error) const;
+
+    // The same for an operand of attention: four dimensions, or three when sequences are packed.
+    fa3_status view(Storage storage, fa3_tensor* view, Error error) const;
 
     fa3_status data(void** address, Error error) const;
 
-    // Becomes a new contiguous tensor on the device of `like`.
-    fa3_status allocate(int64_t rank, const int64_t* shape, int32_t dtype, const TorchTensor& like,
-                        Error error);
+    // Becomes a new tensor on the device of `like`: contiguous, but that its rows (of its last dimension)
+    // start at multiples of `row_step` elements.
+    fa3_status allocate(int64_t rank, const int64_t* shape, int64_t row_step, int32_t dtype,
+                        const TorchTensor& like, Error error);
 
-    // Becomes a contiguous copy of itself, and `view` the copy's view.
-    fa3_status make_contiguous(fa3_tensor* view, Error error);
+    // Becomes a copy of itself that the tensor copy engine can read, and `view` the copy's view.
+    fa3_status make_readable(Storage storage, fa3_tensor* view, Error error);
 
     StableIValue release();
 

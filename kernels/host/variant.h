@@ -12,9 +12,13 @@ struct Wanted {
     fa3_dtype dtype;
     int64_t head_dim;
     int64_t head_dim_v;
+    int64_t seqlen_q;  // of every sequence; 0 when they differ, so that no sequence's kernel depends on its
+                       // neighbours
 };
 
-// The first kernel of the pack that fits; FA3_UNSUPPORTED, listing what the pack holds, when none does.
+// The smallest kernel of the pack whose head dimensions cover those wanted, and of equals the one made for
+// the longest sequences that these still are; FA3_UNSUPPORTED, listing what the pack holds, when there is
+// none.
 fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& wanted, const Kernel** kernel,
                          Error error);
 

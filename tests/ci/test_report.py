@@ -28,6 +28,21 @@ def test_what_was_written_is_read(tmp_path: Path):
     assert report.host_times[0].us == 12.5
 
 
+def test_a_race_may_say_more(tmp_path: Path):
+    more = {"head_dim_v": 128, "group": 8, "window": 1024, "varlen": True}
+    races = [RACE, {**RACE, "setting": {**RACE["setting"], **more}}]
+    path = write(tmp_path / "r.json", races=races, totals={"cases": 1, "races": 2, "failed": 0})
+    first, second = (race.setting for race in read_report(path).races)
+    assert (first.head_dim_v, first.group, first.window, first.varlen) == (None, 1, None, False)
+    assert (second.head_dim_v, second.group, second.window, second.varlen) == (128, 8, 1024, True)
+
+
+def test_a_report_has_a_line_for_each_case_and_is_json(tmp_path: Path):
+    path = write(tmp_path / "r.json", cases=[CASE] * 50, totals={"cases": 50, "races": 1, "failed": 0})
+    assert len(json.loads(path.read_text())["cases"]) == 50
+    assert 70 < len(path.read_text().splitlines()) < 110
+
+
 def test_a_report_of_a_failure_is_read(tmp_path: Path):
     cases = [CASE, failed(CASE, "max_error is 1")]
     path = write(tmp_path / "r.json", cases=cases, totals={"cases": 2, "races": 1, "failed": 1}, passed=False)

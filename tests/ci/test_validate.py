@@ -106,6 +106,20 @@ class TestRun:
         assert case.name == "min_ratio"
         assert case.failures == ("bf16_d128_full_s4096 is 1.130 x cuDNN; the floor is 1.2",)
 
+    @pytest.mark.parametrize(
+        "special", [{"window": 1024}, {"varlen": True}, {"group": 8}, {"head_dim_v": 64}]
+    )
+    def test_a_special_race_has_no_floor(self, tmp_path: Path, special: dict[str, Any]):
+        race = {**RACE, "name": "special", "setting": {**RACE["setting"], **special}, "ratio_to_cudnn": None}
+        wheel = make_wheel(
+            tmp_path,
+            {**FULL, "race": FULL["race"] + f"; emit('race', race=json.loads({json.dumps(race)!r}))\n"},
+        )
+        assert _validate(wheel, tmp_path / "r.json", min_ratio=1.1)[0] == 0
+        report = read_report(tmp_path / "r.json")
+        assert [found.name for found in report.races] == ["bf16_d128_full_s4096", "special"]
+        assert list(report.cases[-1].figures) == ["bf16_d128_full_s4096"]
+
     def test_the_tree_is_never_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(ROOT)
         elsewhere = emit_environment(package_folder=str(ROOT / "flash_attn3"))

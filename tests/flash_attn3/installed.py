@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ci.payload import LIBRARY_NAMES, folder_digest, write_payload
+from ci.payload import LIBRARY_NAMES, host_digest, write_payload
 from kernels.host.build import build_host
 from kernels.pack import PackEntry
 from kernels.variants import VARIANTS
@@ -32,7 +32,7 @@ def choose_site(work: Path) -> Path:
 
 
 def _build_site(work: Path) -> Path:
-    libraries = work / folder_digest(REPOSITORY / "kernels" / "host")
+    libraries = work / host_digest(TARGET, VERSION)
     if not all((libraries / name).is_file() for name in LIBRARY_NAMES):
         fresh = work / f"building-{os.getpid()}"
         build_host(TARGET, fresh, VERSION)

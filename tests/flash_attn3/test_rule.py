@@ -7,8 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash_attn3.checks.cases import DTYPES, Case, quick_cases
-from flash_attn3.checks.correctness import run_case
+from flash_attn3.checks.cases import DTYPES, Case
+from flash_attn3.checks.catalogue import quick_cases
+from flash_attn3.checks.correctness import call as run_forward
+from flash_attn3.checks.correctness import judge_case, run_case
+from flash_attn3.checks.forms import FORMS, PAGED
+from flash_attn3.checks.inputs import make_inputs
+from flash_attn3.checks.sampled_cases import sampled_cases
 from tests.flash_attn3.tiled_attention import TiledAttention
 
 CPU = torch.device("cpu")
@@ -51,6 +56,97 @@ def test_a_wrong_kernel_fails(mistake, dtype, values):
     wrong = TiledAttention(**mistake)
     outcomes = [run_case(replace(case, dtype=dtype, values=values), wrong, CPU) for case in (WIDE, TALL)]
     assert not all(outcome.passed for outcome in outcomes)
+
+
+def _general(form="dense", page_size=0, **options):
+    return Case(
+        "bf16",
+        options.pop("causal", False),
+        3,
+        130,
+        200,
+        4,
+        2,
+        form=form,
+        page_size=page_size,
+        seed=4,
+        **options,
+    )
+
+
+# A mistake, and a case that must find it.
+GENERAL_MISTAKES = [
+    ({"left_shift": 1}, _general(window=(20, 10))),
+    ({"left_shift": -1}, _general(window=(20, 10))),
+    ({"right_shift": 1}, _general(window=(20, 10))),
+    ({"right_shift": -1}, _general(window=(-1, 50))),
+    ({"chunk_shift": 1}, _general(attention_chunk=50)),
+    ({"top_left": True}, _general(attention_chunk=50)),
+    ({"top_left": True}, _general(window=(20, 10))),
+    ({"no_softcap": True}, _general(softcap=2.0)),
+    ({"cap_before_scale": True}, _general(softcap=2.0)),
+    ({"no_sink": True}, _general(sink=True)),
+    ({"lse_without_sink": True}, _general(sink=True)),
+    ({"lse_masked": 0.0}, _general(form="packed", causal=True)),
+    ({"drop_last_key": True}, _general(form="packed")),
+    ({"pages_in_order": True}, _general(form="paged", page_size=16)),
+    ({"pages_in_order": True}, _general(form="paged_shared", page_size=7)),
+    ({"reads_longest": True}, _general(form="packed")),
+    ({"reads_longest": True}, _general(form="padded")),
+    ({"reads_longest": True}, _general(form="padded_k")),
+    ({"reads_longest": True}, _general(form="packed_q")),
+    ({"masks_by_longest": True}, _general(form="packed", causal=True)),
+    ({"masks_by_longest": True}, _general(form="paged_k", page_size=64, window=(30, 30))),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("mistake", "case"), GENERAL_MISTAKES, ids=lambda part: getattr(part, "name", str(part))
+)
+def test_a_wrong_general_kernel_fails(mistake, case, dtype):
+    case = replace(case, dtype=dtype)
+    assert run_case(case, TiledAttention(), CPU).passed
+    assert not run_case(case, TiledAttention(**mistake), CPU).passed
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_wrong_row_of_a_sequence_fails(form):
+    """The last row that counts of the last sequence that has one."""
+    case = _general(form=form, page_size=16 if form in PAGED else 0)
+    inputs = make_inputs(case, CPU)
+    used = inputs.laid.used_q.nonzero()[-1]
+
+    def forward(*arguments, **options):
+        out, lse = TiledAttention()(*arguments, **options)
+        if inputs.laid.rows_q is None:
+            out[used[0], used[1]] *= 1.3
+        else:
+            out[inputs.laid.rows_q[used[0], used[1]]] *= 1.3
+        return out, lse
+
+    assert not run_case(case, forward, CPU).passed
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_without_use_may_hold_anything(form):
+    """The memory of k and v is NaN where no sequence reaches, and so are results that nobody asked for."""
+    case = _general(form=form, page_size=48 if form in PAGED else 0)
+    inputs = make_inputs(case, CPU)
+    out, lse = run_forward(TiledAttention(), case, inputs)
+    assert judge_case(case, inputs, out, lse).failures == []
+    if FORMS[form].used_q:
+        assert bool(out.isnan().any())
+    if FORMS[form].used_k:
+        assert bool(inputs.k.isnan().any())
+        assert bool(inputs.v.isnan().any())
+
+
+@pytest.mark.parametrize("case", sampled_cases(400, 11)[::20], ids=lambda case: case.name)
+def test_a_right_kernel_passes_on_samples(case):
+    if case.batch * case.heads * case.seqlen_q * case.seqlen_k > 1 << 21:
+        case = replace(case, batch=1, seqlen_q=min(case.seqlen_q, 256), seqlen_k=min(case.seqlen_k, 512))
+    assert run_case(case, TiledAttention(), CPU).failures == ()
 
 
 def test_one_wrong_element_fails():

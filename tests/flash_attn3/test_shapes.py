@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from flash_attn3 import flash_attn_func
+from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
 
 # torch.compile instantiates every autograd.Function that it traces, which torch itself deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -75,7 +75,7 @@ def test_the_backward_operator_raises():
     """Of tensors with data: those without are what a compiled graph is traced with. See also tests/gpu."""
     tensor = torch.zeros(1, 1, 1, 128, dtype=torch.bfloat16)
     with pytest.raises(NotImplementedError, match="no backward kernel yet"):
-        torch.ops.flash_attn3.refuse_backward(tensor, tensor, tensor)
+        torch.ops.flash_attn3.refuse_backward(tensor)
 
 
 @pytest.mark.parametrize("needing", [0, 1, 2])
@@ -115,3 +115,101 @@ def test_vmap_is_refused(needs_grad):
     tensors = [_empty((3, *shape), requires_grad=needs_grad) for shape in (SHAPE_Q, SHAPE_K, SHAPE_K)]
     with pytest.raises(NotImplementedError, match=r"does not support torch\.vmap"):
         torch.vmap(flash_attn_func)(*tensors)
+
+
+def _int32(size):
+    return torch.empty(size, dtype=torch.int32, device="meta")
+
+
+def _varlen(q, k, v, starts, used, **options):
+    return flash_attn_varlen_func(
+        q, k, v, starts, starts, 40, 50, seqused_k=used, causal=True, return_attn_probs=True, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "head_dim_v", "row"),
+    [(64, 64, 64), (40, 40, 40), (59, 59, 64), (59, 32, 32), (64, 33, 40), (1, 1, 8)],
+)
+def test_rows_are_padded_where_they_must_be(head_dim, head_dim_v, row):
+    q, k, v = (_empty((2, 7, 4, size)) for size in (head_dim, head_dim, head_dim_v))
+    for options in ({}, {"softcap": 3.0}):
+        out = flash_attn_func(q, k, v, **options)
+        assert out.shape == (2, 7, 4, head_dim_v)
+        assert out.stride() == (7 * 4 * row, 4 * row, row, 1)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("paged", [False, True])
+def test_fake_results_of_varlen(packed, paged):
+    q = _empty((70, 4, 128) if packed else (3, 30, 4, 128))
+    k = _empty((9, 16, 2, 128) if paged else (3, 50, 2, 128))
+    table = _int32((3, 4)) if paged else None
+    starts = _int32(4) if packed else None
+    arguments = (q, k, k, starts, None, 30, 50)
+    out, lse = flash_attn_varlen_func(
+        *arguments, seqused_k=_int32(3), page_table=table, return_attn_probs=True
+    )
+    assert out.shape == q.shape
+    assert out.is_contiguous()
+    assert lse.shape == ((4, 70) if packed else (3, 4, 30))
+    target = torch.empty_like(q)
+    written = flash_attn_varlen_func(*arguments, seqused_k=_int32(3), page_table=table, out=target)
+    assert written is target
+
+
+def test_fake_results_of_packed_tensors():
+    assert flash_attn_qkvpacked_func(_empty((2, 9, 3, 4, 64))).shape == (2, 9, 4, 64)
+    assert flash_attn_qkvpacked_func(_empty((2, 9, 10, 64)), num_heads_q=6).shape == (2, 9, 6, 64)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_compile_of_varlen_makes_one_graph(dynamic, needs_grad):
+    """Lengths of q and of k in one tensor, as self-attention has them."""
+    torch._dynamo.reset()
+    compiled = torch.compile(_varlen, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    for tokens, batch in ((64, 2), (77, 5)):
+        q, k = _empty((tokens, 4, 128), requires_grad=needs_grad), _empty((tokens, 2, 128))
+        starts, used = _int32(batch + 1), _int32(batch)
+        sink = torch.empty(4, device="meta", requires_grad=needs_grad)
+        out, lse = compiled(q, k, _empty((tokens, 2, 128)), starts, used, s_aux=sink, window_size=(9, 0))
+        assert out.shape == q.shape
+        assert lse.shape == (4, tokens)
+        assert out.requires_grad == needs_grad
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_writes_to_out(dynamic):
+    torch._dynamo.reset()
+    compiled = torch.compile(_varlen, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    q, k = _empty((64, 4, 128)), _empty((64, 2, 128))
+    target = torch.empty_like(q)
+    out, _ = compiled(q, k, _empty((64, 2, 128)), _int32(3), _int32(2), out=target)
+    assert out is target
+
+
+def test_a_sink_alone_that_needs_a_gradient_records_the_backward():
+    sink = torch.empty(4, device="meta", requires_grad=True)
+    out = flash_attn_func(_empty(SHAPE_Q), _empty(SHAPE_K), _empty(SHAPE_K), learnable_sink=sink)
+    assert type(out.grad_fn).__name__ == "GeneralForwardOnlyBackward"
+
+
+class _General(torch.nn.Module):
+    def forward(self, q, k, v):
+        return flash_attn_func(q, k, v, causal=True, window_size=(100, 0), softcap=20.0)
+
+
+def test_export_of_a_window_holds_for_any_length():
+    batch, seqlen_q, seqlen_k = (torch.export.Dim(name) for name in ("batch", "seqlen_q", "seqlen_k"))
+    shapes = ({0: batch, 1: seqlen_q}, {0: batch, 1: seqlen_k}, {0: batch, 1: seqlen_k})
+    program = torch.export.export(_General(), _fake_inputs(), dynamic_shapes=shapes)
+    (call,) = (node for node in program.graph.nodes if str(node.target) == "flash_attn3.fwd_general.default")
+    assert call.args[13:15] == (100, 0)
+    assert len(program.range_constraints) == 3
+
+
+@pytest.mark.parametrize("name", ["fwd", "fwd_general", "fwd_into"])
+def test_operators_say_what_they_write(name):
+    schema = getattr(torch.ops.flash_attn3, name).default._schema
+    assert schema.is_mutable == (name == "fwd_into")

@@ -10,11 +10,13 @@ if not torch.cuda.is_available():
 
 from flash_attn3.__main__ import main
 from flash_attn3.checks.behaviour import BEHAVIOURS, run_behaviour
-from flash_attn3.checks.canary import memory_cases, run_memory_case
-from flash_attn3.checks.cases import Case, full_cases
+from flash_attn3.checks.canary import memory_cases, out_cases, run_memory_case, run_out_case
+from flash_attn3.checks.cases import Case
+from flash_attn3.checks.catalogue import full_cases
 from flash_attn3.checks.correctness import public_forward, run_case
 from flash_attn3.checks.fresh import FRESH, run_fresh
-from flash_attn3.checks.race import Setting, race
+from flash_attn3.checks.race import race
+from flash_attn3.checks.race_settings import Setting
 
 pytestmark = pytest.mark.gpu
 
@@ -29,6 +31,11 @@ def test_memory(case, out_layout, device):
     assert run_memory_case(case, out_layout, public_forward, device).failures == ()
 
 
+@pytest.mark.parametrize(("case", "out_layout"), out_cases(), ids=lambda part: getattr(part, "name", part))
+def test_memory_of_out(case, out_layout, device):
+    assert run_out_case(case, out_layout, public_forward, device).failures == ()
+
+
 @pytest.mark.parametrize("name", BEHAVIOURS)
 def test_behaviour(name, device):
     assert run_behaviour(name, public_forward, device).failures == ()
@@ -39,10 +46,22 @@ def test_fresh_process(name):
     assert run_fresh(name).failures == ()
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_a_timed_output_is_right(causal, device):
-    raced = race(Setting("bf16", 128, causal, 2048), device, rounds=3)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("bf16", 128, False, 2048),
+        Setting("bf16", 128, True, 2048),
+        Setting("bf16", 192, True, 2048, head_dim_v=128),
+        Setting("bf16", 128, True, 2048, group=8),
+        Setting("bf16", 128, True, 4096, window=1024),
+        Setting("bf16", 128, True, 16384, varlen=True),
+    ],
+    ids=lambda setting: setting.name,
+)
+def test_a_timed_output_is_right(setting, device):
+    raced = race(setting, device, rounds=3)
     assert raced.failures == ()
+    assert len(raced.timings) > 1, raced.absent
 
 
 def test_a_wrong_kernel_fails_on_this_gpu_too(device):

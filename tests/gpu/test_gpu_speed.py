@@ -9,15 +9,17 @@ if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
 
 from flash_attn3.checks.host_time import host_times
-from flash_attn3.checks.race import Setting, race
+from flash_attn3.checks.race import race
+from flash_attn3.checks.race_settings import Setting
 
 pytestmark = pytest.mark.gpu
 
 
 def test_an_eager_call_takes_the_host_15_microseconds_at_most(device):
     times = {found.provider: found.us for found in host_times(device)}
-    assert times["flash_attn3"] <= 15
-    assert times["flash_attn3 causal"] <= 15
+    ours = {provider: us for provider, us in times.items() if provider.startswith("flash_attn3")}
+    assert len(ours) == 5
+    assert all(us <= 15 for us in ours.values()), ours
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kernels.host.build import build_host
+from tests.kernels.host.fake_driver import PARAMS_BYTES
 from tests.kernels.host.host_api import KERNELS, Api, pack_bytes
 
 if TYPE_CHECKING:
@@ -74,4 +75,4 @@ def compile_double(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Pat
 
 @pytest.fixture(scope="session")
 def fake_driver_folder(compile_double: Callable[..., Path]) -> Path:
-    return compile_double("fake_driver.c", "libcuda.so.1").parent
+    return compile_double("fake_driver.c", "libcuda.so.1", f"-DPARAMS_BYTES={PARAMS_BYTES}").parent

@@ -15,14 +15,14 @@ enum { RELAXED = 2, MAX = 4096 };
 
 typedef struct Encode {
     int32_t type, rank, interleave, swizzle, promotion, fill;
-    uint64_t address, extents[4], strides[3];
-    uint32_t box[4], element_strides[4];
+    uint64_t address, extents[5], strides[4];
+    uint32_t box[5], element_strides[5];
 } Encode;
 
 typedef struct Launch {
     uint32_t grid[3], block[3], shared_bytes, cluster[3];
     uint64_t stream, function, context;
-    uint8_t params[576]; /* sizeof(fa3::FwdParams) */
+    uint8_t params[PARAMS_BYTES]; /* sizeof(fa3::FwdParams) */
 } Launch;
 
 typedef struct Config {
@@ -223,10 +223,10 @@ EXPORT int cuTensorMapEncodeTiled(uint64_t* map, int type, uint32_t rank, uint64
                                   const uint64_t* strides, const uint32_t* box, const uint32_t* element_strides,
                                   int interleave, int swizzle, int promotion, int fill) {
     int result = begin("cuTensorMapEncodeTiled");
-    if (result != SUCCESS || rank != 4 || (uint64_t)map % 64 || address == 0 || address % 16) return end(result ? result : INVALID_VALUE);
+    if (result != SUCCESS || rank != 5 || (uint64_t)map % 64 || address == 0 || address % 16) return end(result ? result : INVALID_VALUE);
     Encode* encode = &encodes[encode_count % MAX];
-    *encode = (Encode){type, 4, interleave, swizzle, promotion, fill, address, {0}, {0}, {0}, {0}};
-    for (int i = 0; i < 4; ++i) {
+    *encode = (Encode){type, 5, interleave, swizzle, promotion, fill, address, {0}, {0}, {0}, {0}};
+    for (int i = 0; i < 5; ++i) {
         if (extents[i] == 0 || extents[i] > 1ull << 32 || box[i] == 0 || box[i] > 256) return end(INVALID_VALUE);
         if (i > 0 && (strides[i - 1] % 16 || strides[i - 1] >= 1ull << 40)) return end(INVALID_VALUE);
         encode->extents[i] = extents[i], encode->box[i] = box[i], encode->element_strides[i] = element_strides[i];

@@ -14,10 +14,10 @@ class Encode(ctypes.Structure):
         ("promotion", ctypes.c_int32),
         ("fill", ctypes.c_int32),
         ("address", ctypes.c_uint64),
-        ("extents", ctypes.c_uint64 * 4),
-        ("strides", ctypes.c_uint64 * 3),
-        ("box", ctypes.c_uint32 * 4),
-        ("element_strides", ctypes.c_uint32 * 4),
+        ("extents", ctypes.c_uint64 * 5),
+        ("strides", ctypes.c_uint64 * 4),
+        ("box", ctypes.c_uint32 * 5),
+        ("element_strides", ctypes.c_uint32 * 5),
     )
 
 
@@ -25,22 +25,64 @@ class TileQueue(ctypes.Structure):
     _fields_ = (("next", ctypes.c_uint32), ("done", ctypes.c_uint32))
 
 
-class FwdParams(ctypes.Structure):
+class Operand(ctypes.Structure):
     _fields_ = (
-        ("maps", ctypes.c_uint64 * 16 * 4),
+        ("data", ctypes.c_uint64),
+        ("stride_batch", ctypes.c_int64),
+        ("stride_row", ctypes.c_int64),
+        ("stride_head", ctypes.c_int64),
+    )
+
+
+class FwdParams(ctypes.Structure):
+    """`fa3::FwdParams`; a test holds it against `fwd_params.h`."""
+
+    _fields_ = (
+        ("q_map", ctypes.c_uint64 * 16),
+        ("k_map", ctypes.c_uint64 * 16),
+        ("v_map", ctypes.c_uint64 * 16),
+        ("out_map", ctypes.c_uint64 * 16),
+        ("q", Operand),
+        ("k", Operand),
+        ("v", Operand),
+        ("out", Operand),
         ("lse", ctypes.c_uint64),
+        ("lse_stride_batch", ctypes.c_int64),
+        ("lse_stride_head", ctypes.c_int64),
         ("queue", ctypes.c_uint64),
+        ("sink", ctypes.c_uint64),
+        ("cu_seqlens_q", ctypes.c_uint64),
+        ("cu_seqlens_k", ctypes.c_uint64),
+        ("seqused_q", ctypes.c_uint64),
+        ("seqused_k", ctypes.c_uint64),
+        ("page_table", ctypes.c_uint64),
         ("scale_log2", ctypes.c_float),
+        ("softcap_scale", ctypes.c_float),
+        ("window_left", ctypes.c_int32),
+        ("window_right", ctypes.c_int32),
+        ("attention_chunk", ctypes.c_int32),
         ("batch", ctypes.c_int32),
         ("heads_q", ctypes.c_int32),
         ("heads_kv", ctypes.c_int32),
+        ("head_dim", ctypes.c_int32),
+        ("head_dim_v", ctypes.c_int32),
         ("seqlen_q", ctypes.c_int32),
         ("seqlen_k", ctypes.c_int32),
+        ("ragged_q", ctypes.c_int32),
+        ("ragged_k", ctypes.c_int32),
+        ("rows_per_batch_q", ctypes.c_int32),
+        ("rows_per_batch_k", ctypes.c_int32),
+        ("page_size", ctypes.c_int32),
+        ("page_table_stride", ctypes.c_int32),
+        ("box_rows_kv", ctypes.c_int32),
         ("tiles_m", ctypes.c_int32),
         ("tiles", ctypes.c_int32),
         ("l2_heads", ctypes.c_int32),
-        ("padding", ctypes.c_uint8 * 12),
     )
+
+
+# The structure is aligned to 64 bytes, which ctypes cannot say.
+PARAMS_BYTES = -(-ctypes.sizeof(FwdParams) // 64) * 64
 
 
 class Launch(ctypes.Structure):
@@ -53,6 +95,7 @@ class Launch(ctypes.Structure):
         ("function", ctypes.c_uint64),
         ("context", ctypes.c_uint64),
         ("params", FwdParams),
+        ("padding", ctypes.c_uint8 * (PARAMS_BYTES - ctypes.sizeof(FwdParams))),
     )
 
 
@@ -107,7 +150,9 @@ class FakeDriver:
 
     def encodes_of(self, launch: Launch) -> list[Encode]:
         """The maps of q, k, v and out that the launch was given."""
-        return [self.encodes[entry[1]] for entry in launch.params.maps]
+        params = launch.params
+        maps = (params.q_map, params.k_map, params.v_map, params.out_map)
+        return [self.encodes[entry[1]] for entry in maps]
 
     def queue_of(self, launch: Launch) -> TileQueue:
         return TileQueue.from_address(launch.params.queue)

@@ -16,10 +16,11 @@ typedef struct Tensor {
 } Tensor;
 typedef void (*Operator)(uint64_t* stack, uint64_t inputs, uint64_t outputs);
 
-static int alive, copies, allocations, failing_allocation = -1;
+static int alive, boxes, copies, allocations, failing_allocation = -1;
 static uint64_t next_address = 0x100000;
-static char schema[256], key[16], message[2048];
-static Operator operators[2];
+static char schemas[4][640], key[16], message[4096];
+static int schema_count;
+static struct { char name[32]; Operator functions[2]; } operators[4];
 static jmp_buf thrown;
 
 /* The tests' side. */
@@ -36,11 +37,21 @@ EXPORT Tensor* fake_tensor(int32_t dtype, int32_t device_type, int32_t device_in
 EXPORT int fake_alive(void) { return alive; }
 EXPORT int fake_copies(void) { return copies; }
 EXPORT void fake_fail_allocation(int number) { failing_allocation = allocations + number; }
-EXPORT const char* fake_schema(void) { return schema; }
+EXPORT const char* fake_schema(int i) { return i < schema_count ? schemas[i] : NULL; }
+/* An optional argument that is there, as torch puts it on the stack. */
+EXPORT uint64_t* fake_box(uint64_t value) {
+    uint64_t* box = malloc(sizeof(*box));
+    *box = value;
+    ++boxes;
+    return box;
+}
+EXPORT int fake_boxes(void) { return boxes; }
 /* Null when the operator returned, else what it threw. */
-EXPORT const char* fake_call(int device_type, uint64_t* stack) {
+EXPORT const char* fake_call(const char* name, int device_type, uint64_t* stack, uint64_t inputs, uint64_t outputs) {
+    int i = 0;
+    while (strcmp(operators[i].name, name) != 0) ++i;
     if (setjmp(thrown) != 0) return message;
-    operators[device_type](stack, 6, 2);
+    operators[i].functions[device_type](stack, inputs, outputs);
     return NULL;
 }
 
@@ -82,12 +93,12 @@ EXPORT int32_t aoti_torch_copy_(Tensor* self, Tensor* source, int32_t non_blocki
 }
 EXPORT int32_t aoti_torch_library_init_def(const char* name, const char* file, uint32_t line, void** library) {
     (void)file, (void)line;
-    *library = schema;
+    *library = schemas;
     return strcmp(name, "flash_attn3") != 0;
 }
 EXPORT int32_t aoti_torch_library_def(void* library, const char* text) {
-    strncpy(library, text, sizeof(schema) - 1);
-    return 0;
+    strncpy(schemas[schema_count++], text, sizeof(schemas[0]) - 1);
+    return library != schemas;
 }
 EXPORT int32_t aoti_torch_library_init_impl(const char* name, const char* dispatch_key, const char* file,
                                             uint32_t line, void** library) {
@@ -97,9 +108,23 @@ EXPORT int32_t aoti_torch_library_init_impl(const char* name, const char* dispat
     return strcmp(name, "flash_attn3") != 0;
 }
 EXPORT int32_t aoti_torch_library_impl(void* library, const char* name, Operator function) {
-    operators[strcmp(library, "CUDA") == 0 ? CUDA : CPU] = function;
-    return strcmp(name, "fwd") != 0;
+    int i = 0;
+    while (operators[i].name[0] != '\0' && strcmp(operators[i].name, name) != 0) ++i;
+    strncpy(operators[i].name, name, sizeof(operators[i].name) - 1);
+    operators[i].functions[strcmp(library, "CUDA") == 0 ? CUDA : CPU] = function;
+    return 0;
 }
+/* Before torch 2.13 the box of an optional argument is freed by C++'s operator delete; then it has its own function. */
+static void free_box(void* box) {
+    --boxes;
+    free(box);
+}
+#ifdef OLD_TORCH
+EXPORT void _ZdlPv(void* box) { free_box(box); }
+#else
+EXPORT int32_t torch_delete_stable_ivalue(uint64_t* box) { return free_box(box), 0; }
+EXPORT void _ZdlPv(void* box) { (void)box, abort(); }
+#endif
 EXPORT const char* torch_exception_get_what_without_backtrace(void) { return "CUDA out of memory"; }
 EXPORT void aoti_torch_check(_Bool condition, const char* function, const char* file, uint32_t line, const char* text) {
     (void)function, (void)file, (void)line;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,20 @@ class FwdArgs(ctypes.Structure):
         ("v", Tensor),
         ("out", Tensor),
         ("lse", ctypes.c_void_p),
+        ("window_left", ctypes.c_int32),
+        ("window_right", ctypes.c_int32),
+        ("attention_chunk", ctypes.c_int32),
+        ("softcap", ctypes.c_float),
+        ("sink", ctypes.c_void_p),
+        ("cu_seqlens_q", ctypes.c_void_p),
+        ("cu_seqlens_k", ctypes.c_void_p),
+        ("seqused_q", ctypes.c_void_p),
+        ("seqused_k", ctypes.c_void_p),
+        ("page_table", ctypes.c_void_p),
+        ("page_table_stride", ctypes.c_int64),
+        ("batch", ctypes.c_int32),
+        ("max_seqlen_q", ctypes.c_int32),
+        ("max_seqlen_k", ctypes.c_int32),
     )
 
 
@@ -130,17 +145,13 @@ def fwd_args(  # noqa: PLR0917 - the sizes of a problem, in the order in which o
         v=tensor(0x30000, (batch, seqlen_k, heads_k, dv)),
         out=tensor(0x40000, (batch, seqlen_q, heads, dv)),
         lse=0x50000,
+        window_left=-1,
+        window_right=-1,
+        batch=batch,
     )
     for name, value in changes.items():
         setattr(args, name, value)
     return args
-
-
-def fnv1a(data: bytes) -> int:
-    digest = 0xCBF29CE484222325
-    for byte in data:
-        digest = ((digest ^ byte) * 0x100000001B3) % 2**64
-    return digest
 
 
 @dataclass(frozen=True)
@@ -163,6 +174,7 @@ class Kernel:
     box_rows_kv: int = 176
     box_rows_out: int = 64
     blocks_per_sm: int = 1
+    min_seqlen_q: int = 0
     toolkit: str = "12.8"
     op: str = "fwd"
     cubin: bytes = field(default=b"\x7fELF and some code " * 9)
@@ -171,7 +183,7 @@ class Kernel:
         return (
             *(self.sm, self.dtype, self.head_dim, self.head_dim_v, self.tile_m, self.tile_n, self.threads),
             *(self.smem_bytes, self.cluster, self.dynamic, self.box_rows_q, self.box_rows_kv),
-            *(self.box_rows_out, self.blocks_per_sm, 0, 0),
+            *(self.box_rows_out, self.blocks_per_sm, self.min_seqlen_q, 0),
         )
 
 
@@ -185,6 +197,9 @@ KERNELS = (
 )
 
 
+LOCAL = Kernel("fwd_sm90_bf16_d128_local", mask="local")
+
+
 def pack_bytes(kernels: tuple[Kernel, ...]) -> bytes:
     """The file, per its description: header, rows, cubins on 64-byte boundaries."""
     offset = -(-(HEADER.size + ROW.size * len(kernels)) // 64) * 64
@@ -195,9 +210,9 @@ def pack_bytes(kernels: tuple[Kernel, ...]) -> bytes:
             *kernel.numbers(),
             offset + len(cubins),
             len(kernel.cubin),
-            fnv1a(kernel.cubin),
+            zlib.crc32(kernel.cubin),
         )
         cubins += kernel.cubin + bytes(-len(kernel.cubin) % 64)
     size = offset + len(cubins)
-    header = HEADER.pack(b"FA3PACK\x01", 1, len(kernels), size, fnv1a(rows))
+    header = HEADER.pack(b"FA3PACK\x01", 1, len(kernels), size, zlib.crc32(rows))
     return (header + rows).ljust(offset, b"\0") + cubins

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import itertools
 import struct
 import sys
 from typing import TYPE_CHECKING
 
 from tests.kernels.host.fake_driver import FakeDriver
-from tests.kernels.host.host_api import KERNELS, contiguous
+from tests.kernels.host.host_api import KERNELS, LOCAL, contiguous
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CPU, CUDA = 0, 1
-FLOAT16, FLOAT32, BFLOAT16 = 5, 6, 15
+INT32, FLOAT16, FLOAT32, BFLOAT16 = 3, 5, 6, 15
 
 
 class TorchTensor(ctypes.Structure):
@@ -36,6 +37,39 @@ class TorchTensor(ctypes.Structure):
     def shape(self) -> tuple[int, ...]:
         return tuple(self.sizes[: self.rank])
 
+    @property
+    def stride(self) -> tuple[int, ...]:
+        return tuple(self.strides[: self.rank])
+
+
+# The arguments of `fwd_general` behind q, k and v, in their order: a call that is one of `fwd`.
+GENERAL: dict[str, object] = {
+    "cu_seqlens_q": None,
+    "cu_seqlens_k": None,
+    "seqused_q": None,
+    "seqused_k": None,
+    "page_table": None,
+    "sink": None,
+    "max_seqlen_q": 0,
+    "max_seqlen_k": 0,
+    "softmax_scale": 0.5,
+    "causal": False,
+    "window_left": -1,
+    "window_right": -1,
+    "attention_chunk": 0,
+    "softcap": 0.0,
+    "sm_margin": 0,
+}
+
+
+def bits(number: float) -> int:
+    """A float as it lies on torch's stack."""
+    return struct.unpack("<Q", struct.pack("<d", number))[0]
+
+
+def handle(tensor: ctypes._Pointer[TorchTensor]) -> int:
+    return ctypes.addressof(tensor.contents)
+
 
 class Torch:
     """The double that the operator library is linked to."""
@@ -45,6 +79,7 @@ class Torch:
         self.library.fake_tensor.restype = ctypes.POINTER(TorchTensor)
         self.library.fake_schema.restype = ctypes.c_char_p
         self.library.fake_call.restype = ctypes.c_char_p
+        self.library.fake_box.restype = ctypes.c_uint64
 
     def tensor(
         self,
@@ -73,13 +108,53 @@ class Torch:
         key: int = CUDA,
     ) -> tuple[str | None, list[TorchTensor]]:
         """What the operator threw, or its two results."""
-        scale = struct.unpack("<Q", struct.pack("<d", softmax_scale))[0]
-        handles = [ctypes.addressof(tensor.contents) for tensor in tensors]
-        stack = (ctypes.c_uint64 * 6)(*handles, scale, int(causal), sm_margin)
-        thrown = self.library.fake_call(key, stack)
+        stack = [*map(handle, tensors), bits(softmax_scale), int(causal), sm_margin]
+        return self.run("fwd", stack, 2, key)
+
+    def general(
+        self,
+        q: ctypes._Pointer[TorchTensor],
+        k: ctypes._Pointer[TorchTensor],
+        v: ctypes._Pointer[TorchTensor],
+        *,
+        out: ctypes._Pointer[TorchTensor] | None = None,
+        key: int = CUDA,
+        **changes: object,
+    ) -> tuple[str | None, list[TorchTensor]]:
+        """Call `fwd_general`, or with `out` `fwd_into`, with arguments by name."""
+        assert changes.keys() <= GENERAL.keys()
+        arguments = (GENERAL | changes).values()
+        stack = [*map(handle, (q, k, v)), *map(self._slot, arguments)]
+        if out is None:
+            return self.run("fwd_general", stack, 2, key)
+        return self.run("fwd_into", [*stack, handle(out)], 1, key)
+
+    def _slot(self, argument: object) -> int:
+        if argument is None:
+            return 0
+        if isinstance(argument, (int, float)):
+            return bits(argument) if isinstance(argument, float) else argument % 2**64
+        return self.library.fake_box(ctypes.c_uint64(handle(argument)))
+
+    def run(
+        self, name: str, arguments: list[int], outputs: int, key: int
+    ) -> tuple[str | None, list[TorchTensor]]:
+        """What the operator threw, or its results."""
+        stack = (ctypes.c_uint64 * len(arguments))(*arguments)
+        counts = (ctypes.c_uint64(len(arguments)), ctypes.c_uint64(outputs))
+        thrown = self.library.fake_call(name.encode(), key, stack, *counts)
+        assert self.boxes == 0
         if thrown is not None:
             return thrown.decode(), []
-        return None, [TorchTensor.from_address(stack[i]) for i in range(2)]
+        return None, [TorchTensor.from_address(stack[i]) for i in range(outputs)]
+
+    @property
+    def boxes(self) -> int:
+        """Boxes of optional arguments that nobody freed."""
+        return self.library.fake_boxes()
+
+    def release(self, tensor: TorchTensor) -> None:
+        self.library.aoti_torch_delete_tensor_object(ctypes.byref(tensor))
 
     @property
     def alive(self) -> int:
@@ -101,7 +176,18 @@ def scenario(function: Callable[..., None]) -> Callable[..., None]:
 @scenario
 def the_operator_is_registered(torch: Torch) -> None:
     arguments = "Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, int sm_margin"
-    assert torch.library.fake_schema().decode() == f"fwd({arguments}) -> (Tensor out, Tensor lse)"
+    assert torch.library.fake_schema(0).decode() == f"fwd({arguments}) -> (Tensor out, Tensor lse)"
+    kinds = {
+        bool: "bool",
+        int: "int",
+        float: "float",
+        type(None): "Tensor?",
+    }
+    others = ", ".join(f"{kinds[type(value)]} {name}" for name, value in GENERAL.items())
+    general = f"Tensor q, Tensor k, Tensor v, {others}"
+    assert torch.library.fake_schema(1).decode() == f"fwd_general({general}) -> (Tensor out, Tensor lse)"
+    assert torch.library.fake_schema(2).decode() == f"fwd_into({general}, Tensor(a!) out) -> Tensor lse"
+    assert torch.library.fake_schema(3) is None
 
 
 @scenario
@@ -145,7 +231,7 @@ def other_layouts_are_copied(torch: Torch, fake: FakeDriver) -> None:
         assert torch.alive == alive - 3 + 2  # the copy is gone, too
         k_map = fake.encodes_of(fake.launches[-1])[1]
         assert k_map.address != address
-        assert tuple(k_map.strides) == (512, 256, 384 * 512)
+        assert tuple(k_map.strides) == (512, 256, 16, 384 * 512)
 
 
 @scenario
@@ -194,9 +280,10 @@ def errors_release_every_tensor(torch: Torch, fake: FakeDriver) -> None:
 
 @scenario
 def failed_allocations_are_told(torch: Torch) -> None:
-    for number, name in ((1, "out"), (2, "lse")):
+    calls = (lambda: torch.call(torch.qkv()), lambda: torch.general(*torch.qkv()))
+    for call, (number, name) in itertools.product(calls, ((1, "out"), (2, "lse"))):
         torch.library.fake_fail_allocation(number)
-        thrown, _ = torch.call(torch.qkv())
+        thrown, _ = call()
         assert thrown == f"flash_attn3: {name} could not be allocated: CUDA out of memory"
         assert torch.alive == 0
     q, k, v = torch.qkv()
@@ -205,6 +292,250 @@ def failed_allocations_are_told(torch: Torch) -> None:
     torch.library.fake_fail_allocation(1)
     assert torch.call([q, k, v])[0] == "flash_attn3: v could not be allocated: CUDA out of memory"
     assert torch.alive == 0
+
+
+def padded(shape: tuple[int, ...], last: int) -> tuple[int, ...]:
+    """Strides of a contiguous tensor whose last extent were `last`."""
+    return contiguous(*shape[:-1], last)
+
+
+@scenario
+def odd_head_dims_are_padded(torch: Torch, fake: FakeDriver) -> None:
+    shapes = ((2, 256, 4, 59), (2, 384, 2, 59), (2, 384, 2, 61))
+    for call in (torch.call, lambda tensors: torch.general(*tensors)):
+        copies = torch.copies
+        thrown, (out, _) = call([torch.tensor(shape) for shape in shapes])
+        assert thrown is None
+        assert torch.copies == copies + 3
+        assert (out.shape, out.stride) == ((2, 256, 4, 61), padded(out.shape, 64))
+        q, k, v, out_map = fake.encodes_of(fake.launches[-1])
+        assert [encoded.extents[0] for encoded in (q, k, v, out_map)] == [59, 59, 61, 61]
+        assert [encoded.strides[0] for encoded in (q, k, v, out_map)] == [512, 256, 256, 512]
+        torch.release(out)
+    # A slice of wider rows is read where it is.
+    args = [torch.tensor(shape, padded(shape, 64)) for shape in shapes]
+    assert torch.call(args)[0] is None
+    assert torch.copies == copies + 3
+
+
+@scenario
+def the_general_operator_does_what_the_plain_one_does(torch: Torch, fake: FakeDriver) -> None:
+    for causal in (False, True):
+        tensors = [torch.qkv(), torch.qkv()]
+        assert torch.call(tensors[0], causal=causal)[0] is None
+        thrown, (out, lse) = torch.general(*tensors[1], causal=causal)
+        assert thrown is None
+        assert (out.shape, lse.shape) == ((2, 256, 4, 128), (2, 4, 256))
+        plain, general = (bytes(launch.params)[16 * 8 * 4 + 4 * 32 + 8 :] for launch in fake.launches[-2:])
+        assert plain == general
+        assert fake.kernel(fake.launches[-1]) == KERNELS[causal].name
+
+
+@scenario
+def every_argument_arrives(torch: Torch, fake: FakeDriver) -> None:
+    """Each under its own name, and every tensor that came in a box is deleted once."""
+    names = ("cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k")
+    sizes = (4, 4, 3, 3)
+    arrays = {name: torch.tensor((size,), dtype=INT32) for name, size in zip(names, sizes, strict=True)}
+    arrays["sink"] = torch.tensor((4,), dtype=FLOAT32)
+    addresses = {name: array.contents.data for name, array in arrays.items()}
+    thrown, (out, lse) = torch.general(
+        torch.tensor((300, 4, 128)),
+        torch.tensor((500, 2, 128)),
+        torch.tensor((500, 2, 128)),
+        **arrays,
+        max_seqlen_q=111,
+        max_seqlen_k=222,
+        softmax_scale=0.5,
+        causal=True,
+        window_left=33,
+        window_right=44,
+        attention_chunk=55,
+        softcap=2.0,
+        sm_margin=130,
+    )
+    assert thrown is None
+    assert (out.shape, out.dtype, out.stride) == ((300, 4, 128), BFLOAT16, contiguous(300, 4, 128))
+    assert (lse.shape, lse.dtype) == ((4, 300), FLOAT32)
+    assert torch.alive == 2
+    (launch,) = fake.launches
+    params = launch.params
+    assert {name: getattr(params, name) for name in addresses} == addresses
+    assert params.page_table == 0
+    assert (params.batch, params.heads_q, params.heads_kv) == (3, 4, 2)
+    assert (params.seqlen_q, params.seqlen_k) == (111, 222)
+    assert (params.window_left, params.window_right, params.attention_chunk) == (33, 0, 55)
+    assert (params.softcap_scale, round(params.scale_log2, 5)) == (0.25, 2.88539)
+    assert (launch.grid[0], fake.kernel(launch)) == (2, LOCAL.name)
+    assert params.lse == lse.data
+    assert (params.lse_stride_batch, params.lse_stride_head) == (0, 300)
+
+
+@scenario
+def windows_keep_their_sides(torch: Torch, fake: FakeDriver) -> None:
+    assert torch.general(*torch.qkv(), window_left=-7, window_right=44)[0] is None
+    params = fake.launches[-1].params
+    assert (params.window_left, params.window_right) == (-1, 44)
+
+
+@scenario
+def page_tables(torch: Torch, fake: FakeDriver) -> None:
+    def call(table: ctypes._Pointer[TorchTensor], pages: int = 9) -> str | None:
+        q = torch.tensor((2, 256, 4, 128))
+        k, v = (torch.tensor((pages, 48, 2, 128)) for _ in range(2))
+        return torch.general(q, k, v, seqused_k=torch.tensor((2,), dtype=INT32), page_table=table)[0]
+
+    table = torch.tensor((2, 7), (10, 1), dtype=INT32)
+    address = table.contents.data
+    assert call(table) is None
+    params = fake.launches[-1].params
+    assert (params.page_table, params.page_table_stride) == (address, 10)
+    assert (params.page_size, params.seqlen_k, params.batch) == (48, 7 * 48, 2)
+    # Without columns there is nothing to attend to, though there are pages.
+    empty = torch.tensor((2, 0), dtype=INT32)
+    empty.contents.data = None
+    assert call(empty) is None
+    params = fake.launches[-1].params
+    assert (params.seqlen_k, params.ragged_k) == (0, 1)
+    assert params.page_table != 0
+    rule = "flash_attn3: page_table has "
+    assert call(torch.tensor((3, 7), dtype=INT32)) == rule + "batch 3; it should be 2, as in q"
+    assert call(torch.tensor((2, 7), (1, 2), dtype=INT32)) == rule + "last stride 2; it should be 1"
+    assert call(torch.tensor((2,), dtype=INT32)) == (
+        rule + "1 dimensions; it should have 2: (batch, columns)"
+    )
+    assert call(torch.tensor((2, 2**31), (8, 1), dtype=INT32)) == (
+        "flash_attn3: k has a seqlen of up to 2147483647; it should be at most 1073741824"
+    )
+    q, k, v = torch.qkv()
+    thrown, _ = torch.general(q, k, v, page_table=torch.tensor((2, 7), dtype=INT32))
+    assert thrown is not None
+    assert thrown.startswith("flash_attn3: seqused_k is missing; with a page_table it should give")
+    q, k, v = torch.qkv()
+    both = {name: torch.tensor((3,), dtype=INT32) for name in ("cu_seqlens_k",)}
+    thrown, _ = torch.general(q, k, v, page_table=torch.tensor((2, 7), dtype=INT32), **both)
+    assert thrown is not None
+    assert thrown.startswith("flash_attn3: cu_seqlens_k is given, but with a page_table it should not be")
+
+
+@scenario
+def index_tensors_are_checked(torch: Torch) -> None:
+    def thrown(**changes: object) -> str | None:
+        message, _ = torch.general(*torch.qkv(), **changes)
+        assert torch.alive == 0
+        return message
+
+    assert thrown(seqused_q=torch.tensor((2,), (2,), dtype=INT32)) == (
+        "flash_attn3: seqused_q has stride 2; it should be contiguous"
+    )
+    assert thrown(seqused_q=torch.tensor((2,), dtype=INT32, device=(CUDA, 1))) == (
+        "flash_attn3: seqused_q is on cuda:1; it should be on cuda:0, as q is"
+    )
+    assert thrown(sink=torch.tensor((4,), dtype=FLOAT32, device=(CPU, -1))) == (
+        "flash_attn3: sink is on cpu; it should be on cuda:0, as q is"
+    )
+    assert thrown(sink=torch.tensor((4, 1), dtype=FLOAT32)) == (
+        "flash_attn3: sink has 2 dimensions; it should have 1: (heads,)"
+    )
+    for name in ("max_seqlen_q", "max_seqlen_k", "attention_chunk", "sm_margin"):
+        assert thrown(**{name: -1}) == f"flash_attn3: {name} is -1; it should be between 0 and 2147483647"
+    for name in ("window_left", "window_right"):
+        assert thrown(**{name: 2**31}) == (
+            f"flash_attn3: {name} is 2147483648; it should be between -2147483648 and 2147483647"
+        )
+    message = thrown(softcap=-1.0)
+    assert message is not None
+    assert message.startswith("flash_attn3: softcap is -1; it should be 0, or positive")
+
+
+@scenario
+def ragged_layouts_are_copied_when_they_must_be(torch: Torch, fake: FakeDriver) -> None:
+    """The kernel steps through the slots of k and v alike, and through those of q and out."""
+    apart = (4 * 256 * 128, 128, 256 * 128, 1)  # of (batch, heads, seqlen, head_dim)
+    lengths = ("seqused_q", "seqused_k")
+
+    def copies(q_stride: tuple[int, ...] | None, v_stride: tuple[int, ...] | None) -> int:
+        before = torch.copies
+        q = torch.tensor((2, 256, 4, 128), q_stride)
+        k = torch.tensor((2, 256, 4, 128))
+        v = torch.tensor((2, 256, 4, 128), v_stride)
+        used = {name: torch.tensor((2,), dtype=INT32) for name in lengths}
+        thrown, (out, lse) = torch.general(q, k, v, **used)
+        assert thrown is None
+        params = fake.launches[-1].params
+        assert (params.rows_per_batch_q, params.rows_per_batch_k) == (256, 256)
+        torch.release(out)
+        torch.release(lse)
+        assert torch.alive == 0
+        return torch.copies - before
+
+    assert copies(None, None) == 0
+    assert copies(apart, None) == 1
+    assert copies(None, apart) == 1
+    assert copies((128 * 4, 2 * 128 * 4, 128, 1), None) == 1  # (seqlen, batch, ...): no whole rows between
+    assert copies((3 * 256 * 512, 3 * 512, 128, 1), None) == 0  # of a packed q, k, v
+
+
+@scenario
+def results_are_written_where_they_are_wanted(torch: Torch, fake: FakeDriver) -> None:
+    stride = (4 * 256 * 128, 128, 256 * 128, 1)
+    out = torch.tensor((2, 256, 4, 128), stride)
+    address = out.contents.data
+    thrown, (lse,) = torch.general(*torch.qkv(), out=out)
+    assert thrown is None
+    assert (lse.shape, torch.alive) == ((2, 4, 256), 1)  # the caller has a handle of its own for out
+    encoded = fake.encodes_of(fake.launches[-1])[3]
+    assert (encoded.address, tuple(encoded.strides)) == (address, (256, 65536, 16, 262144))
+    assert torch.copies == 0
+    torch.release(lse)
+    # q is brought to out's slots, if that helps.
+    used = torch.tensor((2,), dtype=INT32)
+    q, k, v = torch.qkv()
+    torch.release(q.contents)
+    q = torch.tensor((2, 256, 4, 128), stride)
+    thrown, (lse,) = torch.general(q, k, v, seqused_q=used, out=torch.tensor((2, 256, 4, 128)))
+    assert (thrown, torch.copies) == (None, 1)
+    torch.release(lse)
+    refusals = {
+        "has seqlen 255; it should be 256, as in q": torch.tensor((2, 255, 4, 128)),
+        "has head_dim 64; it should be 128, as in v": torch.tensor((2, 256, 4, 64)),
+        "has 3 dimensions; it should have 4: (batch, seqlen, heads, head_dim)": torch.tensor((256, 4, 128)),
+        "has dtype float16; it should be bfloat16, as in q": torch.tensor((2, 256, 4, 128), dtype=FLOAT16),
+        "is on cuda:1; it should be on cuda:0, as q is": torch.tensor((2, 256, 4, 128), device=(CUDA, 1)),
+        "has stride 2 in its head_dim dimension; it should be 1": torch.tensor(
+            (2, 256, 4, 128), (2**20, 1024, 256, 2)
+        ),
+        "has stride 0 in its heads dimension; it should have room for every element": torch.tensor(
+            (2, 256, 4, 128), (2**20, 1024, 0, 1)
+        ),
+    }
+    for message, bad in refusals.items():
+        assert torch.general(*torch.qkv(), out=bad)[0] == f"flash_attn3: out {message}"
+    thrown, _ = torch.general(*torch.qkv(), out=torch.tensor((2, 256, 4, 128), (2**20, 1036, 128, 1)))
+    assert thrown is not None
+    assert thrown.startswith(
+        "flash_attn3: out has stride 1036 in its seqlen dimension; it should be a multiple"
+    )
+    slots = torch.tensor((2, 256, 4, 128), stride)
+    thrown, _ = torch.general(*torch.qkv(), seqused_q=torch.tensor((2,), dtype=INT32), out=slots)
+    assert thrown == (
+        "flash_attn3: out has a batch stride of 1024 times its seqlen stride; it should be 256 times, as in q"
+    )
+    assert torch.alive == 0
+
+
+@scenario
+def batches_of_nothing_are_taken(torch: Torch, fake: FakeDriver) -> None:
+    q, k, v = (torch.tensor((0, heads, 128)) for heads in (4, 2, 2))
+    starts = [torch.tensor((1,), dtype=INT32) for _ in range(2)]
+    thrown, (out, lse) = torch.general(q, k, v, cu_seqlens_q=starts[0], cu_seqlens_k=starts[1])
+    assert thrown is None
+    assert (out.shape, lse.shape) == ((0, 4, 128), (4, 0))
+    q, k, v = (torch.tensor((0, 16, heads, 128)) for heads in (4, 2, 2))
+    used = torch.tensor((0,), dtype=INT32)
+    used.contents.data = None
+    assert torch.general(q, k, v, seqused_k=used)[0] is None
+    assert not fake.launches
 
 
 @scenario

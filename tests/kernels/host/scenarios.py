@@ -85,20 +85,20 @@ def tensor_maps_follow_strides(api: Api, fake: FakeDriver) -> None:
     args.v = tensor(0x30000, (2, 384, 2, 128), (3 * 2**29, 256, 128, 1))
     q, k, v, out = fake.encodes_of(launch(api, fake, args))
     assert [map_.address for map_ in (q, k, v, out)] == [0x10000, 0x20000, 0x30000, 0x40000]
-    assert tuple(q.extents) == (128, 256, 4, 2)
-    assert tuple(q.strides) == (3072, 256, 256 * 3072)
-    assert tuple(k.extents) == (128, 384, 2, 2)
-    assert tuple(k.strides) == (256, 384 * 256, 2 * 384 * 256)
-    assert tuple(v.strides) == (512, 256, 3 * 2**30)
-    assert tuple(out.strides) == (1024, 256, 256 * 1024)
+    assert tuple(q.extents) == (128, 256, 4, 1, 2)
+    assert tuple(q.strides) == (3072, 256, 16, 256 * 3072)
+    assert tuple(k.extents) == (128, 384, 2, 1, 2)
+    assert tuple(k.strides) == (256, 384 * 256, 16, 2 * 384 * 256)
+    assert tuple(v.strides) == (512, 256, 16, 3 * 2**30)
+    assert tuple(out.strides) == (1024, 256, 16, 256 * 1024)
     assert [tuple(map_.box) for map_ in (q, k, v, out)] == [
-        (64, FULL.box_rows_q, 1, 1),
-        (64, FULL.box_rows_kv, 1, 1),
-        (64, FULL.box_rows_kv, 1, 1),
-        (64, FULL.box_rows_out, 1, 1),
+        (64, FULL.box_rows_q, 1, 1, 1),
+        (64, FULL.box_rows_kv, 1, 1, 1),
+        (64, FULL.box_rows_kv, 1, 1, 1),
+        (64, FULL.box_rows_out, 1, 1, 1),
     ]
     for map_ in (q, k, v, out):
-        assert tuple(map_.element_strides) == (1, 1, 1, 1)
+        assert tuple(map_.element_strides) == (1, 1, 1, 1, 1)
         # bfloat16, no interleave, 128-byte swizzle, 256-byte L2 promotion, zeros outside
         assert (map_.type, map_.interleave, map_.swizzle, map_.promotion, map_.fill) == (9, 0, 3, 3, 0)
     half = fake.encodes_of(launch(api, fake, fwd_args(dtype=FP16)))
@@ -118,7 +118,7 @@ def broadcast_keys_are_read_in_place(api: Api, fake: FakeDriver) -> None:
     args = fwd_args(2, 256, 384, 4, 2)
     args.k = tensor(0x20000, (2, 384, 2, 128), (0, 128, 0, 1))
     k = fake.encodes_of(launch(api, fake, args))[1]
-    assert tuple(k.strides) == (256, 0, 0)
+    assert tuple(k.strides) == (256, 0, 16, 0)
 
 
 @scenario
@@ -201,7 +201,7 @@ def empty_keys_are_launched(api: Api, fake: FakeDriver) -> None:
     assert done.params.seqlen_k == 0
     for map_ in fake.encodes_of(done)[1:3]:
         assert map_.address == 0x40000
-        assert tuple(map_.extents) == (128, 1, 1, 1)
+        assert tuple(map_.extents) == (128, 1, 1, 1, 1)
 
 
 @scenario
@@ -395,11 +395,18 @@ def other_architectures_are_refused(api: Api, fake: FakeDriver) -> None:
 
 @scenario
 def missing_variants_are_refused(api: Api, fake: FakeDriver, pack: Path) -> None:
-    status, message = api.fwd(fwd_args(head_dim=64, causal=1))
+    expected = (
+        "no fwd kernel for bf16, head_dim 136, head_dim of v 64, mask causal on sm_90; "
+        "those of this build for bf16 and this mask have head_dim/head_dim of v up to: 128/128"
+    )
+    assert api.fwd(fwd_args(head_dim=136, head_dim_v=64, causal=1)) == (UNSUPPORTED, expected)
+    status, message = api.fwd(fwd_args(dtype=FP16, causal=1))
     assert status == UNSUPPORTED
-    assert message.startswith("no fwd kernel for bf16, head_dim 64, head_dim of v 64, mask causal on sm_90; ")
-    assert api.fwd(fwd_args(dtype=FP16, causal=1))[0] == UNSUPPORTED
-    assert api.fwd(fwd_args(head_dim_v=64))[0] == UNSUPPORTED
+    assert message.endswith(
+        "those of this build for fp16 and this mask have head_dim/head_dim of v up to: none"
+    )
+    assert api.fwd(fwd_args(head_dim_v=136))[0] == UNSUPPORTED
+    assert api.fwd(fwd_args(softcap=1.0))[0] == UNSUPPORTED
     assert fake.calls("cuModuleLoadData") == 0
     empty = pack.with_name("empty.fa3pack")
     empty.write_bytes(pack_bytes(()))
@@ -525,15 +532,14 @@ def forks_during_setup_do_not_hang(api: Api, pack: Path) -> None:
         thread.join()
 
 
-def main(name: str, library: str, pack: str) -> None:
+def run_scenario(function: Callable[..., None], library: str, pack: str) -> None:
     api = Api(Path(library))
     fake = FakeDriver()
     status, message = api.set_pack(Path(pack))
     assert status == OK, message
-    function = SCENARIOS[name]
     available = {"api": api, "fake": fake, "pack": Path(pack)}
     function(**{parameter: available[parameter] for parameter in inspect.signature(function).parameters})
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_scenario(SCENARIOS[sys.argv[1]], *sys.argv[2:])

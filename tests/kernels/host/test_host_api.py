@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,6 @@ from tests.kernels.host.host_api import (
     Api,
     FwdArgs,
     Kernel,
-    fnv1a,
     fwd_args,
     pack_bytes,
     tensor,
@@ -154,7 +154,7 @@ def test_cubin_outside_the_file_is_refused(api: Api, tmp_path: Path, offset: int
     struct.pack_into("<QQ", row, 176, offset, size)
     path = tmp_path / "bad.fa3pack"
     path.write_bytes(
-        header(GOOD[: HEADER.size], count=1, digest=fnv1a(row)) + row + GOOD[HEADER.size + ROW.size :]
+        header(GOOD[: HEADER.size], count=1, digest=zlib.crc32(row)) + row + GOOD[HEADER.size + ROW.size :]
     )
     assert api.set_pack(path)[1].endswith("row 0 has a field out of range")
 
@@ -195,7 +195,19 @@ def with_tensor(name: str, **changes: object) -> FwdArgs:
     return args
 
 
+def with_batch(batch: int, **changes: object) -> FwdArgs:
+    args = fwd_args(**changes)
+    args.batch = batch
+    return args
+
+
+def paged(**changes: object) -> FwdArgs:
+    pages = {"seqused_k": 0x60000, "page_table": 0x61000, "page_table_stride": 4, "max_seqlen_k": 4 * 384}
+    return fwd_args(**(pages | changes))
+
+
 SIZE = ctypes.sizeof(FwdArgs)
+SOFTCAP_RULE = "it should be 0, or positive and of a size that softmax_scale / softcap is a finite float32"
 STRIDE_RULE = "it should be a multiple of 8 elements (16 bytes), not negative and below 2^40 bytes"
 BAD_CALLS = [
     (changed(struct_size=12), f"args.struct_size is 12; flash-attn3 0.1.0 takes {SIZE}"),
@@ -210,8 +222,12 @@ BAD_CALLS = [
         with_tensor("k", shape=(2, 2**31, 2, 128)),
         "k has seqlen 2147483648; it should be between 0 and 2147483647",
     ),
-    (with_tensor("v", shape=(2, 384, 2, 100)), "v has head_dim 100; it should be a positive multiple of 8"),
-    (with_tensor("q", shape=(2, 256, 4, 0)), "q has head_dim 0; it should be a positive multiple of 8"),
+    (
+        with_tensor("v", shape=(2, 384, 2, 2**31)),
+        "v has head_dim 2147483648; it should be between 0 and 2147483647",
+    ),
+    (with_tensor("q", shape=(2, 256, 4, 0)), "q has head_dim 0; it should be positive"),
+    (fwd_args(head_dim=100), "out has stride 100 in its heads dimension; " + STRIDE_RULE),
     (with_tensor("k", shape=(3, 384, 2, 128)), "k has batch 3; it should be 2, as in q"),
     (with_tensor("k", shape=(2, 384, 2, 64)), "k has head_dim 64; it should be 128, as in q"),
     (with_tensor("v", shape=(1, 384, 2, 128)), "v has batch 1; it should be 2, as in k"),
@@ -244,8 +260,49 @@ BAD_CALLS = [
         with_tensor("out", stride=(0, 512, 128, 1)),
         "out has stride 0 in its batch dimension; it should have room for every element",
     ),
-    (changed(lse=None), "lse is (nil); it should be a 4-byte aligned device address"),
-    (changed(lse=0x50002), "lse is 0x50002; it should be a 4-byte aligned device address"),
+    (changed(lse=None), "lse is null; it should be a 4-byte aligned device address"),
+    *(
+        (changed(**{name: 0x50002}), f"{name} is 0x50002; it should be a 4-byte aligned device address")
+        for name in ("lse", "sink", "seqused_q", "seqused_k")
+    ),
+    *(
+        (changed(**{name: -1}), f"{name} is -1; it should not be negative")
+        for name in ("attention_chunk", "max_seqlen_q", "max_seqlen_k")
+    ),
+    (with_batch(-1), "batch is -1; it should not be negative"),
+    (with_batch(3), "batch is 3; it should be 2, as in q"),
+    (with_batch(3, cu_seqlens_q=0x60000), "q has batch 2; with cu_seqlens_q it should be 1"),
+    (with_batch(2, cu_seqlens_k=0x60000), "k has batch 2; with cu_seqlens_k it should be 1"),
+    (
+        with_batch(3, cu_seqlens_q=0x60000, q=tensor(0x10000, (1, 256, 4, 128))),
+        "k has batch 2; it should be 3, as in cu_seqlens_q",
+    ),
+    (changed(softcap=-1.0), f"softcap is -1; {SOFTCAP_RULE}"),
+    (changed(softcap=math.inf), f"softcap is inf; {SOFTCAP_RULE}"),
+    (changed(softcap=1e-30, softmax_scale=1e30), f"softcap is 1e-30; {SOFTCAP_RULE}"),
+    (
+        paged(seqused_k=None),
+        "seqused_k is missing; with a page_table it should give the length of every sequence",
+    ),
+    (
+        paged(cu_seqlens_k=0x60000),
+        "cu_seqlens_k is given, but with a page_table it should not be: seqused_k has the lengths",
+    ),
+    (
+        paged(page_table_stride=2**31),
+        "page_table has stride 2147483648; it should be between 0 and 2147483647",
+    ),
+    (paged(page_table=0x60002), "page_table is 0x60002; it should be a 4-byte aligned device address"),
+    (paged(k=tensor(0x20000, (9, 16, 2, 128))), "v has pages 2; it should be 9, as in k"),
+    (
+        paged(k=tensor(0x20000, (9, 0, 2, 128)), v=tensor(0x20000, (9, 0, 2, 128))),
+        "k has page_size 0; it should be positive",
+    ),
+    (paged(v=tensor(0x20000, (2, 48, 2, 128))), "v has page_size 48; it should be 384, as in k"),
+    (
+        changed(seqused_q=0x60000, q=tensor(0x10000, (2, 2**30 + 1, 4, 128))),
+        "q has a seqlen of up to 1073741825; it should be at most 1073741824",
+    ),
 ]
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.host.build import HOST_DIR
-from tests.kernels.host import scenarios
-from tests.kernels.host.scenarios import SCENARIOS
+from kernels.host.build import HOST_DIR, SHARED_HEADER
+from tests.kernels.host import general_scenarios, scenarios
+from tests.kernels.host.fake_driver import PARAMS_BYTES, FwdParams
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -32,10 +37,43 @@ def test_declarations_are_cuda_s_own(toolkits: Path, tmp_path: Path, compiler_ca
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario(name: str, libraries: Path, fake_driver_folder: Path, pack: Path) -> None:
+def test_the_parameters_are_the_kernels_own(tmp_path: Path, compiler_cache: Path) -> None:
+    """The double's view of FwdParams, which the scenarios read, holds every field where the header has it."""
+    source = tmp_path / "params.cpp"
+    fields = [(name, getattr(FwdParams, name)) for name, *_ in FwdParams._fields_]
+    source.write_text(
+        f'#include "{SHARED_HEADER}"\n#include <cstddef>\n'
+        f"static_assert(sizeof(fa3::FwdParams) == {PARAMS_BYTES});\n"
+        + "".join(
+            f"static_assert(offsetof(fa3::FwdParams, {name}) == {field.offset});\n"
+            f"static_assert(sizeof(fa3::FwdParams::{name}) == {field.size});\n"
+            for name, field in fields
+        )
+    )
+    (body,) = re.findall(r"struct FwdParams \{(.*?)\n\};", SHARED_HEADER.read_text(), re.DOTALL)
+    assert re.findall(r"^    [\w:* ]+ (\w+);", body, re.MULTILINE) == [name for name, _ in fields]
     done = subprocess.run(
-        [sys.executable, "-m", scenarios.__name__, name, str(libraries / "libflash_attn3.so"), str(pack)],
+        [
+            *(sys.executable, "-m", "ziglang", "c++", "-std=c++17"),
+            *("-c", str(source), "-o", str(tmp_path / "params.o")),
+        ],
+        env={"ZIG_GLOBAL_CACHE_DIR": str(compiler_cache), "ZIG_LOCAL_CACHE_DIR": str(compiler_cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(module, name) for module in (scenarios, general_scenarios) for name in module.SCENARIOS],
+)
+def test_scenario(
+    module: ModuleType, name: str, libraries: Path, fake_driver_folder: Path, pack: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module.__name__, name, str(libraries / "libflash_attn3.so"), str(pack)],
         cwd=REPOSITORY,
         env={**os.environ, "LD_LIBRARY_PATH": str(fake_driver_folder)},
         capture_output=True,

@@ -16,7 +16,7 @@ import pytest
 from packaging.version import Version
 
 from kernels.host.build import HOST_DIR, TORCH
-from tests.kernels.host.host_api import KERNELS, pack_bytes
+from tests.kernels.host.host_api import KERNELS, LOCAL, pack_bytes
 from tests.kernels.host.operator_scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ REPOSITORY = Path(__file__).parents[3]
 TORCH_SPEC = importlib.util.find_spec("torch")
 needs_torch = pytest.mark.skipif(TORCH_SPEC is None, reason="torch is not installed")
 SHIM = sorted(set(re.findall(r"\b((?:aoti_)?torch_\w+)\(", (HOST_DIR / "torch_shim.h").read_text())))
-SINCE_2_13 = {"torch_exception_get_what_without_backtrace"}  # declared weak: absent from an older torch
+# Declared weak: absent from an older torch.
+SINCE_2_13 = {"torch_delete_stable_ivalue", "torch_exception_get_what_without_backtrace"}
 
 
 def run(module: str, *arguments: str, **environment: str) -> None:
@@ -48,7 +49,7 @@ def installed(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("installed")
     for path in libraries.iterdir():
         shutil.copy(path, folder)
-    (folder / "kernels.fa3pack").write_bytes(pack_bytes(KERNELS))
+    (folder / "kernels.fa3pack").write_bytes(pack_bytes((*KERNELS, LOCAL)))
     return folder / TORCH.name
 
 
@@ -65,12 +66,22 @@ def test_operator(name: str, installed: Path, doubles: str) -> None:
     run("operator_scenarios", name, str(installed), LD_LIBRARY_PATH=doubles)
 
 
+def test_operator_in_a_torch_before_2_13(
+    installed: Path, compile_double: Callable[..., Path], doubles: str
+) -> None:
+    """It has no function that frees the box of an optional argument."""
+    old = compile_double("fake_torch.c", "libtorch_cpu.so", "-DOLD_TORCH").parent
+    paths = os.pathsep.join((str(old), doubles))
+    run("operator_scenarios", "every_argument_arrives", str(installed), LD_LIBRARY_PATH=paths)
+
+
 @needs_torch
 @pytest.mark.parametrize(
     "name",
     [
         "schema",
         "errors_become_runtime_errors",
+        "optional_tensors_arrive",
         "errors_leave_nothing_behind",
         "a_fake_kernel_makes_it_traceable",
     ],

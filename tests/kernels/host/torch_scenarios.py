@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BF16 = torch.bfloat16
+# The arguments of `fwd_general` behind q, k and v, in their order.
+GENERAL: dict[str, object] = {
+    **dict.fromkeys(("cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "page_table", "sink")),
+    "max_seqlen_q": 0,
+    "max_seqlen_k": 0,
+    "softmax_scale": 1.0,
+    "causal": False,
+    "window_left": -1,
+    "window_right": -1,
+    "attention_chunk": 0,
+    "softcap": 0.0,
+    "sm_margin": 0,
+}
 SHAPE = (1, 2, 3, 64)
 
 
@@ -63,7 +76,7 @@ def errors_become_runtime_errors() -> None:
         "q has dtype int64; it should be float16 or bfloat16": lambda: fwd(q=zeros(dtype=torch.int64)),
         "k has dtype float16; it should be bfloat16, as in q": lambda: fwd(k=zeros(dtype=torch.float16)),
         "v has dtype bool; it should be bfloat16, as in q": lambda: fwd(v=zeros(dtype=torch.bool)),
-        "q has head_dim 60; it should be a positive multiple of 8": lambda: fwd(q=zeros(1, 2, 3, 60)),
+        "q has head_dim 0; it should be positive": lambda: fwd(q=zeros(1, 2, 3, 0)),
         "k has head_dim 32; it should be 64, as in q": lambda: fwd(k=zeros(1, 2, 3, 32)),
         "k has batch 2; it should be 1, as in q": lambda: fwd(k=zeros(2, 2, 3, 64)),
         "v has seqlen 5; it should be 2, as in k": lambda: fwd(v=zeros(1, 5, 3, 64)),
@@ -78,6 +91,59 @@ def errors_become_runtime_errors() -> None:
     }
     for message, call in cases.items():
         assert thrown(call) == f"flash_attn3: {message}"
+
+
+def general(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, out: torch.Tensor | None = None, **changes: object
+) -> object:
+    """Call `fwd_general`, or with `out` `fwd_into`, with arguments by name."""
+    arguments = list((GENERAL | changes).values())
+    if out is None:
+        return torch.ops.flash_attn3.fwd_general(q, k, v, *arguments)
+    return torch.ops.flash_attn3.fwd_into(q, k, v, *arguments, out)
+
+
+def optional_tensors_arrive() -> None:
+    """Torch's own boxes of optional tensors: each is read under its name, and None is none."""
+    q = zeros()
+    index = torch.zeros(1, dtype=torch.int32)
+    packed = zeros(4, 3, 64)
+    cases: dict[str, Callable[[], object]] = {
+        "q is on cpu, but this operator needs CUDA tensors": lambda: general(q, q, q),
+        "seqused_q has dtype int64; it should be int32": lambda: general(q, q, q, seqused_q=index.long()),
+        "seqused_k has 2 elements; it should have 1: (batch,)": lambda: general(
+            q, q, q, seqused_q=index, seqused_k=torch.zeros(2, dtype=torch.int32)
+        ),
+        "cu_seqlens_q has 0 elements; it should have 1 to 2147483647": lambda: general(
+            packed, q, q, cu_seqlens_q=index[:0]
+        ),
+        "q has 4 dimensions; it should have 3: (total, heads, head_dim)": lambda: general(
+            q, q, q, cu_seqlens_q=index
+        ),
+        "cu_seqlens_k has 1 elements; it should have 2: (batch + 1,)": lambda: general(
+            q, packed, packed, cu_seqlens_k=index
+        ),
+        "k has 3 dimensions; it should have 4: (pages, page_size, heads, head_dim)": lambda: general(
+            q, packed, packed, page_table=index[None]
+        ),
+        "page_table has 1 dimensions; it should have 2: (batch, columns)": lambda: general(
+            q, q, q, seqused_k=index, page_table=index
+        ),
+        "sink has dtype bfloat16; it should be float32": lambda: general(q, q, q, sink=zeros(3)),
+        "sink has 2 elements; it should have 3: (heads,)": lambda: general(q, q, q, sink=torch.zeros(2)),
+    }
+    for message, call in cases.items():
+        assert thrown(call) == f"flash_attn3: {message}"
+    assert "q is on cpu" in thrown(
+        lambda: general(q, q, q, seqused_k=index, page_table=index[None], sink=torch.zeros(3), out=q)
+    )
+    before = sys.getrefcount(index)
+    for _ in range(10_000):
+        assert "q is on cpu" in thrown(
+            lambda: general(q, q, q, seqused_q=index, seqused_k=index, page_table=index[None])
+        )
+    assert sys.getrefcount(index) == before
+    assert index._use_count() == 1 if hasattr(index, "_use_count") else True
 
 
 def errors_leave_nothing_behind() -> None:

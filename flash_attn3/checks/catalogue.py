@@ -1,0 +1,50 @@
+"""Which correctness cases are run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flash_attn3.checks.cases import DTYPES
+from flash_attn3.checks.dense_cases import (
+    EDGE_SEQLENS,
+    QUICK_SEQLENS,
+    both_masks,
+    edges,
+    layouts,
+    long,
+    values,
+)
+from flash_attn3.checks.option_cases import caps_and_sinks, head_dims, masks, quick_options
+from flash_attn3.checks.ragged_cases import quick_ragged, ragged
+from flash_attn3.checks.sampled_cases import sampled_cases
+
+if TYPE_CHECKING:
+    from flash_attn3.checks.cases import Case
+
+
+def full_cases(samples: int, seed: int) -> tuple[Case, ...]:
+    """Return every case once, and ``samples`` random ones drawn from ``seed``."""
+    named = (
+        *edges(EDGE_SEQLENS, DTYPES),
+        *layouts(DTYPES),
+        *values(DTYPES),
+        *long(DTYPES),
+        *head_dims(DTYPES),
+        *masks(DTYPES),
+        *caps_and_sinks(DTYPES),
+        *ragged(DTYPES),
+    )
+    return (*{case.name: case for case in named}.values(), *sampled_cases(samples, seed))
+
+
+def quick_cases() -> tuple[Case, ...]:
+    """Return a small selection with every layout, value, kernel, form, kind of mask and head grouping."""
+    return (
+        *edges(QUICK_SEQLENS, DTYPES),
+        *(case for case in layouts(DTYPES) if case.causal == (case.dtype == "bf16")),
+        *(case for case in values(DTYPES) if case.causal == (case.dtype == "fp16")),
+        *quick_options(),
+        *quick_ragged(),
+        both_masks("bf16", (1, 2048, 2048, 4, 2))[1],
+        both_masks("fp16", (1, 1000, 3000, 4, 4))[0],
+    )

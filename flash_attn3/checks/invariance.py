@@ -1,0 +1,106 @@
+"""A sequence's output has the same bits alone, in any batch, in any order and wherever it lies in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from flash_attn3.checks.cases import Case
+from flash_attn3.checks.forms import FORMS, Form, lay
+from flash_attn3.checks.inputs import DTYPES, guarded
+from flash_attn3.checks.option_cases import NATIVE, with_head_dims
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flash_attn3.checks.correctness import Forward
+    from flash_attn3.checks.forms import Laid
+
+_PACKED = "packed"
+_LENGTHS_Q = (130, 0, 1, 257, 64, 300)
+_LENGTHS_K = (200, 77, 513, 300, 0, 129)
+_ORDER = (4, 3, 0, 5, 1, 2)
+_KINDS: tuple[dict[str, Any], ...] = (
+    {"causal": False},
+    {"causal": True},
+    {"causal": False, "window": (90, 40)},
+    {"causal": True, "softcap": 20.0},
+)
+
+
+def varying_batches(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Yield what differs from the packed batch: another order, each sequence alone, each other form."""
+    for index, pair in enumerate(NATIVE):
+        for kind in _KINDS:
+            case = Case(
+                ("bf16", "fp16")[index % 2], batch=6, seqlen_q=300, seqlen_k=513, heads=4, heads_kv=2, **kind
+            )
+            yield from _differences(forward, with_head_dims(replace(case, form=_PACKED), pair), device)
+
+
+def _differences(forward: Forward, case: Case, device: torch.device) -> Iterator[str]:
+    tensors = _tensors(case, device)
+    whole = _run(forward, case, tensors, range(6), FORMS[_PACKED])
+    reordered = _run(forward, case, tensors, _ORDER, FORMS[_PACKED])
+    for place, item in enumerate(_ORDER):
+        if not _same(whole[item], reordered[place]):
+            yield f"{case.name}: sequence {item} differs in another order of the batch"
+    for item in range(6):
+        alone = _run(forward, case, tensors, (item,), FORMS[_PACKED])
+        if not _same(whole[item], alone[0]):
+            yield f"{case.name}: sequence {item} differs alone"
+    for name, form in FORMS.items():
+        if form.shared or not (form.packed_q or form.used_q):
+            continue  # these change what a sequence is
+        for page_size in (16, 100, 128) if name.startswith("paged") else (0,):
+            found = _run(forward, case, tensors, range(6), form, page_size)
+            for item in range(6):
+                if not _same(whole[item], found[item]):
+                    yield f"{case.name}: sequence {item} differs when {name} ({page_size} rows a page)"
+
+
+def _tensors(case: Case, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator(device=device).manual_seed(7)
+    dtype, head_dim_v = DTYPES[case.dtype], case.head_dim_v or case.head_dim
+    shapes = (
+        (case.batch, case.seqlen_q, case.heads, case.head_dim),
+        (case.batch, case.seqlen_k, case.heads_kv, case.head_dim),
+        (case.batch, case.seqlen_k, case.heads_kv, head_dim_v),
+    )
+    q, k, v = (torch.randn(shape, generator=generator, device=device).to(dtype) for shape in shapes)
+    return q, k, v
+
+
+def _run(  # noqa: PLR0917  one step of `_differences`
+    forward: Forward,
+    case: Case,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    items: Any,
+    form: Form,
+    page_size: int = 0,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (out, lse) of each of the sequences, run in one batch."""
+    chosen = list(items)
+    lengths = tuple(_LENGTHS_Q[item] for item in chosen), tuple(_LENGTHS_K[item] for item in chosen)
+    q, k, v = (tensor[chosen] for tensor in tensors)
+    # Padding is as long as the longest sequence here, so that a batch of one has none.
+    q, k, v = q[:, : max(lengths[0])], k[:, : max(lengths[1])], v[:, : max(lengths[1])]
+    laid: Laid = lay(
+        form,
+        (q, k, v),
+        lengths,
+        page_size=page_size,
+        seed=len(chosen),
+        new=lambda shape: guarded(shape, q.dtype, q.device),
+    )
+    out, lse = laid.padded(
+        *forward(laid.q, laid.k, laid.v, None, case.causal, **case.options(), **laid.options)
+    )
+    return [(out[i, :length], lse[i, :, :length]) for i, length in enumerate(lengths[0])]
+
+
+def _same(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))

@@ -1,0 +1,128 @@
+"""What is raced: plain data, the same on every machine."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+TOKENS = 16384
+VARLEN_TOKENS = 32768
+HIDDEN = 2048
+SEQLENS = (512, 1024, 2048, 4096, 16384)
+_FEW_SEQLENS = (1024, 4096, 16384)
+_BARS = ((64, 64), (128, 128), (256, 256))  # the head dimensions whose best forward is known: ``bars``
+_WINDOW = 1024
+_GROUP = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One race: ``TOKENS`` tokens and ``HIDDEN`` hidden in all.
+
+    Attributes:
+        seqlen: of every sequence, or of the longest.
+        head_dim_v: None for head_dim.
+        group: query heads a key/value head.
+        window: keys that a query sees before its own position; None for all.
+        varlen: sequences of ``lengths``, packed, instead of one length.
+    """
+
+    dtype: str
+    head_dim: int
+    causal: bool
+    seqlen: int
+    head_dim_v: int | None = None
+    group: int = 1
+    window: int | None = None
+    varlen: bool = False
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Lengths of the sequences; of a varlen race log-uniform from 128 to seqlen, always the same ones."""
+        if not self.varlen:
+            return (self.seqlen,) * (TOKENS // self.seqlen)
+        draw = random.Random(0)  # noqa: S311  test data, not secrets
+        lengths = [self.seqlen]
+        while sum(lengths) < VARLEN_TOKENS:
+            length = round(128 * (self.seqlen / 128) ** draw.random())
+            lengths.append(max(128, min(length, VARLEN_TOKENS - sum(lengths))))
+        return tuple(lengths)
+
+    @property
+    def batch(self) -> int:
+        """How many sequences there are."""
+        return len(self.lengths)
+
+    @property
+    def heads(self) -> int:
+        """How many heads of this head_dim make up the hidden size, in whole groups."""
+        return HIDDEN // self.head_dim // self.group * self.group
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is a setting of the bars: nothing but a length, a head_dim and a mask."""
+        return self.head_dim_v is None and self.group == 1 and self.window is None and not self.varlen
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one call; half of them under a causal mask."""
+        pairs = 0.0
+        for length in self.lengths:
+            pairs += length**2 / 2 if self.causal else length**2
+            if self.window is not None and self.window < length:
+                pairs -= (length - self.window) ** 2 / 2
+        return 2.0 * pairs * self.heads * (self.head_dim + (self.head_dim_v or self.head_dim))
+
+    @property
+    def name(self) -> str:
+        """The setting in one word."""
+        parts = [
+            self.dtype,
+            f"d{self.head_dim}" + (f"x{self.head_dim_v}" if self.head_dim_v else ""),
+            "causal" if self.causal else "full",
+            *([f"gqa{self.group}"] if self.group > 1 else []),
+            *([f"window{self.window}"] if self.window is not None else []),
+            *(["varlen"] if self.varlen else []),
+            f"s{self.seqlen}",
+        ]
+        return "_".join(parts)
+
+
+def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[Setting, ...]:
+    """Return the settings to race, bf16.
+
+    Args:
+        quick: a small selection.
+        head_dims: (head_dim, head_dim_v) of the kernels that there are.
+    """
+    if quick:
+        return tuple(_both_masks(head_dims, (1024, 4096)))
+    return tuple(_all(head_dims))
+
+
+def _all(head_dims: Sequence[tuple[int, int]]) -> Iterator[Setting]:
+    bars = [pair for pair in head_dims if pair in _BARS]
+    yield from _both_masks(bars, SEQLENS)
+    yield from _both_masks([pair for pair in head_dims if pair not in _BARS], _FEW_SEQLENS)
+    for head_dim, _ in bars:
+        if head_dim != 128:
+            continue
+        for causal in (False, True):
+            for seqlen in _FEW_SEQLENS:
+                yield Setting("bf16", head_dim, causal, seqlen, group=_GROUP)
+            yield Setting("bf16", head_dim, causal, 16384, varlen=True)
+        for seqlen in (4096, 16384):
+            yield Setting("bf16", head_dim, True, seqlen, window=_WINDOW)
+
+
+def _both_masks(head_dims: Sequence[tuple[int, int]], seqlens: Sequence[int]) -> Iterator[Setting]:
+    for head_dim, head_dim_v in head_dims:
+        for causal in (False, True):
+            for seqlen in seqlens:
+                yield Setting(
+                    "bf16", head_dim, causal, seqlen, None if head_dim_v == head_dim else head_dim_v
+                )

@@ -1,0 +1,41 @@
+// One call of attention forward from torch: its tensors, and the arguments made of them for the runtime.
+#pragma once
+
+#include "flash_attn3.h"
+#include "fwd_problem.h"
+#include "torch_tensor.h"
+
+namespace fa3 {
+
+struct FwdCall {
+    TorchTensor q;
+    TorchTensor k;
+    TorchTensor v;
+    TorchTensor out;
+    TorchTensor lse{"lse"};
+    fa3_fwd_args args = {};
+
+    // q, k and v lie first on every operator's stack; `given_out` is a tensor to write to, or 0. Masks
+    // nothing until told otherwise.
+    explicit FwdCall(const StableIValue* stack, StableIValue given_out = 0);
+
+    // The views of q, k and v, and what follows from their dtype.
+    fa3_status read_tensors(Storage storage_q, Storage storage_k, Error error);
+    fa3_status read_scalars(StableIValue softmax_scale, StableIValue causal, StableIValue sm_margin,
+                            Error error);
+
+    // Copies those of q, k and v whose layout the tensor copy engine or the kernel cannot read.
+    fa3_status make_readable(const Problem& problem, Error error);
+
+    fa3_status allocate_out(const Problem& problem, Error error);
+
+    // Given the view of out: makes lse and launches.
+    fa3_status launch(const Problem& problem, Error error);
+};
+
+// The number of sequences that a tensor holds when they are not packed.
+inline int32_t batch_of(const fa3_tensor& tensor) {
+    return tensor.shape[0] < INT32_MAX ? static_cast<int32_t>(tensor.shape[0]) : INT32_MAX;
+}
+
+}  // namespace fa3

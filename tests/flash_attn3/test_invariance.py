@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flash_attn3.checks import invariance
+from tests.flash_attn3.tiled_attention import TiledAttention
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch):
+    monkeypatch.setattr(invariance, "NATIVE", ((64, 64), (192, 128)))
+    monkeypatch.setattr(invariance, "_KINDS", invariance._KINDS[1:3])
+
+
+def test_a_kernel_that_takes_each_sequence_alone_passes():
+    assert list(invariance.varying_batches(TiledAttention(), CPU)) == []
+
+
+@pytest.mark.parametrize("mistake", ["reads_longest", "masks_by_longest", "pages_in_order"])
+def test_a_kernel_that_looks_at_the_batch_fails(mistake):
+    assert list(invariance.varying_batches(TiledAttention(**{mistake: True}), CPU))
+
+
+def test_the_last_bit_counts():
+    def forward(q, *arguments, **options):
+        out, lse = TiledAttention()(q, *arguments, **options)
+        return out, torch.nextafter(lse, lse + 1) if q.shape[0] == 300 else lse
+
+    found = list(invariance.varying_batches(forward, CPU))
+    assert found
+    assert all("sequence 5 differs" in text for text in found)
