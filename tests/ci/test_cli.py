@@ -34,7 +34,7 @@ def test_help_lists_the_stages_in_order():
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [
-        (["variants", "fwd_sm90_bf16_d999"], 10, ["fwd_sm90_bf16_d999", "fwd_sm90_bf16_d128"]),
+        (["variants", "fwd_sm90_bf16_d129_full"], 10, ["_d129_full'", "fwd_sm90_bf16_d128_full"]),
         (["variants", "--sm", "75"], 12, ["'75'", "90"]),
         (["plan", "--toolkit", "12.9"], 11, ["'12.9'", "12.8"]),
         (["plan", "--sm", "75"], 12, ["'75'", "90"]),

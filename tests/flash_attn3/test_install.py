@@ -28,12 +28,12 @@ def _python(site, *arguments, check=True, **variables):
 
 
 def test_import_is_light(site):
-    """At most 30 ms over torch, no driver, no kernel pack, no checks."""
+    """At most 30 ms of processor time over torch, no driver, no kernel pack, no checks."""
     program = (
         "import sys, time, torch\n"
-        "start = time.perf_counter()\n"
+        "start = time.process_time()\n"
         "import flash_attn3\n"
-        "print(time.perf_counter() - start)\n"
+        "print(time.process_time() - start)\n"
         "maps = open('/proc/self/maps').read()\n"
         "print([name for name in ('libcuda.so', 'kernels.fa3pack') if name in maps])\n"
         "print([name for name in sys.modules if name.startswith('flash_attn3.checks')])\n"
