@@ -41,12 +41,16 @@ struct Operand {
 // Attention forward. q (b, sq, h, d), k (b, sk, h_k, d), v (b, sk, h_k, dv), out (b, sq, h, dv), or with sequences
 // packed one after another (total, h, d), or k and v in pages (pages, page_size, h_k, d).
 //
-// Tensor maps see an operand, fastest dimension first, in boxes of 64 x box_rows x 1 x 1 x 1 elements under the
-// 128-byte swizzle. A dense operand is (d, seqlen, h, 1, b). A ragged one, whose sequences end anywhere (cu_seqlens,
-// seqused or pages), is (d, kRaggedRows, h, origins, wraps): rows and origins both step by one row, and a wrap steps by
+// Tensor maps see an operand, fastest dimension first, in boxes of 64 x 1 x box_rows x 1 x 1 elements under the
+// 128-byte swizzle. A dense operand is (d, h, seqlen, 1, b). A ragged one, whose sequences end anywhere (cu_seqlens,
+// seqused or pages), is (d, h, kRaggedRows, origins, wraps): rows and origins both step by one row, and a wrap steps by
 // 2^34 bytes less one row, so that kRaggedRows = 2^30 of them go back that many rows, modulo 2^64. Row r of a sequence
 // of n rows that starts at row `start` is (kRaggedRows - n + r, start + n, kRaggedRows): out of bounds for r >= n, so
 // that TMA reads zeros and drops writes there, while the map's address stays that of the tensor.
+//
+// Few queries that share their keys may share a tile (grouped-query attention): then its rows are (position, query head
+// of the group) pairs, the head fastest, and a box of q is 64 x pack_gqa x box_rows / pack_gqa; of out likewise, but
+// no more heads than rows.
 constexpr fa3_i32 kRaggedRows = 1 << 30;
 constexpr fa3_u64 kRaggedWrapBytes = fa3_u64(1) << 34;
 
@@ -88,9 +92,11 @@ struct FwdParams {
     fa3_i32 page_size;
     fa3_i32 page_table_stride;
     fa3_i32 box_rows_kv;  // of the k and v maps: the kernel's tile_n, or less so that no box spans two pages
-    fa3_i32 tiles_m;      // ceil(seqlen_q / tile_m)
-    fa3_i32 tiles;        // tiles_m * heads_q * batch; an upper bound when q is ragged
-    fa3_i32 l2_heads;     // query heads whose tiles are handed out together, so that their K and V share the L2
+    fa3_i32 pack_gqa;      // query heads that share a tile's rows: 1, or all of a key head
+    fa3_i32 value_slices;  // tiles that share a row's columns of v and out, each with the kernel's own number of them
+    fa3_i32 tiles_m;       // ceil(seqlen_q * pack_gqa / tile_m)
+    fa3_i32 tiles;         // tiles_m * (heads_q / pack_gqa) * value_slices * batch; an upper bound when q is ragged
+    fa3_i32 l2_heads;      // of these (head, slice) pairs, how many are handed out together, so that K and V share the L2
 };
 
 }  // namespace fa3
