@@ -25,13 +25,8 @@ LIBRARY_NAMES = (RUNTIME.name, TORCH.name)
 
 
 def variant_row(variant: Variant) -> dict[str, object]:
-    """Return a row of the kernel table as plain data, with what follows from it."""
-    return {
-        **dataclasses.asdict(variant),
-        "threads": variant.threads,
-        "smem_bytes": variant.smem_bytes,
-        "blocks_per_sm": variant.blocks_per_sm,
-    }
+    """Return a row of the kernel table as plain data."""
+    return dataclasses.asdict(variant)
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
-"""One row of the kernel table + one toolkit -> one cubin and its resource report.
+"""One row of the kernel table + one toolkit -> one image, a cubin or PTX, and its resource report.
 
 Run as a program, it is what the build graph calls:
-`python -m kernels.compile --variant NAME --toolkit SITE --cubin OUT.cubin --report OUT.json`.
+`python -m kernels.compile --variant NAME --toolkit SITE --image OUT --report OUT.json`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ DEVICE_DIR = Path(__file__).parent / "device"
 OPTIONS = (
     "-std=c++17",
     "-default-device",  # CUTLASS declares host functions that device code calls
+)
+ASSEMBLER_OPTIONS = (
     "--ptxas-options=-v",
     "--ptxas-options=-warn-spills",
     "--ptxas-options=-warn-lmem-usage",
@@ -38,26 +40,31 @@ _INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 @dataclass(frozen=True)
 class ResourceReport:
-    """What the assembler said of one kernel. Registers a thread at launch; memory in bytes."""
+    """What the assembler said of one kernel. Registers a thread at launch; memory in bytes.
+
+    PTX is assembled on the user's machine: its report has no such word, `assembled` is false, and what only
+    the assembler knows is None.
+    """
 
     variant: str
     toolkit: str
-    registers: int
-    barriers: int
-    stack_bytes: int
-    spill_store_bytes: int
-    spill_load_bytes: int
+    assembled: bool
+    registers: int | None
+    barriers: int | None
+    stack_bytes: int | None
+    spill_store_bytes: int | None
+    spill_load_bytes: int | None
     dynamic_smem_bytes: int
-    static_smem_bytes: int
-    cubin_bytes: int
+    static_smem_bytes: int | None
+    image_bytes: int
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A cubin with its report."""
+    """An image, a cubin or PTX with the zero byte that ends it, with its report."""
 
-    cubin: bytes
+    image: bytes
     report: ResourceReport
 
 
@@ -75,12 +82,14 @@ def source_files(variant: Variant) -> tuple[Path, ...]:
 
 
 def _options(variant: Variant) -> tuple[str, ...]:
-    macros = tuple(f"-D{name}={value}" for name, value in variant.macros().items())
-    return (f"-arch=sm_{variant.sm}", *OPTIONS, *macros)
+    macros = tuple(f"-D{name}={value}" for name, value in variant.macros)
+    if variant.code == "ptx":
+        return (f"-arch=compute_{variant.sm}", *OPTIONS, *macros)
+    return (f"-arch=sm_{variant.sm}", *OPTIONS, *ASSEMBLER_OPTIONS, *macros)
 
 
 def inputs_digest(variant: Variant, toolkit: Toolkit) -> str:
-    """Hash everything that decides the cubin: sources, options (which hold the row) and toolkit."""
+    """Hash everything that decides the image: sources, options (which hold the row) and toolkit."""
     state = hashlib.sha256()
     for path in source_files(variant):
         state.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -108,8 +117,8 @@ class _Nvrtc:
         self._check(getattr(self._library, f"nvrtcGet{what}")(program, buffer), what)
         return buffer.raw
 
-    def compile(self, source: str, name: str, options: Sequence[str]) -> tuple[bytes, str]:
-        """Return cubin and log; an empty cubin when the source was refused."""
+    def compile(self, source: str, name: str, options: Sequence[str], image: str) -> tuple[bytes, str]:
+        """Return image (`CUBIN` or `PTX`) and log; an empty image when the source was refused."""
         program = ctypes.c_void_p()
         self._check(
             self._library.nvrtcCreateProgram(
@@ -120,9 +129,9 @@ class _Nvrtc:
         arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         status = self._library.nvrtcCompileProgram(program, len(options), arguments)
         log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
-        cubin = self._text(program, "CUBIN") if status == 0 else b""
+        data = self._text(program, image) if status == 0 else b""
         self._library.nvrtcDestroyProgram(ctypes.byref(program))
-        return cubin, log
+        return data, log
 
 
 def compile_variant(variant: Variant, toolkit: Toolkit) -> Compiled:
@@ -135,15 +144,40 @@ def compile_variant(variant: Variant, toolkit: Toolkit) -> Compiled:
     includes = (*toolkit.include_dirs, DEVICE_DIR)
     options = (*_options(variant), *(f"-I{path}" for path in includes))
     source = (DEVICE_DIR / variant.source).read_text(encoding="utf-8")
-    cubin, log = _Nvrtc(toolkit).compile(source, variant.source, options)
-    if not cubin:
+    image, log = _Nvrtc(toolkit).compile(source, variant.source, options, variant.code.upper())
+    if not image:
         raise CompileError(f"variant {variant.name}: CUDA {toolkit.name} refused it:\n{log.strip()}")
-    report = read_report(variant, toolkit.name, len(cubin), log)
+    if variant.code == "ptx":
+        return Compiled(image, _unassembled(variant, toolkit.name, len(image), log))
+    report = read_report(variant, toolkit.name, len(image), log)
     check_gates(variant, report)
-    return Compiled(cubin, report)
+    return Compiled(image, report)
 
 
-def read_report(variant: Variant, toolkit: str, cubin_bytes: int, log: str) -> ResourceReport:
+def _unassembled(variant: Variant, toolkit: str, image_bytes: int, log: str) -> ResourceReport:
+    return ResourceReport(
+        variant=variant.name,
+        toolkit=toolkit,
+        assembled=False,
+        registers=None,
+        barriers=None,
+        stack_bytes=None,
+        spill_store_bytes=None,
+        spill_load_bytes=None,
+        dynamic_smem_bytes=variant.smem_bytes,
+        static_smem_bytes=None,
+        image_bytes=image_bytes,
+        warnings=_warnings(log),
+    )
+
+
+def _warnings(log: str) -> tuple[str, ...]:
+    return tuple(
+        line.strip() for line in log.splitlines() if "warning" in line.lower() or re.search(r"\(C\d+\)", line)
+    )
+
+
+def read_report(variant: Variant, toolkit: str, image_bytes: int, log: str) -> ResourceReport:
     """Read the assembler's words on one kernel.
 
     Raises:
@@ -159,6 +193,7 @@ def read_report(variant: Variant, toolkit: str, cubin_bytes: int, log: str) -> R
     return ResourceReport(
         variant=variant.name,
         toolkit=toolkit,
+        assembled=True,
         registers=int(used[1]),
         barriers=int(barriers[1]) if barriers else 0,
         stack_bytes=stack,
@@ -166,12 +201,8 @@ def read_report(variant: Variant, toolkit: str, cubin_bytes: int, log: str) -> R
         spill_load_bytes=loads,
         dynamic_smem_bytes=variant.smem_bytes,
         static_smem_bytes=int(smem[1]) if smem else 0,
-        cubin_bytes=cubin_bytes,
-        warnings=tuple(
-            line.strip()
-            for line in log.splitlines()
-            if "warning" in line.lower() or re.search(r"\(C\d+\)", line)
-        ),
+        image_bytes=image_bytes,
+        warnings=_warnings(log),
     )
 
 
@@ -212,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels.compile", description=main.__doc__)
     parser.add_argument("--variant", required=True)
     parser.add_argument("--toolkit", required=True, type=Path, help="folder of unpacked toolkit wheels")
-    parser.add_argument("--cubin", required=True, type=Path)
+    parser.add_argument("--image", required=True, type=Path)
     parser.add_argument("--report", required=True, type=Path)
     arguments = parser.parse_args(argv)
     try:
@@ -221,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KernelsError as error:
         print(f"kernels: error: {error}", file=sys.stderr)
         return error.exit_code
-    _write(arguments.cubin, compiled.cubin)
+    _write(arguments.image, compiled.image)
     _write(arguments.report, (json.dumps(asdict(compiled.report), indent=1, sort_keys=True) + "\n").encode())
     return 0
 

@@ -1,6 +1,7 @@
-"""The kernel pack: every cubin of a wheel in one file, from which the runtime reads the ones it needs.
+"""The kernel pack: every kernel of a wheel in one file, from which the runtime reads the ones it needs.
 
-Layout, little endian: a 32-byte header, a 256-byte record a kernel, then the cubins, each 64-byte aligned.
+Layout, little endian: a 32-byte header, a 256-byte record a kernel, then the images (a cubin, or PTX with the
+zero byte that ends it), each 64-byte aligned.
 The C++ reader is `kernels/host/pack.cpp`; the two agree by this module's structure definitions alone.
 """
 
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from kernels.variants import Variant
 
 MAGIC = b"FA3PACK\x01"
-FORMAT = 1
-DTYPES = ("fp16", "bf16")
+FORMAT = 2
+DTYPES = ("fp16", "bf16", "fp32")
+# An image runs on its own compute capability alone; on that and later minor ones; on that and all later ones.
+CODE_EXACT, CODE_CUBIN, CODE_PTX = range(3)
 # magic, format, entries, file size, checksum of the records
 _HEADER = struct.Struct("<8sIIQQ")
-# name, op, mask, toolkit, 16 numbers (see _numbers), offset, size, checksum of the cubin
-_RECORD = struct.Struct("<64s16s16s16s16I3Q56x")
+# name, op, mask, toolkit, 20 numbers (see _numbers), offset, size, checksum of the image
+_RECORD = struct.Struct("<64s16s16s16s20I3Q40x")
 _ALIGNMENT = 64
 
 
@@ -34,7 +37,7 @@ class PackEntry:
     """A compiled kernel with the toolkit that made it (`12.8`)."""
 
     variant: Variant
-    cubin: bytes
+    image: bytes
     toolkit: str
 
 
@@ -47,11 +50,18 @@ class PackRecord:
     mask: str
     toolkit: str
     sm: int
+    code: int
     dtype: str
     head_dim: int
     head_dim_v: int
     numbers: tuple[int, ...]
-    cubin: bytes
+    image: bytes
+
+
+def _code(variant: Variant) -> int:
+    if variant.code == "ptx":
+        return CODE_PTX
+    return CODE_CUBIN if variant.sm.isdigit() else CODE_EXACT
 
 
 def _numbers(variant: Variant) -> tuple[int, ...]:
@@ -59,6 +69,7 @@ def _numbers(variant: Variant) -> tuple[int, ...]:
     cluster = 1
     return (
         int(variant.sm.rstrip("af")),
+        _code(variant),
         DTYPES.index(variant.dtype),
         variant.head_dim,
         variant.head_dim_v,
@@ -73,6 +84,9 @@ def _numbers(variant: Variant) -> tuple[int, ...]:
         box_out,
         variant.blocks_per_sm,
         variant.min_seqlen_q,
+        variant.value_slices,
+        int(variant.packs_gqa),
+        0,
         0,
     )
 
@@ -92,10 +106,10 @@ def write_pack(entries: Iterable[PackEntry], path: Path) -> None:
             entry.toolkit.encode(),
             *_numbers(entry.variant),
             offset + len(body),
-            len(entry.cubin),
-            zlib.crc32(entry.cubin),
+            len(entry.image),
+            zlib.crc32(entry.image),
         )
-        body += entry.cubin
+        body += entry.image
     header = _HEADER.pack(MAGIC, FORMAT, len(ordered), offset + len(body), zlib.crc32(records))
     temporary = path.with_name(path.name + ".partial")
     temporary.write_bytes(header + records + body)
@@ -125,10 +139,9 @@ def read_pack(path: Path) -> tuple[PackRecord, ...]:
 def _read_record(data: bytes, index: int, path: Path) -> PackRecord:
     fields = _RECORD.unpack_from(data, _HEADER.size + index * _RECORD.size)
     name, op, mask, toolkit = (text.rstrip(b"\0").decode() for text in fields[:4])
-    numbers, (offset, size, cubin_checksum) = fields[4:20], fields[20:]
-    cubin = data[offset : offset + size]
-    if len(cubin) != size or zlib.crc32(cubin) != cubin_checksum:
+    numbers, (offset, size, checksum) = fields[4:24], fields[24:]
+    image = data[offset : offset + size]
+    if len(image) != size or zlib.crc32(image) != checksum:
         raise CorruptPackError(f"{path}: kernel {name} was altered")
-    return PackRecord(
-        name, op, mask, toolkit, numbers[0], DTYPES[numbers[1]], numbers[2], numbers[3], numbers, cubin
-    )
+    sm, code, dtype, head_dim, head_dim_v = numbers[:5]
+    return PackRecord(name, op, mask, toolkit, sm, code, DTYPES[dtype], head_dim, head_dim_v, numbers, image)

@@ -1,0 +1,93 @@
+"""The rows of `fwd_sm90.cu`: attention forward for compute capability 9.0 alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernels.variant import ELEMENT_BYTES, ELEMENTS, SLAB, Variant, head_dims_name, slabs
+
+_STAGES = 2  # buffers for blocks of K, and as many for V
+_ROWS_OF_A_WARP = 16  # a warp stores its own rows
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A schedule, chosen by measurement (`NOTES.md`).
+
+    `stages_q` are buffers for tiles of Q; with `output_in_q` the output is staged where Q lay, for want of
+    shared memory.
+    """
+
+    head_dim: int
+    head_dim_v: int
+    tile_m: int
+    tile_n: int
+    stages_q: int
+    output_in_q: bool
+    masks: tuple[str, ...] = ("full", "causal", "local")
+    min_seqlen_q: int = 0
+
+
+_TILES = (
+    _Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("full",)),
+    _Tile(64, 64, 128, 128, 2, output_in_q=False, masks=("causal", "local")),
+    _Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("causal",), min_seqlen_q=4096),
+    _Tile(96, 96, 128, 128, 2, output_in_q=False),
+    _Tile(128, 128, 128, 128, 2, output_in_q=False),
+    _Tile(192, 128, 128, 128, 1, output_in_q=True),
+    _Tile(192, 192, 128, 80, 1, output_in_q=False),
+    _Tile(256, 256, 128, 64, 1, output_in_q=True),
+)
+
+
+def _smem_bytes(tile: _Tile) -> int:
+    """Return the size of the buffers, slabs of 64 columns, and 1 KiB of barriers."""
+    rows = (
+        tile.stages_q * tile.tile_m * slabs(tile.head_dim)
+        + _STAGES * tile.tile_n * (slabs(tile.head_dim) + slabs(tile.head_dim_v))
+        + (0 if tile.output_in_q else tile.tile_m * slabs(tile.head_dim_v))
+    )
+    return rows * SLAB * ELEMENT_BYTES + 1024
+
+
+def _row(tile: _Tile, dtype: str, mask: str) -> Variant:
+    suffix = f"_from{tile.min_seqlen_q}" if tile.min_seqlen_q else ""
+    name = f"fwd_sm90_{dtype}_{head_dims_name(tile.head_dim, tile.head_dim_v)}_{mask}{suffix}"
+    smem_bytes = _smem_bytes(tile)
+    return Variant(
+        name=name,
+        op="fwd",
+        sm="90a",
+        code="cubin",
+        dtype=dtype,
+        head_dim=tile.head_dim,
+        head_dim_v=tile.head_dim_v,
+        mask=mask,
+        source="fwd_sm90.cu",
+        tile_m=tile.tile_m,
+        tile_n=tile.tile_n,
+        threads=(tile.tile_m // 64 + 1) * 128,  # a producer warpgroup, and a consumer one for 64 query rows
+        smem_bytes=smem_bytes,
+        blocks_per_sm=1,
+        macros=(
+            ("FA3_KERNEL", name),
+            ("FA3_ELEMENT", ELEMENTS[dtype]),
+            ("FA3_HEAD_DIM", str(tile.head_dim)),
+            ("FA3_HEAD_DIM_V", str(tile.head_dim_v)),
+            ("FA3_TILE_M", str(tile.tile_m)),
+            ("FA3_TILE_N", str(tile.tile_n)),
+            ("FA3_STAGES_Q", str(tile.stages_q)),
+            ("FA3_STAGES", str(_STAGES)),
+            ("FA3_MASK", f"k{mask.capitalize()}"),
+            ("FA3_OUTPUT_IN_Q", str(int(tile.output_in_q))),
+            ("FA3_SMEM_BYTES", str(smem_bytes)),
+        ),
+        dynamic=True,
+        box_rows=(tile.tile_m, tile.tile_n, _ROWS_OF_A_WARP),
+        min_seqlen_q=tile.min_seqlen_q,
+    )
+
+
+FWD_SM90: tuple[Variant, ...] = tuple(
+    _row(tile, dtype, mask) for tile in _TILES for dtype in ("fp16", "bf16") for mask in tile.masks
+)
