@@ -64,36 +64,97 @@ def judge(
         softcap: of the call.
     """
     verdict = Verdict()
-    out, dtype = result.out, result.out.dtype
-    if result.out.shape != reference.out.shape or result.lse.shape != reference.lse.shape:
+    out = result.out
+    if out.shape != reference.out.shape or result.lse.shape != reference.lse.shape:
         verdict.require(
             False,
-            f"shapes are out {tuple(result.out.shape)}, lse {tuple(result.lse.shape)}; "
+            f"shapes are out {tuple(out.shape)}, lse {tuple(result.lse.shape)}; "
             f"they should be {tuple(reference.out.shape)}, {tuple(reference.lse.shape)}",
         )
         return verdict
     verdict.require(
         result.lse.dtype == torch.float32, f"lse is {result.lse.dtype}; it should be torch.float32"
     )
-    _judge_lse(verdict, result.lse.double(), reference.lse, lse_tolerance)
-    rounded = reference.out.to(dtype)
-    usable = _same_specials(verdict, "out", out, rounded)
-    if not bool(usable.any()):
+    if out.numel() == 0:
         return verdict
-    truth = reference.out[usable]
-    ours, plain = out[usable].double() - truth, same_precision[usable].double() - truth
-    plain = plain[plain.isfinite()]
-    noise = rounded[usable].double() - truth
-    atol = 2 * _largest(((rounded[usable] + 0.3 - 0.3) - rounded[usable]).double())
-    verdict.hold("max_error", _largest(ours), (3 if softcap else 2) * _largest(plain) + atol)
+    lse, rounded = result.lse.double(), reference.out.to(out.dtype)
+    found = _fetch(
+        _measure_lse(lse, reference.lse, lse_tolerance)
+        | _measure_out(out, reference.out, rounded, same_precision)
+    )
+    if found["lse_specials"]:
+        verdict.failures += _name_specials("lse", lse, reference.lse)
+    if found["lse_usable"]:
+        verdict.figures["lse_error"] = found["lse_error"]
+        verdict.hold("lse_error_over_tolerance", found["lse_excess"], 1.0)
+    if found["out_specials"]:
+        verdict.failures += _name_specials("out", out, rounded)
+    if found["out_usable"]:
+        _hold_out(verdict, found, result, softcap)
+    return verdict
+
+
+def _measure_lse(lse: Tensor, truth: Tensor, tolerance: Tensor) -> dict[str, Tensor]:
+    usable, specials = _compare_specials(lse, truth)
+    unusable = ~usable
+    error = (lse - truth).masked_fill_(unusable, 0.0)
+    return {
+        "lse_usable": usable.sum(),
+        "lse_specials": specials,
+        "lse_error": _largest(error),
+        "lse_excess": _largest((error / tolerance).masked_fill_(unusable, 0.0)),
+    }
+
+
+def _measure_out(out: Tensor, truth: Tensor, rounded: Tensor, same_precision: Tensor) -> dict[str, Tensor]:
+    """Return what the rules need, of the elements that are finite in the result and in the truth."""
+    usable, specials = _compare_specials(out, rounded)
+    unusable = ~usable
+    plain_usable = usable & same_precision.isfinite()
+    ours = (out.double() - truth).masked_fill_(unusable, 0.0)
+    plain = (same_precision.double() - truth).masked_fill_(~plain_usable, 0.0)
+    noise = (rounded.double() - truth).masked_fill_(unusable, 0.0)
+    shifted = ((rounded + 0.3 - 0.3) - rounded).masked_fill_(unusable, 0.0)
+    norm = torch.linalg.vector_norm
+    return {
+        "out_usable": usable.sum(),
+        "plain_usable": plain_usable.sum(),
+        "out_specials": specials,
+        "ours_largest": _largest(ours),
+        "plain_largest": _largest(plain),
+        "shifted_largest": _largest(shifted),
+        "ours_norm": norm(ours),
+        "plain_norm": norm(plain),
+        "noise_norm": norm(noise),
+        "out_norm": norm(out.double().masked_fill_(unusable, 0.0)),
+        "truth_norm": norm(truth.masked_fill(unusable, 0.0)),
+    }
+
+
+def _fetch(measured: dict[str, Tensor]) -> dict[str, float]:
+    """Return every figure as a number, waiting for the device once: there are thousands of cases."""
+    values: list[float] = torch.stack([value.double() for value in measured.values()]).tolist()
+    return dict(zip(measured, values, strict=True))
+
+
+def _hold_out(verdict: Verdict, found: dict[str, float], result: Attention, softcap: float) -> None:
+    eps = torch.finfo(result.out.dtype).eps
+    usable, plain_usable = math.sqrt(found["out_usable"]), math.sqrt(max(1, found["plain_usable"]))
+    atol = 2 * found["shifted_largest"]
+    verdict.hold("max_error", found["ours_largest"], (3 if softcap else 2) * found["plain_largest"] + atol)
     # Rounding P is an error that the columns of a row share, so the RMSE of few rows is itself a noisy
     # estimate.
-    few_rows = 4 / math.sqrt(max(1, out.numel() // out.shape[-1]))
-    verdict.hold("rmse", _rms(ours), 1.1 * _rms(plain) + few_rows * _rms(noise) + _tiny(truth))
+    few_rows = 4 / math.sqrt(result.lse.numel())
+    # Float32 rounding of the values is what remains where plain PyTorch happens to be exact.
+    tiny = 2.0**-22 * found["truth_norm"] / usable
     verdict.hold(
-        "cosine_distance", _cosine_distance(out[usable].double(), truth), 4 * torch.finfo(dtype).eps ** 2
+        "rmse",
+        found["ours_norm"] / usable,
+        1.1 * found["plain_norm"] / plain_usable + few_rows * found["noise_norm"] / usable + tiny,
     )
-    return verdict
+    # 1 - 2 x.y / (x.x + y.y), which is |x - y|^2 / (|x|^2 + |y|^2).
+    total = found["out_norm"] ** 2 + found["truth_norm"] ** 2
+    verdict.hold("cosine_distance", found["ours_norm"] ** 2 / total if total else 0.0, 4 * eps**2)
 
 
 def lse_tolerance(q: Tensor, k: Tensor, reference_lse: Tensor, scoring: Scoring) -> Tensor:
@@ -116,42 +177,29 @@ def lse_tolerance(q: Tensor, k: Tensor, reference_lse: Tensor, scoring: Scoring)
     return tolerance
 
 
-def _judge_lse(verdict: Verdict, lse: Tensor, truth: Tensor, tolerance: Tensor) -> None:
-    usable = _same_specials(verdict, "lse", lse, truth)
-    if bool(usable.any()):
-        excess = (lse[usable] - truth[usable]).abs() / tolerance[usable]
-        verdict.figures["lse_error"] = _largest(lse[usable] - truth[usable])
-        verdict.hold("lse_error_over_tolerance", _largest(excess), 1.0)
+def _compare_specials(got: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where both are finite, and how many positions hold different NaNs or infinities."""
+    usable = got.isfinite() & truth.isfinite()
+    same = usable | (got == truth) | (got.isnan() & truth.isnan())
+    return usable, (~same).sum()
 
 
-def _same_specials(verdict: Verdict, name: str, got: Tensor, truth: Tensor) -> Tensor:
-    """Require NaN, inf and -inf at the same positions; return where both are finite."""
+def _name_specials(name: str, got: Tensor, truth: Tensor) -> list[str]:
+    """Return a sentence for each of NaN, inf and -inf that is not at the same positions."""
+    failures = []
     for label, test in (("nan", torch.isnan), ("inf", torch.isposinf), ("-inf", torch.isneginf)):
         wrong = test(got) != test(truth)
         count = int(wrong.sum())
         if count:
             first = tuple(int(index) for index in wrong.nonzero()[0])
             found, wanted = int(test(got).sum()), int(test(truth).sum())
-            verdict.failures.append(
+            failures.append(
                 f"{name} has {found} {label} values where the reference has {wanted}; "
                 f"{count} positions differ, first {first}"
             )
-    return got.isfinite() & truth.isfinite()
+    return failures
 
 
-def _largest(values: Tensor) -> float:
-    return float(values.abs().max()) if values.numel() else 0.0
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt()) if values.numel() else 0.0
-
-
-def _tiny(truth: Tensor) -> float:
-    """Return float32 rounding of the values: what remains where plain PyTorch happens to be exact."""
-    return 2.0**-22 * _rms(truth)
-
-
-def _cosine_distance(left: Tensor, right: Tensor) -> float:
-    total = float(left.square().sum() + right.square().sum())
-    return 1 - 2 * float((left * right).sum()) / total if total else 0.0
+def _largest(values: Tensor) -> Tensor:
+    largest: Tensor = torch.linalg.vector_norm(values, math.inf)
+    return largest
