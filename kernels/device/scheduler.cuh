@@ -1,8 +1,9 @@
 // Persistent tile scheduling: which query tile a thread block works on next, and what lies under it.
 //
-// Dense batches: tiles are numbered section by section. A section is a group of `l2_heads` query heads whose K and V fit
-// in the L2 together; inside it the last query tiles come first, so that under a causal mask the longest work starts
-// earliest. Ragged batches: sequence by sequence, head by head, last tile first.
+// Tiles are counted per unit: a query head, or all of a key head that share tiles (pack_gqa), times a slice of the
+// columns of v and out. Dense batches: tiles are numbered section by section. A section is a group of `l2_heads` units
+// whose K and V fit in the L2 together; inside it the last query tiles come first, so that under a causal mask the
+// longest work starts earliest. Ragged batches: sequence by sequence, unit by unit, last tile first.
 #pragma once
 
 #include "fwd_params.h"
@@ -13,9 +14,10 @@ namespace fa3 {
 // One tile as producer and consumers see it. Keys are visited in blocks [block_begin, block_end), last first. There is
 // always one: a tile that sees no key visits the block after the last, which TMA fills with zeros and the mask hides.
 struct Work {
-    int head;  // query head; negative: there is no more work
+    int head;  // query head, or the first of those that share the tile; negative: there is no more work
+    int slice;
     int batch;
-    int first_row;
+    int first_row;  // a position, or a (position, head) pair
     int seqlen_q;
     int seqlen_k;
     int start_q;  // first row of the sequence in a ragged operand
@@ -29,19 +31,24 @@ CUTE_DEVICE int length_of(int index, int const* cu_seqlens, int const* used, int
     return used ? min(used[index], length) : length;
 }
 
+CUTE_DEVICE int units(FwdParams const& p) { return p.heads_q / p.pack_gqa * p.value_slices; }
+
 template <Mask kMask, int TileM, int TileN>
-CUTE_DEVICE Work work_of(FwdParams const& p, int batch, int head, int m) {
+CUTE_DEVICE Work work_of(FwdParams const& p, int batch, int unit, int m) {
     Work work;
-    work.head = head;
+    int const group = unit / p.value_slices;
+    work.head = group * p.pack_gqa;
+    work.slice = unit - group * p.value_slices;
     work.batch = batch;
     work.first_row = m * TileM;
     work.seqlen_q = length_of(batch, p.cu_seqlens_q, p.seqused_q, p.seqlen_q);
     work.seqlen_k = length_of(batch, p.cu_seqlens_k, p.seqused_k, p.seqlen_k);
     work.start_q = p.cu_seqlens_q ? p.cu_seqlens_q[batch] : batch * p.rows_per_batch_q;
     work.start_k = p.cu_seqlens_k ? p.cu_seqlens_k[batch] : batch * p.rows_per_batch_k;
-    int const last_row = min(work.seqlen_q, work.first_row + TileM) - 1;
-    int const begin = visible_keys<kMask>(p, work.first_row, work.seqlen_q, work.seqlen_k).begin;
-    int const end = visible_keys<kMask>(p, last_row, work.seqlen_q, work.seqlen_k).end;
+    int const first = work.first_row / p.pack_gqa;
+    int const last = min(work.seqlen_q - 1, (work.first_row + TileM - 1) / p.pack_gqa);
+    int const begin = visible_keys<kMask>(p, first, work.seqlen_q, work.seqlen_k).begin;
+    int const end = visible_keys<kMask>(p, last, work.seqlen_q, work.seqlen_k).end;
     int const after = max(1, (work.seqlen_k + TileN - 1) / TileN);  // no map is shorter than a row
     work.block_begin = begin < end ? begin / TileN : after;
     work.block_end = begin < end ? (end + TileN - 1) / TileN : after + 1;
@@ -64,12 +71,12 @@ struct TileFinder {
         int const per_section = p.l2_heads * p.tiles_m;
         int const section = index / per_section;
         int const within = index - section * per_section;
-        int const first_head = section * p.l2_heads;
-        int const heads = min(p.l2_heads, p.heads_q * p.batch - first_head);
-        int const from_end = within / heads;
-        int const flat_head = first_head + within - from_end * heads;
-        int const batch = flat_head / p.heads_q;
-        return work_of<kMask, TileM, TileN>(p, batch, flat_head - batch * p.heads_q, p.tiles_m - 1 - from_end);
+        int const first_unit = section * p.l2_heads;
+        int const count = min(p.l2_heads, units(p) * p.batch - first_unit);
+        int const from_end = within / count;
+        int const flat_unit = first_unit + within - from_end * count;
+        int const batch = flat_unit / units(p);
+        return work_of<kMask, TileM, TileN>(p, batch, flat_unit - batch * units(p), p.tiles_m - 1 - from_end);
     }
 
     CUTE_DEVICE Work find_ragged(FwdParams const& p, int index) {
@@ -79,7 +86,7 @@ struct TileFinder {
             int tiles = 0;
             if (batch < p.batch) {
                 int const rows = length_of(batch, p.cu_seqlens_q, p.seqused_q, p.seqlen_q);
-                tiles = (rows + TileM - 1) / TileM * p.heads_q;
+                tiles = (rows * p.pack_gqa + TileM - 1) / TileM * units(p);
             }
             int through = tiles;
             CUTE_UNROLL
@@ -92,10 +99,10 @@ struct TileFinder {
                 int const owner = __ffs(holds) - 1;
                 int const own = __shfl_sync(0xFFFFFFFF, tiles, owner);
                 int const within = index - tiles_before - (__shfl_sync(0xFFFFFFFF, through, owner) - own);
-                int const tiles_m = own / p.heads_q;
-                int const head = within / tiles_m;
-                return work_of<kMask, TileM, TileN>(p, first_batch + owner, head,
-                                                    tiles_m - 1 - (within - head * tiles_m));
+                int const tiles_m = own / units(p);
+                int const unit = within / tiles_m;
+                return work_of<kMask, TileM, TileN>(p, first_batch + owner, unit,
+                                                    tiles_m - 1 - (within - unit * tiles_m));
             }
             tiles_before += __shfl_sync(0xFFFFFFFF, through, 31);
             first_batch += 32;
