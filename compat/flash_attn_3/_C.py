@@ -1,0 +1,105 @@
+"""The operators ``flash_attn_3::``, registered when this module is imported, in Python.
+
+Elsewhere it is a compiled extension; that callers import it by this name for the sake of the operators is
+what the two have in common.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from flash_attn3 import flash_attn_combine
+from flash_attn_3._forward import flash_attn_forward
+from flash_attn_3._refusals import refuse_given
+from flash_attn_3._schemas import SCHEMAS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NAMESPACE = "flash_attn_3"
+
+
+def _combine(
+    out_partial: Tensor, lse_partial: Tensor, out: Tensor | None = None, out_dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    return flash_attn_combine(out_partial, lse_partial, out=out, out_dtype=out_dtype)
+
+
+def _backward(*_arguments: Any) -> NoReturn:
+    raise NotImplementedError("flash_attn_3::bwd has no kernel in flash_attn3 yet: there is no backward pass")
+
+
+def _scheduler_metadata(
+    _batch_size: int,
+    _max_seqlen_q: int,
+    _max_seqlen_k: int,
+    _num_heads: int,
+    _num_heads_k: int,
+    _headdim: int,
+    _headdim_v: int,
+    _qkv_dtype: torch.dtype,
+    seqused_k: Tensor,
+    _cu_seqlens_q: Tensor | None = None,
+    _cu_seqlens_k: Tensor | None = None,
+    cu_seqlens_k_new: Tensor | None = None,
+    _seqused_q: Tensor | None = None,
+    leftpad_k: Tensor | None = None,
+    _page_size: int | None = None,
+    max_seqlen_k_new: int = 0,
+    *_options: Any,
+) -> Tensor:
+    """Return the plan of a call, which is empty: the kernels schedule themselves."""
+    refuse_given(
+        cu_seqlens_k_new=cu_seqlens_k_new, leftpad_k=leftpad_k, max_seqlen_k_new=max_seqlen_k_new or None
+    )
+    return seqused_k.new_empty(0, dtype=torch.int32)
+
+
+def _register() -> torch.library.Library:
+    """Define the operators and return what keeps them registered.
+
+    Raises:
+        ImportError: this process has operators of these names from elsewhere.
+    """
+    taken = [name for name in SCHEMAS if hasattr(getattr(torch.ops, _NAMESPACE), name)]
+    if taken:
+        raise ImportError(_second_provider(f"an operator {_NAMESPACE}::{taken[0]}"))
+    try:
+        library = torch.library.Library(_NAMESPACE, "DEF")
+    except RuntimeError:
+        raise ImportError(_second_provider(f"operators {_NAMESPACE}::")) from None
+    for schema in SCHEMAS.values():
+        library.define(schema)
+    library.impl("bwd", _backward, "CompositeExplicitAutograd")
+    for name, function in (
+        ("fwd", flash_attn_forward),
+        ("fwd_combine", _combine),
+        ("get_scheduler_metadata", _scheduler_metadata),
+    ):
+        _implement(library, name, function)
+    return library
+
+
+def _implement(library: torch.library.Library, name: str, function: Callable[..., Any]) -> None:
+    # Whoever calls from below autograd, as PyTorch's own attention does, takes care of gradients itself.
+    below_autograd = torch.no_grad()(function)
+    # On CPU tensors the function says that it takes a GPU; torch would speak of dispatch keys.
+    for key in ("CUDA", "CPU"):
+        library.impl(name, below_autograd, key)
+    # Everybody else gets the operators of flash_attn3, with their refusal of a backward pass.
+    library.impl(name, function, "Autograd")
+    torch.library.register_fake(f"{_NAMESPACE}::{name}", function, lib=library)
+
+
+def _second_provider(what: str) -> str:
+    return (
+        f"flash_attn_3 of flash_attn3: this process already has {what}, from another FlashAttention-3 or a "
+        "library that brings one along: import only one of them, or import flash_attn3, whose operators have "
+        "a name of their own"
+    )
+
+
+_library = _register()

@@ -1,0 +1,165 @@
+"""Attention forward as FlashAttention-3 is called by position: the operator ``fwd`` and its Python twin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from flash_attn3 import flash_attn_func, flash_attn_varlen_func
+from flash_attn_3._refusals import refuse_fp8, refuse_given
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_new: Tensor | None = None,
+    v_new: Tensor | None = None,
+    qv: Tensor | None = None,
+    out_: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    cu_seqlens_k_new: Tensor | None = None,
+    seqused_q: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
+    page_table: Tensor | None = None,
+    kv_batch_idx: Tensor | None = None,
+    leftpad_k: Tensor | None = None,
+    rotary_cos: Tensor | None = None,
+    rotary_sin: Tensor | None = None,
+    seqlens_rotary: Tensor | None = None,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size_left: int = -1,
+    window_size_right: int = -1,
+    attention_chunk: int = 0,
+    softcap: float = 0.0,
+    rotary_interleaved: bool = True,  # noqa: ARG001  of no effect without rotary_cos
+    scheduler_metadata: Tensor | None = None,  # noqa: ARG001  these kernels schedule themselves
+    num_splits: int = 1,
+    pack_gqa: bool | None = None,
+    sm_margin: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute attention for sequences of one length, packed, padded or in pages.
+
+    Every tensor and option that is not described here is as in ``flash_attn3.flash_attn_varlen_func``.
+
+    Args:
+        q: (batch, seqlen_q, heads, head_dim), or (total_q, heads, head_dim) with cu_seqlens_q.
+        k: (batch, seqlen_k, heads_kv, head_dim), (total_k, heads_kv, head_dim) with cu_seqlens_k, or (pages,
+            page_size, heads_kv, head_dim) with page_table.
+        v: like k, with head_dim_v columns.
+        k_new: no kernel yet; None.
+        v_new: no kernel yet; None.
+        qv: no kernel yet; None.
+        out_: like q, with head_dim_v columns, of any strides that ``out`` of flash_attn3 may have: the tensor
+            to write to and return.
+        cu_seqlens_q: (batch + 1,) int32.
+        cu_seqlens_k: (batch + 1,) int32.
+        cu_seqlens_k_new: no kernel yet; None.
+        seqused_q: (batch,) int32.
+        seqused_k: (batch,) int32.
+        max_seqlen_q: required with cu_seqlens_q, else without effect.
+        max_seqlen_k: required with cu_seqlens_k, else without effect.
+        page_table: (batch, pages of the longest sequence) int32.
+        kv_batch_idx: no kernel yet; None.
+        leftpad_k: no kernel yet; None.
+        rotary_cos: no kernel yet; None.
+        rotary_sin: no kernel yet; None.
+        seqlens_rotary: no kernel yet; None.
+        q_descale: no kernel yet; None.
+        k_descale: no kernel yet; None.
+        v_descale: no kernel yet; None.
+        softmax_scale: ``head_dim ** -0.5`` when None.
+        causal: aligned to the bottom right.
+        window_size_left: -1 for all keys.
+        window_size_right: -1 for all keys.
+        attention_chunk: 0 for none.
+        softcap: 0 for none.
+        rotary_interleaved: without effect.
+        scheduler_metadata: without effect: the kernels need no plan.
+        num_splits: how many parts the keys may be cut into at most; these kernels never cut them, which any
+            bound allows.
+        pack_gqa: a hint, without effect on the result.
+        sm_margin: multiprocessors to leave free.
+
+    Returns:
+        ``(out, lse, out_accum, lse_accum)``: ``out`` like q with head_dim_v columns; ``lse`` (batch, heads,
+        seqlen_q) or (heads, total_q) float32; and two empty tensors, as there are no parts to combine.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as ``flash_attn3.flash_attn_varlen_func`` does.
+        NotImplementedError: the argument has no kernel yet.
+    """
+    refuse_given(
+        k_new=k_new,
+        v_new=v_new,
+        qv=qv,
+        cu_seqlens_k_new=cu_seqlens_k_new,
+        kv_batch_idx=kv_batch_idx,
+        leftpad_k=leftpad_k,
+        rotary_cos=rotary_cos,
+        rotary_sin=rotary_sin,
+        seqlens_rotary=seqlens_rotary,
+        q_descale=q_descale,
+        k_descale=k_descale,
+        v_descale=v_descale,
+    )
+    refuse_fp8(q=q, k=k, v=v)
+    window = (window_size_left, window_size_right)
+    if cu_seqlens_q is cu_seqlens_k is seqused_q is seqused_k is page_table is None:
+        out, lse = flash_attn_func(
+            *(q, k, v),
+            softmax_scale=softmax_scale,
+            causal=causal,
+            window_size=window,
+            attention_chunk=attention_chunk,
+            softcap=softcap,
+            num_splits=min(num_splits, 1),
+            pack_gqa=pack_gqa,
+            sm_margin=sm_margin,
+            return_attn_probs=True,
+            out=out_,
+        )
+    else:
+        out, lse = flash_attn_varlen_func(
+            *(q, k, v, cu_seqlens_q, cu_seqlens_k),
+            max_seqlen_q=_longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
+            max_seqlen_k=_longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
+            seqused_q=seqused_q,
+            seqused_k=seqused_k,
+            softmax_scale=softmax_scale,
+            causal=causal,
+            window_size=window,
+            attention_chunk=attention_chunk,
+            softcap=softcap,
+            num_splits=min(num_splits, 1),
+            pack_gqa=pack_gqa,
+            sm_margin=sm_margin,
+            return_attn_probs=True,
+            page_table=page_table,
+            out=out_,
+        )
+    return out, lse, _nothing(q), _nothing(q)
+
+
+def _longest(name: str, value: int | None, cu_seqlens: Tensor | None) -> int:
+    """Return the length of the longest sequence, which packed sequences do not say without the device."""
+    if value is not None:
+        return value
+    if cu_seqlens is not None:
+        raise ValueError(f"{name} must be given with {name.replace('max_seqlen', 'cu_seqlens')}; it is None")
+    return 0
+
+
+def _nothing(q: Tensor) -> Tensor:
+    return q.new_empty(0, dtype=torch.float32)

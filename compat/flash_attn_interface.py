@@ -1,0 +1,265 @@
+"""The functions of FlashAttention-3 under the module name that its callers import; flash_attn3 does the work.
+
+``flash_attn_func``, ``flash_attn_varlen_func``, ``flash_attn_qkvpacked_func`` and ``flash_attn_combine`` are
+flash_attn3's own. What has no kernel there yet raises ``NotImplementedError`` and names the argument.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+import flash_attn_3._C  # noqa: F401  registers the operators
+from flash_attn3 import (
+    flash_attn_combine,
+    flash_attn_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_func,
+)
+from flash_attn_3._forward import flash_attn_forward as _flash_attn_forward
+from flash_attn_3._refusals import refuse_fp8, refuse_given
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = [
+    "_flash_attn_backward",
+    "_flash_attn_forward",
+    "flash_attn_combine",
+    "flash_attn_func",
+    "flash_attn_qkvpacked_func",
+    "flash_attn_varlen_func",
+    "flash_attn_with_kvcache",
+    "get_scheduler_metadata",
+]
+
+
+def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    k: Tensor | None = None,
+    v: Tensor | None = None,
+    qv: Tensor | None = None,
+    rotary_cos: Tensor | None = None,
+    rotary_sin: Tensor | None = None,
+    cache_seqlens: int | Tensor | None = None,
+    cache_batch_idx: Tensor | None = None,
+    cache_leftpad: Tensor | None = None,
+    page_table: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k_new: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    rotary_seqlens: Tensor | None = None,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: Sequence[int | Tensor] = (-1, -1),
+    attention_chunk: int = 0,
+    softcap: float = 0.0,
+    rotary_interleaved: bool = True,  # noqa: ARG001  of no effect without rotary_cos
+    scheduler_metadata: Tensor | None = None,  # noqa: ARG001  these kernels schedule themselves
+    num_splits: int = 0,
+    pack_gqa: bool | None = None,
+    sm_margin: int = 0,
+    return_softmax_lse: bool = False,
+    learnable_sink: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attention to a cache of keys and values that is read and not changed.
+
+    Args:
+        q: (batch, seqlen_q, heads, head_dim), or (total_q, heads, head_dim) with cu_seqlens_q; float16 or
+            bfloat16, on a CUDA device.
+        k_cache: (batch, seqlen_cache, heads_kv, head_dim), or (pages, page_size, heads_kv, head_dim) with
+            page_table; dtype and device of q.
+        v_cache: like k_cache, with head_dim_v columns.
+        k: no kernel yet; None. Write new keys to the cache before the call.
+        v: no kernel yet; None.
+        qv: no kernel yet; None.
+        rotary_cos: no kernel yet; None.
+        rotary_sin: no kernel yet; None.
+        cache_seqlens: how many keys of each sequence count, from the first: one number for all, or (batch,)
+            int32 on the device of q. None: all that the cache, or the page_table, has room for.
+        cache_batch_idx: no kernel yet; None.
+        cache_leftpad: no kernel yet; None.
+        page_table: (batch, pages of the longest sequence) int32, any page_size.
+        cu_seqlens_q: (batch + 1,) int32: where each sequence of a packed q begins, and the end of the last.
+        cu_seqlens_k_new: no kernel yet; None.
+        max_seqlen_q: the longest sequence of a packed q; required with cu_seqlens_q.
+        rotary_seqlens: no kernel yet; None.
+        q_descale: no kernel yet; None.
+        k_descale: no kernel yet; None.
+        v_descale: no kernel yet; None.
+        softmax_scale: ``head_dim ** -0.5`` when None.
+        causal: aligned to the bottom right of each sequence's own lengths.
+        window_size: (left, right), -1 for all.
+        attention_chunk: 0 for none.
+        softcap: 0 for none.
+        rotary_interleaved: without effect.
+        scheduler_metadata: without effect: the kernels need no plan.
+        num_splits: how many parts the keys may be cut into at most; these kernels never cut them, which any
+            bound allows.
+        pack_gqa: a hint, without effect on the result.
+        sm_margin: multiprocessors to leave free.
+        return_softmax_lse: return the LSE as well.
+        learnable_sink: (heads,): as in ``flash_attn_func``.
+        s_aux: another name of learnable_sink.
+        out: the tensor to write to and return.
+
+    Returns:
+        ``out``, like q with head_dim_v columns; or ``(out, lse, out_accum, lse_accum)`` with ``lse`` (batch,
+        heads, seqlen_q) or (heads, total_q) float32, and two empty tensors, as there are no parts to combine.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as ``flash_attn_varlen_func`` does.
+        NotImplementedError: the argument has no kernel yet.
+    """
+    refuse_given(
+        k=k,
+        v=v,
+        qv=qv,
+        rotary_cos=rotary_cos,
+        rotary_sin=rotary_sin,
+        cache_batch_idx=cache_batch_idx,
+        cache_leftpad=cache_leftpad,
+        cu_seqlens_k_new=cu_seqlens_k_new,
+        rotary_seqlens=rotary_seqlens,
+        q_descale=q_descale,
+        k_descale=k_descale,
+        v_descale=v_descale,
+    )
+    refuse_fp8(q=q, k_cache=k_cache, v_cache=v_cache)
+    if cu_seqlens_q is not None and max_seqlen_q is None:
+        raise ValueError("max_seqlen_q must be given with cu_seqlens_q; it is None")
+    room = k_cache.shape[1] * (1 if page_table is None else page_table.shape[1])
+    if cache_seqlens is None and page_table is not None:
+        cache_seqlens = room
+    if isinstance(cache_seqlens, int):
+        if not 0 <= cache_seqlens <= room:
+            raise ValueError(
+                f"cache_seqlens must be 0 to the room of the cache, {room}; it is {cache_seqlens}"
+            )
+        batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
+        cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
+    written, lse = flash_attn_varlen_func(
+        *(q, k_cache, v_cache, cu_seqlens_q, None),
+        max_seqlen_q=max_seqlen_q or 0,
+        max_seqlen_k=0,
+        seqused_k=cache_seqlens,
+        softmax_scale=softmax_scale,
+        causal=causal,
+        window_size=window_size,
+        attention_chunk=attention_chunk,
+        softcap=softcap,
+        num_splits=min(num_splits, 1),
+        pack_gqa=pack_gqa,
+        sm_margin=sm_margin,
+        return_attn_probs=True,
+        page_table=page_table,
+        learnable_sink=learnable_sink,
+        s_aux=s_aux,
+        out=out,
+    )
+    if not return_softmax_lse:
+        return written
+    return written, lse, lse.new_empty(0), lse.new_empty(0)
+
+
+def get_scheduler_metadata(  # noqa: PLR0917  callers pass these by position
+    batch_size: int,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    num_heads_q: int,
+    num_heads_kv: int,
+    headdim: int,
+    cache_seqlens: Tensor,
+    qkv_dtype: torch.dtype = torch.bfloat16,
+    headdim_v: int | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k_new: Tensor | None = None,
+    cache_leftpad: Tensor | None = None,
+    page_size: int | None = None,
+    max_seqlen_k_new: int = 0,
+    causal: bool = False,
+    window_size: Sequence[int | Tensor] = (-1, -1),
+    attention_chunk: int = 0,
+    has_softcap: bool = False,
+    num_splits: int = 0,
+    pack_gqa: bool | None = None,
+    sm_margin: int = 0,
+) -> Tensor:
+    """Plan a call of ``flash_attn_with_kvcache`` that has these arguments.
+
+    Returns:
+        An empty int32 tensor on the device of cache_seqlens, for ``scheduler_metadata``: the kernels schedule
+        themselves, so that there is nothing to plan and no plan that could be out of date.
+
+    Raises:
+        NotImplementedError: a call with this argument would have no kernel yet.
+    """
+    left, right = window_size
+    plan: Tensor = torch.ops.flash_attn_3.get_scheduler_metadata(
+        *(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim),
+        headdim if headdim_v is None else headdim_v,
+        qkv_dtype,
+        cache_seqlens,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k_new=cu_seqlens_k_new,
+        leftpad_k=cache_leftpad,
+        page_size=page_size,
+        max_seqlen_k_new=max_seqlen_k_new,
+        is_causal=causal,
+        window_size_left=left,
+        window_size_right=right,
+        attention_chunk=attention_chunk,
+        has_softcap=has_softcap,
+        num_splits=num_splits,
+        pack_gqa=pack_gqa,
+        sm_margin=sm_margin,
+    )
+    return plan
+
+
+def _flash_attn_backward(  # noqa: PLR0917  callers pass these by position
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    softmax_lse: Tensor,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    sequed_q: Tensor | None = None,
+    sequed_k: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
+    dq: Tensor | None = None,
+    dk: Tensor | None = None,
+    dv: Tensor | None = None,
+    softmax_scale: float | None = None,
+    is_causal: bool = False,
+    window_size_left: int = -1,
+    window_size_right: int = -1,
+    softcap: float = 0.0,
+    deterministic: bool = False,
+    sm_margin: int = 0,
+) -> Tensor:
+    """Call the operator ``flash_attn_3::bwd`` and return the first of its results.
+
+    Raises:
+        NotImplementedError: there is no backward kernel yet.
+    """
+    softmax_d: Tensor
+    softmax_d, *_ = torch.ops.flash_attn_3.bwd(
+        *(dout, q, k, v, out, softmax_lse, dq, dk, dv),
+        *(cu_seqlens_q, cu_seqlens_k, sequed_q, sequed_k, max_seqlen_q, max_seqlen_k),
+        *(softmax_scale, is_causal, window_size_left, window_size_right, softcap, deterministic, sm_margin),
+    )
+    return softmax_d
