@@ -1,7 +1,8 @@
 """The build hook: put the compiled libraries and kernels into the wheel.
 
-With ``FLASH_ATTN3_PREBUILT=DIR`` it packages what the farm compiled into DIR; without it, it compiles
-everything with the toolkit that pip installed into the build environment.
+With ``FLASH_ATTN3_PREBUILT=DIR`` it packages what the farm compiled into DIR; without it, it compiles with
+the toolkit that pip installed into the build environment: every kernel, or those that the patterns in
+``FLASH_ATTN3_KERNELS`` (such as ``fwd_sm90_*_d128_*``, separated by spaces) name.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _ROOT = Path(__file__).parent
 _PREBUILT = "FLASH_ATTN3_PREBUILT"
+_KERNELS = "FLASH_ATTN3_KERNELS"
 _TOOLKIT = "12.8"  # the one that [build-system].requires pins
 _TARGETS = {
     "x86_64": ("x86_64-linux-gnu.2.17", "manylinux_2_17_x86_64"),
@@ -63,20 +65,21 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
         from kernels.host.build import build_host
         from kernels.pack import PackEntry
         from kernels.toolkit import find_toolkit
-        from kernels.variants import VARIANTS, Variant
+        from kernels.variants import Variant, select
 
         target, tag = self._target()
         toolkit = find_toolkit(self._build_environment())
 
         def entry(variant: Variant) -> PackEntry:
-            return PackEntry(variant, compile_variant(variant, toolkit).cubin, _TOOLKIT)
+            return PackEntry(variant, compile_variant(variant, toolkit).image, _TOOLKIT)
 
         release = self.metadata.version
+        variants = select(os.environ.get(_KERNELS, "").split())
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
             host = pool.submit(build_host, target, Path(folder), release)
-            entries = list(pool.map(entry, VARIANTS))
+            entries = list(pool.map(entry, variants))
             libraries = {path.name: path.read_bytes() for path in host.result()}
-        digests = {variant.name: inputs_digest(variant, toolkit) for variant in VARIANTS}
+        digests = {variant.name: inputs_digest(variant, toolkit) for variant in variants}
         digests["host libraries"] = host_digest(target, release)
         write_payload(
             payload,

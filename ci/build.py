@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ci.cache import Cache
 from ci.compile import Job, available_memory, parallel_jobs, run_jobs
 from ci.files import clear_scratch, lock, room_in, write_atomically
+from ci.job import total_cost
 from ci.payload import combined_digest, host_digest, write_payload
 from ci.project import project_version
 from ci.toolkits import fetch_toolkit
@@ -21,13 +22,19 @@ from kernels.toolkit import Toolkit, find_toolkit
 from kernels.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ci.progress import Reporter
     from matrix.cell import Artefact
     from matrix.model import Matrix, Platform
 
+    _Files = Mapping[str, Mapping[str, bytes]]
+
+CPU_BAR = 15 * 60
+"""Processor seconds within which the whole table compiles."""
+MEMORY_BAR = 1_000_000_000
+"""Bytes within which each compile stays."""
 _HOST = "host libraries"
 
 
@@ -48,20 +55,30 @@ class Workshop:
         return self.work / "cache"
 
 
-def build(*, artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: Reporter) -> Path:
+def build(
+    *,
+    artefact: Artefact,
+    matrix: Matrix,
+    workshop: Workshop,
+    progress: Reporter,
+    variants: Sequence[Variant] = VARIANTS,
+) -> Path:
     """Build the wheel of an artefact and return it.
 
     Every finished compile is kept as it ends, so a killed build resumes; the wheel appears whole or not.
+    The wheel of the whole table, compiled with the released toolkit, goes to ``dist/`` of the work folder.
+    Every other one has the same name and is for trying: it stays in the artefact's folder.
 
     Raises:
         FarmError, KernelsError: as the stages do; what was good before is still good.
     """
     work, version = workshop.work.resolve(), project_version()
     platform = next(row for row in matrix.platform if row.name == artefact.platform)
-    folder = work / "build" / str(artefact)
+    whole = len(variants) == len(VARIANTS)
+    folder = work / "build" / (str(artefact) if whole else f"{artefact}-part")
     with _held(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
-        kernel_jobs = [_kernel_job(variant, toolkit, site) for variant in VARIANTS]
+        kernel_jobs = [kernel_job(variant, toolkit, site) for variant in variants]
         host_job = _host_job(platform, version)
         files = run_jobs(
             [host_job, *kernel_jobs],  # the host libraries take longest, so they start first
@@ -71,9 +88,8 @@ def build(*, artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: R
             progress=progress,
         )
         entries = [
-            PackEntry(variant, files[variant.name]["kernel.cubin"], artefact.toolkit) for variant in VARIANTS
+            PackEntry(variant, files[variant.name]["kernel.image"], artefact.toolkit) for variant in variants
         ]
-        _write_resources(folder, files, VARIANTS)
         with room_in(folder):
             write_payload(
                 folder / "payload",
@@ -83,33 +99,12 @@ def build(*, artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: R
                 platform=str(platform.tag),
                 source_digest=combined_digest({job.name: job.key for job in (host_job, *kernel_jobs)}),
             )
-        released = artefact.toolkit == matrix.release.toolkit
-        # Wheels of one platform share a name; those of another toolkit are for comparison and lie apart.
+        released = whole and artefact.toolkit == matrix.release.toolkit
         wheel = make_wheel(payload=folder / "payload", dist=work / "dist" if released else folder / "dist")
+        _write_resources(folder, files, variants)
+        _report_cost(folder, files, wheel, progress)
     progress.say(f"built {wheel} ({len(entries)} kernels, {wheel.stat().st_size / 1e6:.1f} MB)")
     return wheel
-
-
-def compile_only(
-    *, variants: Sequence[Variant], artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: Reporter
-) -> Path:
-    """Compile some kernels into the cache and return the file with their resource reports.
-
-    Raises:
-        FarmError, KernelsError: as :func:`build` does.
-    """
-    work = workshop.work.resolve()
-    folder = work / "build" / str(artefact)
-    with _held(work, progress):
-        toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
-        files = run_jobs(
-            [_kernel_job(variant, toolkit, site) for variant in variants],
-            cache=Cache(work / "cache" / "objects"),
-            folder=folder / "jobs",
-            parallel=parallel_jobs(available_memory(), workshop.processors),
-            progress=progress,
-        )
-        return _write_resources(folder, files, variants)
 
 
 @contextmanager
@@ -131,11 +126,12 @@ def _toolkit(name: str, matrix: Matrix, workshop: Workshop, progress: Reporter) 
     return toolkit, site
 
 
-def _kernel_job(variant: Variant, toolkit: Toolkit, site: Path) -> Job:
+def kernel_job(variant: Variant, toolkit: Toolkit, site: Path) -> Job:
+    """Return the job that compiles one kernel with the toolkit unpacked in ``site``."""
     command = (
         *(sys.executable, "-m", "kernels.compile"),
         *("--variant", variant.name, "--toolkit", str(site)),
-        *("--cubin", "{out}/kernel.cubin", "--report", "{out}/report.json"),
+        *("--image", "{out}/kernel.image", "--report", "{out}/report.json"),
     )
     return Job(variant.name, inputs_digest(variant, toolkit), command)
 
@@ -149,9 +145,20 @@ def _host_job(platform: Platform, version: str) -> Job:
     return Job(_HOST, host_digest(target, version), command)
 
 
-def _write_resources(folder: Path, files: dict[str, dict[str, bytes]], variants: Sequence[Variant]) -> Path:
+def _write_resources(folder: Path, files: _Files, variants: Sequence[Variant]) -> None:
     """Gather the compiler's resource reports into one file, for people and for comparisons."""
     reports = {variant.name: json.loads(files[variant.name]["report.json"]) for variant in variants}
-    path = folder / "resources.json"
-    write_atomically(path, (json.dumps(reports, indent=1) + "\n").encode())
-    return path
+    write_atomically(folder / "resources.json", (json.dumps(reports, indent=1) + "\n").encode())
+
+
+def _report_cost(folder: Path, files: _Files, wheel: Path, progress: Reporter) -> None:
+    """Say and keep what the compiles took, those that came from the cache included."""
+    cost = total_cost(files.items())
+    document = {**asdict(cost), "jobs": len(files), "wheel_bytes": wheel.stat().st_size}
+    write_atomically(folder / "cost.json", (json.dumps(document, indent=1) + "\n").encode())
+    progress.say(
+        f"{len(files)} compiles: {cost.cpu_seconds:.0f} s of processor time (the bar is {CPU_BAR} s); "
+        f"the largest, {cost.largest}, {cost.memory_bytes / 1e9:.2f} GB ({MEMORY_BAR / 1e9:.0f} GB)"
+    )
+    if cost.cpu_seconds > CPU_BAR or cost.memory_bytes > MEMORY_BAR:
+        progress.warn("the compiles took more than the bar allows")

@@ -1,24 +1,18 @@
-"""The content-addressed cache: small groups of files stored under the digest of what made them.
-
-``python -m ci.cache --cache DIR --key KEY --from DIR`` stores a folder's files; the compile stage ends each
-of its jobs with it.
-"""
+"""The content-addressed cache: small groups of files stored under the digest of what made them."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ci.errors import CorruptObject, FarmError
+from ci.errors import CorruptObject
 from ci.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 _MAGIC = b"FARMOBJ\x01"
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -79,23 +73,3 @@ class Cache:
             warn(f"{error}; it is deleted and made again")
             self.path(key).unlink(missing_ok=True)
             return None
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Store the files of a folder as one object."""
-    parser = argparse.ArgumentParser(prog="python -m ci.cache", description=main.__doc__)
-    parser.add_argument("--cache", type=Path, required=True, help="the folder of the cache")
-    parser.add_argument("--key", required=True, help="the digest of what made the files")
-    parser.add_argument("--from", dest="source", type=Path, required=True, help="the folder of the files")
-    options = parser.parse_args(arguments)
-    files = {path.name: path.read_bytes() for path in sorted(options.source.iterdir())}
-    try:
-        Cache(options.cache).store(options.key, files)
-    except FarmError as error:
-        sys.stderr.write(f"farm: error: {error}\n")
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -30,6 +30,7 @@ _STATUS = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 _OURS = re.compile(r"[\w.]+: error: (.*)")
 """How our own programs report: the text names the variant or the library."""
 _BYTES_A_JOB = 1 << 30  # a compile stays under 1 GB
+_LEAST_ROOM = 1 << 20  # bytes of a disk on which a compile cannot end well
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def run_jobs(
     jobs: Sequence[Job], *, cache: Cache, folder: Path, parallel: int, progress: Reporter
 ) -> dict[str, dict[str, bytes]]:
     """Return the files of each job (job name -> file name -> bytes), running only the jobs not in the cache.
+
+    Beside its own files, every job has one that says what it took (:mod:`ci.job`).
 
     Every job stores its own result as it ends, so a killed run loses no more than the jobs that were running.
 
@@ -96,16 +99,14 @@ def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
         writer.comment(
             "Made by the compile stage: one edge a missing object, which stores itself when it is done."
         )
-        writer.rule("job", command="$make && $store", description="$name")
+        writer.rule("job", command="$job", description="$name")
         for number, job in enumerate(jobs):
             out = folder / job.name
             out.mkdir()
-            options = ("--cache", str(cache.folder), "--key", job.key, "--from", str(out))
-            variables = {
-                "name": job.name,
-                "make": _shell([part.replace("{out}", str(out)) for part in job.command]),
-                "store": _shell((sys.executable, "-m", "ci.cache", *options)),
-            }
+            options = ("--cache", str(cache.folder), "--key", job.key, "--out", str(out))
+            command = [part.replace("{out}", str(out)) for part in job.command]
+            runner = (sys.executable, "-m", "ci.job", *options)
+            variables = {"name": job.name, "job": _shell((*runner, *command))}
             # The outputs are never made: what a job makes goes to the cache, and none here is done yet.
             writer.build([f"job-{number}"], "job", variables=variables)
     return file
@@ -141,7 +142,8 @@ def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter) -> N
 
 def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFailed | DiskFull:
     """Make one line of the jobs' output, and keep all of it in a file."""
-    if any("No space left on device" in line for line in output):
+    # Not every compiler says so: one aborts without a word.
+    if shutil.disk_usage(folder).free < _LEAST_ROOM or any("No space left" in line for line in output):
         return DiskFull(f"{folder}: no room left while compiling; what was finished is kept")
     log = folder / "log.txt"
     write_atomically(log, ("\n".join(output) + "\n").encode())

@@ -1,4 +1,8 @@
-"""What tests of several folders share: a work folder with the toolkit, and the wheel of this tree."""
+"""What tests of several folders share: a work folder with the toolkit, and wheels of this tree.
+
+Most tests build and judge a wheel of a few kernels, which is a wheel like any other. That of all kernels
+comes from the tree's own cache, and a few tests judge it as a whole.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +14,33 @@ import pytest
 
 from ci.build import Workshop, build
 from ci.toolkits import fetch_toolkit
+from kernels.variants import VARIANTS, select
 from matrix.cell import Artefact
 from matrix.model import read_matrix
 from tests.quiet import Quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from kernels.variants import Variant
 
 ROOT = Path(__file__).parents[1]
+FEW = ("fwd_sm90_*_d64_full",)
+"""Patterns of the rows that most tests compile."""
 WHEELHOUSE = Path(os.environ["FARM_WHEELHOUSE"]) if "FARM_WHEELHOUSE" in os.environ else None
 
 
 @pytest.fixture(scope="session")
-def toolkits() -> Path:
-    """The folder that holds toolkit 12.8 unpacked: the tree's own, so that it is fetched once."""
-    matrix = read_matrix()
-    site = fetch_toolkit(
-        matrix=matrix, name="12.8", cache=ROOT / ".farm" / "cache", wheelhouse=WHEELHOUSE, progress=Quiet()
-    )
-    return site.parent
+def toolkit() -> Path:
+    """The folder of toolkit 12.8, unpacked: the tree's own, so that it is fetched once."""
+    matrix, cache = read_matrix(), ROOT / ".farm" / "cache"
+    return fetch_toolkit(matrix=matrix, name="12.8", cache=cache, wheelhouse=WHEELHOUSE, progress=Quiet())
+
+
+@pytest.fixture(scope="session")
+def toolkits(toolkit: Path) -> Path:
+    """The folder that it lies in."""
+    return toolkit.parent
 
 
 @pytest.fixture
@@ -44,9 +56,27 @@ def new_work(toolkits: Path, tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-@pytest.fixture(scope="session")
-def wheel(toolkits: Path) -> Path:
-    """The wheel of this tree."""
+def _built(toolkits: Path, variants: Sequence[Variant]) -> Path:
     workshop = Workshop(toolkits.parents[1], processors=2)
     artefact = Artefact("linux_x86_64", "12.8")
-    return build(artefact=artefact, matrix=read_matrix(), workshop=workshop, progress=Quiet())
+    return build(
+        artefact=artefact, matrix=read_matrix(), workshop=workshop, progress=Quiet(), variants=variants
+    )
+
+
+@pytest.fixture(scope="session")
+def few() -> tuple[Variant, ...]:
+    """A few rows of the kernel table that compile in seconds."""
+    return select(FEW)
+
+
+@pytest.fixture(scope="session")
+def wheel(toolkits: Path, few: tuple[Variant, ...]) -> Path:
+    """The wheel of this tree with those few kernels."""
+    return _built(toolkits, few)
+
+
+@pytest.fixture(scope="session")
+def whole_wheel(toolkits: Path) -> Path:
+    """The wheel of this tree."""
+    return _built(toolkits, VARIANTS)

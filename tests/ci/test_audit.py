@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.audit import SIZE_BAR, audit, require_passed
+from ci.audit import SIZE_GOAL, SIZE_LIMIT, audit, require_passed
 from ci.errors import AuditFailed, CorruptWheel
+from kernels.variants import VARIANTS, select
+from tests.conftest import FEW
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from kernels.variants import Variant
 
 INFO = "flash_attn3-0.1.0.dist-info"
 CORE = "flash_attn3/lib/libflash_attn3.so"
@@ -46,14 +50,25 @@ def rebuilt(wheel: Path, folder: Path, changes: dict[str, bytes | None], name: s
 
 
 def failed(wheel: Path) -> dict[str, str]:
-    return {check.name: check.detail for check in audit(wheel) if not check.ok}
+    """What the audit says against a wheel of a few kernels."""
+    return {check.name: check.detail for check in audit(wheel, variants=select(FEW)) if not check.ok}
 
 
-def test_the_wheel_of_this_tree_passes(wheel: Path):
-    checks = audit(wheel)
+def test_the_wheel_of_this_tree_passes(whole_wheel: Path):
+    checks = audit(whole_wheel)
     assert [check for check in checks if not check.ok] == []
     assert len(checks) == 11
-    require_passed(wheel, checks)
+    require_passed(whole_wheel, checks)
+
+
+def test_a_wheel_that_lacks_kernels_is_seen(wheel: Path, few: tuple[Variant, ...]):
+    """It is right in every other respect, and right for who asked for those kernels alone."""
+    lacking = {check.name: check.detail for check in audit(wheel) if not check.ok}
+    absent = sorted({variant.name for variant in VARIANTS} - {variant.name for variant in few})
+    assert list(lacking) == ["kernels"]
+    assert f"the pack lacks {', '.join(absent[:3])} and {len(absent) - 3} more" in lacking["kernels"]
+    found = {check.name: check.detail for check in audit(wheel, variants=few[:-1]) if not check.ok}
+    assert found["kernels"] == f"the pack should not hold {few[-1].name}"
 
 
 def test_a_rebuilt_wheel_passes(wheel: Path, tmp_path: Path):
@@ -148,9 +163,17 @@ def test_a_missing_file_is_seen(wheel: Path, tmp_path: Path, name: str):
     assert name in failed(rebuilt(wheel, tmp_path, {name: None}))["contents"]
 
 
-def test_a_wheel_above_the_bar_is_seen(wheel: Path, tmp_path: Path):
-    large = rebuilt(wheel, tmp_path, {"flash_attn3/large.py": bytes(SIZE_BAR)})
-    assert list(failed(large)) == ["size"]
+@pytest.mark.parametrize(
+    ("size", "faults", "words"),
+    [(0, [], "within the goal"), (SIZE_GOAL, [], "above the goal"), (SIZE_LIMIT, ["size"], "at most 100 MB")],
+)
+def test_the_size_is_held_to_the_limit_and_told_against_the_goal(
+    wheel: Path, tmp_path: Path, size: int, faults: list[str], words: str
+):
+    large = rebuilt(wheel, tmp_path, {"flash_attn3/large.py": bytes(size)})
+    assert list(failed(large)) == faults
+    (detail,) = [check.detail for check in audit(large) if check.name == "size"]
+    assert words in detail
 
 
 def test_a_text_in_the_place_of_a_library_is_corrupt(wheel: Path, tmp_path: Path):
@@ -178,7 +201,10 @@ def foreign_library(tmp_path_factory: pytest.TempPathFactory, toolkits: Path) ->
         "-nostdlib",
     ]
     subprocess.run(
-        [*compiler, "other.c", "-Wl,-soname,libother.so", "-o", "libother.so"], check=True, cwd=folder
+        [*compiler, "other.c", "-Wl,-soname,libother.so", "-o", "libother.so"],
+        check=True,
+        cwd=folder,
+        env=environment,
     )
     link = ["-L.", "-lother", "-Wl,-rpath,/nowhere"]
     subprocess.run([*compiler, "main.c", *link, "-o", "main.so"], check=True, cwd=folder, env=environment)

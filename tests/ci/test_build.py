@@ -14,15 +14,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.build import Workshop, build, compile_only
+from ci.audit import audit
+from ci.build import MEMORY_BAR, Workshop, build
+from ci.cache import Cache
 from ci.files import sha256_of
+from kernels.compile import inputs_digest
+from kernels.toolkit import find_toolkit
 from kernels.variants import VARIANTS
 from matrix.cell import Artefact
 from matrix.model import read_matrix
+from tests.conftest import FEW
 from tests.quiet import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from kernels.variants import Variant
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -32,6 +39,12 @@ ARTEFACT = Artefact("linux_x86_64", "12.8")
 def farm(*arguments: str | Path) -> list[str]:
     """The command line of the farm, for this Python."""
     return [sys.executable, "-m", "ci", *map(str, arguments)]
+
+
+def build_few(work: Path, *options: str) -> list[str]:
+    """The command line that builds the wheel of a few kernels in ``work``."""
+    only = [argument for pattern in FEW for argument in ("--only", pattern)]
+    return farm("build", "--work", work, *only, *options)
 
 
 def objects(work: Path) -> dict[Path, int]:
@@ -57,17 +70,17 @@ def test_a_copy_of_the_tree_in_another_folder_gives_the_same_wheel(
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, copy / name)
     work = new_work("work")
-    subprocess.run(
-        farm("build", "--work", work), check=True, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}
-    )
-    (other,) = (work / "dist").glob("*.whl")
+    subprocess.run(build_few(work), check=True, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)})
+    (other,) = (work / "build").rglob("*.whl")
     assert other.name == wheel.name
     assert sha256_of(other) == sha256_of(wheel)
 
 
-def test_a_killed_build_goes_on_where_it_was(wheel: Path, new_work: Callable[[str], Path]):
+def test_a_killed_build_goes_on_where_it_was(
+    wheel: Path, few: tuple[Variant, ...], new_work: Callable[[str], Path]
+):
     work = new_work("work")
-    process = subprocess.Popen(farm("build", "--jobs", "1", "--work", work), cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen(build_few(work, "--jobs", "1"), cwd=ROOT, start_new_session=True)
     with process:
         deadline = time.monotonic() + 120
         while not objects(work):
@@ -75,12 +88,12 @@ def test_a_killed_build_goes_on_where_it_was(wheel: Path, new_work: Callable[[st
             assert time.monotonic() < deadline, "no compile ever finished"
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
-    assert not list((work / "dist").glob("*"))
+    assert not list((work / "build").rglob("*.whl"))
     before = objects(work)
-    assert 0 < len(before) < len(VARIANTS) + 1
-    subprocess.run(farm("build", "--work", work), check=True, cwd=ROOT)
+    assert 0 < len(before) < len(few) + 1
+    done = subprocess.run(build_few(work), check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert before.items() <= objects(work).items()
-    assert sha256_of(work / "dist" / wheel.name) == sha256_of(wheel)
+    assert sha256_of(Path(done.stdout.strip())) == sha256_of(wheel)
     assert [path for path in work.rglob(".scratch-*") if "toolkits" not in path.parts] == []
 
 
@@ -104,17 +117,20 @@ def test_an_interrupted_build_says_so_and_can_go_on(new_work: Callable[[str], Pa
     assert "Traceback" not in said
 
 
-def test_a_damaged_object_is_made_again_and_gives_the_same_wheel(wheel: Path, toolkits: Path, tmp_path: Path):
-    work = tmp_path / "work"
-    shutil.copytree(toolkits.parent / "objects", work / "cache" / "objects")
-    (work / "cache" / "toolkits").symlink_to(toolkits)
-    smallest = min(objects(work), key=lambda path: path.stat().st_size)
-    smallest.write_bytes(smallest.read_bytes()[:-7])
-    progress = Quiet()
-    again = build(artefact=ARTEFACT, matrix=read_matrix(), workshop=Workshop(work), progress=progress)
-    used = [warning for warning in progress.warned if str(smallest) in warning]
-    stale = not used  # an object of an older state of the tree: nothing asked for it
-    assert stale or "truncated or altered" in used[0]
+def test_a_damaged_object_is_made_again_and_gives_the_same_wheel(
+    wheel: Path, few: tuple[Variant, ...], toolkit: Path, new_work: Callable[[str], Path]
+):
+    work = new_work("work")
+    shutil.copytree(toolkit.parents[1] / "objects", work / "cache" / "objects")
+    damaged = Cache(work / "cache" / "objects").path(inputs_digest(few[0], find_toolkit(toolkit)))
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    before, progress = objects(work), Quiet()
+    again = build(
+        artefact=ARTEFACT, matrix=read_matrix(), workshop=Workshop(work), progress=progress, variants=few
+    )
+    (warning,) = progress.warned
+    assert warning.startswith(f"{damaged}: the cached object is truncated or altered")
+    assert [path for path, written in objects(work).items() if before[path] != written] == [damaged]
     assert sha256_of(again) == sha256_of(wheel)
 
 
@@ -136,10 +152,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_one_error_and_what_was_good_stays(wheel: Path, toolkits: Path, small_disk: Path):
     (small_disk / "cache").mkdir()
     (small_disk / "cache" / "toolkits").symlink_to(toolkits)
-    (small_disk / "dist").mkdir()
-    old = small_disk / "dist" / wheel.name
+    old = small_disk / "build" / f"{ARTEFACT}-part" / "dist" / wheel.name
+    old.parent.mkdir(parents=True)
     old.write_bytes(b"the wheel of before")
-    build_there = farm("build", "--work", small_disk)
+    build_there = build_few(small_disk)
     result = subprocess.run(build_there, check=False, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 26
     line = result.stderr.splitlines()[-1]
@@ -153,26 +169,47 @@ def test_a_full_disk_is_one_error_and_what_was_good_stays(wheel: Path, toolkits:
     assert sha256_of(old) == sha256_of(wheel)
 
 
-def test_kernels_can_be_compiled_alone(new_work: Callable[[str], Path]):
-    work = new_work("work")
-    workshop = Workshop(work, processors=2)
-    report = compile_only(
-        variants=VARIANTS[:1], artefact=ARTEFACT, matrix=read_matrix(), workshop=workshop, progress=Quiet()
+def test_a_wheel_of_a_few_kernels_is_a_wheel_that_lies_apart(
+    wheel: Path, few: tuple[Variant, ...], toolkits: Path
+):
+    folder = toolkits.parents[1] / "build" / f"{ARTEFACT}-part"
+    assert wheel.parent == folder / "dist"
+    assert [check for check in audit(wheel, variants=few) if not check.ok] == []
+    resources = json.loads((folder / "resources.json").read_text())
+    assert list(resources) == [variant.name for variant in few]
+    assert all(report["registers"] > 0 for report in resources.values())
+
+
+def test_a_build_says_what_the_compiles_took(
+    wheel: Path, few: tuple[Variant, ...], toolkits: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Every compile comes from the cache here, and what it took when it was made is told all the same."""
+    del wheel
+    work, progress = toolkits.parents[1], Quiet()
+    monkeypatch.setattr("ci.build.CPU_BAR", 1)
+    again = build(
+        artefact=ARTEFACT, matrix=read_matrix(), workshop=Workshop(work), progress=progress, variants=few
     )
-    resources = json.loads(report.read_text())
-    assert list(resources) == [VARIANTS[0].name]
-    assert resources[VARIANTS[0].name]["registers"] > 0
-    assert len(objects(work)) == 1
+    cost = json.loads((work / "build" / f"{ARTEFACT}-part" / "cost.json").read_text())
+    assert cost["jobs"] == len(few) + 1
+    assert cost["wheel_bytes"] == again.stat().st_size
+    assert len(few) < cost["cpu_seconds"] < 300
+    assert 50_000_000 < cost["memory_bytes"] < MEMORY_BAR
+    assert cost["largest"] in {"host libraries", *(variant.name for variant in few)}
+    assert any(f"{cost['cpu_seconds']:.0f} s of processor time" in line for line in progress.said)
+    assert progress.warned == ["the compiles took more than the bar allows"]
 
 
-def test_the_other_toolkit_compiles_the_same_kernels(toolkits: Path):
+def test_the_other_toolkit_compiles_every_source_for_every_target(toolkits: Path):
+    """The stage compiles each row alike, so one row of each source and target stands for the others."""
+    rows = tuple({(row.source, row.sm): row for row in VARIANTS}.values())
     work = toolkits.parents[1]
     artefact = Artefact("linux_x86_64", "13.0")
     wheelhouse = os.environ.get("FARM_WHEELHOUSE")
     workshop = Workshop(work, Path(wheelhouse) if wheelhouse else None, 2)
-    report = compile_only(
-        variants=VARIANTS, artefact=artefact, matrix=read_matrix(), workshop=workshop, progress=Quiet()
-    )
-    resources = json.loads(report.read_text())
-    assert set(resources) == {variant.name for variant in VARIANTS}
+    made = build(artefact=artefact, matrix=read_matrix(), workshop=workshop, progress=Quiet(), variants=rows)
+    assert made.parent == work / "build" / f"{artefact}-part" / "dist"
+    assert [check for check in audit(made, variants=rows) if not check.ok] == []
+    resources = json.loads((made.parents[1] / "resources.json").read_text())
+    assert set(resources) == {variant.name for variant in rows}
     assert {entry["toolkit"] for entry in resources.values()} == {"13.0"}

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -70,12 +68,3 @@ def test_a_corrupt_object_is_deleted_with_a_warning_and_never_used(tmp_path: Pat
     assert not cache.path(KEY).exists()
     assert len(warnings) == 1
     assert str(cache.path(KEY)) in warnings[0]
-
-
-def test_the_command_stores_a_folder(tmp_path: Path):
-    source = tmp_path / "out"
-    source.mkdir()
-    (source / "kernel.cubin").write_bytes(b"\x7fELF")
-    store = ["-m", "ci.cache", "--cache", str(tmp_path / "cache"), "--key", KEY, "--from", str(source)]
-    subprocess.run([sys.executable, *store], check=True, cwd=ROOT)
-    assert Cache(tmp_path / "cache").load(KEY) == {"kernel.cubin": b"\x7fELF"}

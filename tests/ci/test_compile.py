@@ -12,6 +12,7 @@ import pytest
 from ci.cache import Cache
 from ci.compile import Job, parallel_jobs, run_jobs
 from ci.errors import BuildFailed
+from ci.job import USAGE
 from tests.quiet import Quiet
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +28,12 @@ def counting(name: str, log: Path) -> Job:
 
 
 def run(jobs: list[Job], work: Path, progress: Quiet, parallel: int = 2) -> dict[str, dict[str, bytes]]:
-    return run_jobs(
+    """The files that the jobs made, without what each one took."""
+    made = run_jobs(
         jobs, cache=Cache(work / "cache"), folder=work / "jobs", parallel=parallel, progress=progress
     )
+    assert all(USAGE in files for files in made.values())
+    return {name: {file: files[file] for file in files if file != USAGE} for name, files in made.items()}
 
 
 def test_jobs_run_once_and_then_come_from_the_cache(tmp_path: Path):

@@ -36,21 +36,21 @@ def farm_run(work: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def work(new_work: Callable[[str], Path], wheel: Path) -> Path:
+def work(new_work: Callable[[str], Path], whole_wheel: Path) -> Path:
     """A work folder in which everything is compiled already."""
     folder = new_work("work")
-    shutil.copytree(wheel.parents[1] / "cache" / "objects", folder / "cache" / "objects")
+    shutil.copytree(whole_wheel.parents[1] / "cache" / "objects", folder / "cache" / "objects")
     return folder
 
 
-def test_a_run_ends_with_the_package_installed_from_its_own_site(work: Path, wheel: Path):
+def test_a_run_ends_with_the_package_installed_from_its_own_site(work: Path, whole_wheel: Path):
     result = farm_run(work)
     assert result.returncode == 0, result.stderr
     assert str(work / "site" / "index.html") in result.stdout
     assert (work / "site" / "index.html").is_file()
     assert "Not checked on this machine:" in result.stdout
     (published,) = (work / "site" / "files").glob("*.whl")
-    assert published.name == wheel.name
+    assert published.name == whole_wheel.name
     where = "import flash_attn3; print(flash_attn3.__file__, flash_attn3.__version__)"
     installed = subprocess.run(
         [work / "env" / "bin" / "python", "-I", "-c", where], check=True, capture_output=True, text=True
