@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import zipfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -153,7 +154,7 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
 @cli.command()
 @click.argument("artefacts", metavar="[ARTEFACT]...", nargs=-1)
 @click.option("--toolkit", metavar="NAME", help="Compile with this toolkit [default: the released one].")
-@click.option("--only", metavar="PATTERN", multiple=True, help="Only compile these kernels; make no wheel.")
+@click.option("--only", metavar="PATTERN", multiple=True, help="Only these kernels, in a wheel for trying.")
 @_sm
 @click.option("--in-place", is_flag=True, help="Also put the libraries into flash_attn3/ of this tree.")
 @_jobs
@@ -174,25 +175,20 @@ def build(
     Makes the wheel of each ARTEFACT, such as linux_x86_64-cuda12.8; without one, that for this machine. Needs
     no CUDA toolkit and no GPU: the compiler comes from pip. What is unchanged comes from the cache.
     """
-    from ci.build import Workshop, compile_only
+    from ci.build import Workshop
     from ci.build import build as build_wheel
 
-    if in_place and (only or sm):
-        raise click.UsageError("--in-place puts every kernel in place; leave out --only and --sm")
     matrix = read_matrix()
+    rows = _select_variants(only, sm)
     workshop = Workshop(work, wheelhouse, jobs)
     with ConsoleReporter() as progress:
         for artefact in select_artefacts(make_plan(matrix), matrix, Selection(artefacts, toolkit)):
-            if only or sm:
-                chosen = _select_variants(only, sm)
-                path = compile_only(
-                    variants=chosen, artefact=artefact, matrix=matrix, workshop=workshop, progress=progress
-                )
-            else:
-                path = build_wheel(artefact=artefact, matrix=matrix, workshop=workshop, progress=progress)
-            click.echo(path)
+            wheel = build_wheel(
+                artefact=artefact, matrix=matrix, workshop=workshop, progress=progress, variants=rows
+            )
+            click.echo(wheel)
             if in_place:
-                _install_in_place(work.resolve() / "build" / str(artefact) / "payload")
+                _install_in_place(wheel)
 
 
 @cli.command()
@@ -237,7 +233,7 @@ def validate(arguments: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@_wheel
+@click.argument("wheels", metavar="[WHEEL]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--report",
     "reports",
@@ -257,15 +253,20 @@ def publish(
     site: Path | None,
     work: Path,
 ) -> None:
-    """Add each WHEEL to the site.
+    """Add each WHEEL to the site, or reports of wheels that it has.
 
-    It goes to stable with a passing validation report for exactly its bytes, else to candidate.
+    A wheel goes to stable with a passing validation report for exactly its bytes, else to candidate. A report
+    may come later: then it alone is given, and the wheel it speaks of is promoted, or yanked.
     """
     from ci.audit import audit as audit_wheel
     from ci.coverage import exclusions, support_by_tag
     from ci.listing import Context
     from ci.publish import publish as publish_wheels
 
+    if not wheels and not reports and base_url is None:
+        raise click.UsageError("nothing to publish: give a WHEEL, a --report or a --base-url")
+    if channel is not None and not wheels:
+        raise click.UsageError("--channel speaks of the wheels given; give the WHEEL again")
     matrix = read_matrix()
     audits = {wheel.name: audit_wheel(wheel) for wheel in wheels}
     for wheel in wheels:
@@ -283,6 +284,31 @@ def publish(
             context=context,
         )
     click.echo(site or work / "site")
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port [a free one].")
+@_site
+@_work
+def serve(port: int, site: Path | None, work: Path) -> None:
+    """Serve the site on this machine until Ctrl-C, and show the lines that install from it."""
+    import threading
+    from contextlib import suppress
+
+    from ci.manifest import read_manifest
+    from ci.serve import served
+    from index_site.releases import offered_release
+    from index_site.snippets import snippets
+
+    folder = site or work / "site"
+    release = offered_release(read_manifest(folder))
+    with served(folder, port=port) as base:
+        click.echo(f"{folder} is served at {base} until Ctrl-C")
+        for way in snippets(base, release[0].channel, release)[:2] if release else ():
+            click.echo(f"  {way.command}")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 @cli.command()
@@ -423,11 +449,12 @@ def _select_variants(patterns: tuple[str, ...], sm: str | None) -> tuple[Variant
     return tuple(row for row in rows if row.sm == target)
 
 
-def _install_in_place(payload: Path) -> None:
-    """Put the compiled part into the source tree, so that it imports from there."""
-    package = ROOT / "flash_attn3"
-    for name in [f"lib/{path.name}" for path in (payload / "lib").iterdir()] + ["build.json"]:
-        write_atomically(package / name, (payload / name).read_bytes())
+def _install_in_place(wheel: Path) -> None:
+    """Put the compiled part of a wheel into the source tree, so that it imports from there."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith("flash_attn3/lib/") or name == "flash_attn3/build.json":
+                write_atomically(ROOT / name, archive.read(name))
 
 
 def _print_checks(wheel: Path, checks: Sequence[Check]) -> None:

@@ -111,12 +111,15 @@ def publish(
             wheels=sort_wheels(list(after.values())),
         )
         write_site(root, manifest)
-    for name in sorted(new):
-        wheel = after[name]
-        progress.say(
-            f"{name}: {wheel.channel}{f', since {wheel.channel_reason}' if wheel.channel_reason else ''}"
-        )
+    for name in sorted(name for name in after if name in new or after[name] != old[name]):
+        progress.say(f"{name}: {_verdict(after[name])}")
     return manifest
+
+
+def _verdict(wheel: Wheel) -> str:
+    if wheel.yanked is not None:
+        return f"{wheel.channel}, yanked: {wheel.yanked}"
+    return wheel.channel + (f", since {wheel.channel_reason}" if wheel.channel_reason else "")
 
 
 def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from index_site.machine import file_href
-from index_site.releases import PROJECT, current_candidates, newest_release
+from index_site.releases import PROJECT, current_candidates, offered_release, stable_release
 from index_site.snippets import Snippet, snippets
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
     Neither needs a script, another host or a font of its own; a policy in the page forbids them.
     """
     newest_first = manifest.wheels[::-1]
-    ours = [wheel for wheel in manifest.wheels if wheel.project == PROJECT]
-    stable = newest_release([wheel for wheel in ours if wheel.channel == "stable"])
-    offered = stable or newest_release(ours)
+    stable, offered = stable_release(manifest), offered_release(manifest)
     pages = {
         "wheels.html": _render("wheels.html", manifest, wheels=newest_first),
         "index.html": _render(

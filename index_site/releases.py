@@ -28,6 +28,16 @@ def newest_release(wheels: Sequence[Wheel]) -> tuple[Wheel, ...]:
     return tuple(wheel for wheel in offered if versions[wheel.version] == newest)
 
 
+def stable_release(manifest: Manifest) -> tuple[Wheel, ...]:
+    """Return the newest stable release of the project; empty if there is none."""
+    return newest_release([w for w in manifest.wheels if w.project == PROJECT and w.channel == "stable"])
+
+
+def offered_release(manifest: Manifest) -> tuple[Wheel, ...]:
+    """Return the release whose install lines are shown: the stable one, or for want of one a candidate."""
+    return stable_release(manifest) or newest_release([w for w in manifest.wheels if w.project == PROJECT])
+
+
 def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Wheel, ...]:
     """Return the newest candidates that the stable release has not overtaken, newest first."""
     floor = Version(stable[0].version) if stable else None

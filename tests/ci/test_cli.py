@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import requests
 
+from ci.manifest import read_manifest
+from ci.publish import publish
 from kernels.variants import VARIANTS
 from matrix.cell import Cell
+from tests.quiet import Quiet
+from tests.site_kit import NOW, flash_wheel, report
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +33,7 @@ def test_help_lists_the_stages_in_order():
     result = farm("--help")
     assert result.returncode == 0
     listed = re.findall(r"^  (\w+)  ", result.stdout.split("Commands:")[1], re.MULTILINE)
-    stages = ["variants", "plan", "build", "audit", "validate", "publish", "verify", "run"]
+    stages = ["variants", "plan", "build", "audit", "validate", "publish", "serve", "verify", "run"]
     assert [name for name in listed if name in stages] == stages
 
 
@@ -44,9 +50,12 @@ def test_help_lists_the_stages_in_order():
         (["build", "--only", "bwd_*"], 10, ["bwd_*", "fwd_"]),
         (["build", "macos_arm64-cuda12.8"], 16, ["'macos_arm64-cuda12.8'", "linux_aarch64-cuda12.8"]),
         (["build", "--jobs", "0"], 2, ["--jobs"]),
-        (["build", "--in-place", "--only", "fwd_*"], 2, ["--in-place"]),
         (["audit", "absent-1.0-py3-none-any.whl"], 20, ["absent-1.0-py3-none-any.whl"]),
         (["audit"], 2, ["WHEEL"]),
+        (["publish"], 2, ["WHEEL", "--report", "--base-url"]),
+        (["publish", "--report", "absent.json", "--channel", "stable"], 2, ["--channel"]),
+        (["publish", "--report", "absent.json"], 21, ["absent.json"]),
+        (["serve", "--site", "absent"], 28, ["absent/manifest.json"]),
         (["frobnicate"], 2, ["frobnicate"]),
     ],
 )
@@ -126,13 +135,13 @@ def test_a_toolkit_wheel_that_is_not_there_is_one_error(tmp_path: Path):
     assert line.startswith("farm: error: toolkit 12.8: pip could not fetch nvidia-cuda-nvrtc-cu12")
 
 
-def test_audit_of_the_wheel(wheel: Path):
-    result = farm("audit", wheel)
+def test_audit_of_the_wheel(whole_wheel: Path):
+    result = farm("audit", whole_wheel)
     assert result.returncode == 0
     assert "FAILED" not in result.stdout
-    (document,) = json.loads(farm("audit", "--json", wheel).stdout)
+    (document,) = json.loads(farm("audit", "--json", whole_wheel).stdout)
     assert {check["ok"] for check in document["checks"]} == {True}
-    assert document["wheel"] == str(wheel)
+    assert document["wheel"] == str(whole_wheel)
 
 
 def test_audit_of_a_truncated_wheel(wheel: Path, tmp_path: Path):
@@ -141,6 +150,44 @@ def test_audit_of_a_truncated_wheel(wheel: Path, tmp_path: Path):
     result = farm("audit", wheel, cut)
     assert result.returncode == 20
     assert result.stderr.startswith(f"farm: error: {wheel.name}: ")
+
+
+@pytest.mark.slow
+def test_a_report_that_comes_later_promotes_the_wheel(whole_wheel: Path, tmp_path: Path):
+    site = tmp_path / "site"
+    first = farm("publish", "--site", site, whole_wheel)
+    assert first.returncode == 0, first.stderr
+    assert f"{whole_wheel.name}: candidate, since no GPU has validated it" in first.stderr
+    later = farm("publish", "--site", site, "--report", report(tmp_path / "r.json", whole_wheel))
+    assert later.returncode == 0, later.stderr
+    assert later.stdout == f"{site}\n"
+    assert later.stderr == f"{whole_wheel.name}: stable\n"
+    assert [wheel.channel for wheel in read_manifest(site).wheels] == ["stable"]
+
+
+@pytest.mark.slow
+def test_serve_shows_lines_that_work_until_it_is_interrupted(tmp_path: Path):
+    wheel = flash_wheel(tmp_path / "dist")
+    publish(wheels=[wheel], reports=[], site=tmp_path / "site", now=NOW, progress=Quiet())
+    command = [sys.executable, "-m", "ci", "serve", "--site", str(tmp_path / "site")]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        first, pip, uv = (process.stdout.readline().strip() for _ in range(3))
+        base = re.fullmatch(
+            rf"{tmp_path / 'site'} is served at (http://127\.0\.0\.1:\d+/) until Ctrl-C", first
+        )
+        assert base is not None
+        assert pip == f"pip install --index-url {base[1]}candidate/simple/ flash-attn3"
+        assert uv == f"uv pip install --index {base[1]}candidate/simple/ flash-attn3"
+        with requests.Session() as session:
+            session.trust_env = False
+            page = session.get(f"{base[1]}candidate/simple/flash-attn3/", timeout=10)
+        assert wheel.name in page.text
+        process.send_signal(signal.SIGINT)
+        rest, said = process.communicate(timeout=10)
+    assert (process.returncode, rest, said) == (0, "", "")
 
 
 def test_the_script_refuses_an_old_python():
