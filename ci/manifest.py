@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ci.compat_listing import is_compat, needed_by
 from ci.errors import CorruptManifest
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class Wheel(Record):
 
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
-        if self.channel == "stable" and not any(proof.passed and not proof.quick for proof in self.proofs):
+        proven = any(proof.passed and not proof.quick for proof in self.proofs)
+        if self.channel == "stable" and not proven and not is_compat(self):
             raise ValueError(f"{self.filename} is on stable without a passing validation report")
         return self
 
@@ -136,6 +138,14 @@ class Manifest(Record):
         names = [wheel.filename for wheel in self.wheels]
         if len(set(names)) != len(names):
             raise ValueError("a wheel is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _compat_wheels_have_what_they_need(self) -> Manifest:
+        stable = self.on_channel("stable")
+        for wheel in stable:
+            if is_compat(wheel) and not needed_by(wheel, stable):
+                raise ValueError(f"{wheel.filename} is on stable without {', '.join(wheel.requires_dist)}")
         return self
 
     def on_channel(self, channel: Channel) -> tuple[Wheel, ...]:

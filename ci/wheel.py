@@ -15,6 +15,7 @@ from ci.files import room_in, write_atomically
 from ci.project import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _EPOCH = (2020, 2, 2, 0, 0, 0)
@@ -25,21 +26,40 @@ def make_wheel(*, payload: Path, dist: Path) -> Path:
     """Package ``flash_attn3`` with ``payload`` (see :mod:`ci.payload`) into ``dist``; return the wheel.
 
     Raises:
+        BuildFailed, DiskFull: as :func:`package` does.
+    """
+    told = {"FLASH_ATTN3_PREBUILT": str(payload)}
+    return package(ROOT, scratch=payload.parent / "backend", dist=dist, environment=told)
+
+
+def package(source: Path, *, scratch: Path, dist: Path, environment: Mapping[str, str]) -> Path:
+    """Let the build backend make the wheel of a project and put it, normalised, into ``dist``.
+
+    Args:
+        source: the folder of the project's pyproject.toml.
+        scratch: a folder to work in, made and removed.
+        dist: where the wheel goes.
+        environment: variables that the build gets beside those of this process.
+
+    Raises:
         BuildFailed: if the build backend refuses.
         DiskFull: if there is no room; an older wheel of the same name is untouched.
     """
-    with room_in(payload.parent):
-        scratch = payload.parent / "backend"
+    with room_in(scratch.parent):
         shutil.rmtree(scratch, ignore_errors=True)
-        environment = {**os.environ, "FLASH_ATTN3_PREBUILT": str(payload)}
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(scratch)]
         result = subprocess.run(
-            command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True
+            command,
+            check=False,
+            cwd=source,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
         )
         if result.returncode != 0:
             text = (result.stderr or result.stdout).strip()
             if "No space left on device" in text:
-                raise DiskFull(f"{payload.parent}: no room left for the wheel")
+                raise DiskFull(f"{scratch.parent}: no room left for the wheel")
             raise BuildFailed(
                 f"the build backend made no wheel: {text.splitlines()[-1] if text else 'no output'}"
             )
