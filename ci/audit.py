@@ -13,9 +13,11 @@ from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
 
 from ci.check import Check
+from ci.compat_audit import audit_compat
 from ci.elf import SharedLibrary, read_shared_library
 from ci.errors import AuditFailed, CorruptWheel
 from ci.payload import LIBRARY_NAMES, PACK_NAME, variant_row
+from ci.project import COMPAT_PROJECT
 from ci.wheel_file import WheelFile, read_wheel
 from kernels.errors import CorruptPackError
 from kernels.pack import PackRecord, read_pack
@@ -43,7 +45,8 @@ def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check
 
     Args:
         wheel: the file.
-        variants: the kernels that it should hold, all of them and no others.
+        variants: the kernels that it should hold, all of them and no others. Of a compatibility wheel
+            nothing is said by them: it holds none.
 
     Raises:
         CorruptWheel: if it is no whole wheel, or a member does not match its RECORD or its kind.
@@ -52,14 +55,19 @@ def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check
     with zipfile.ZipFile(wheel) as archive:
         members = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
     dist_info = next(name.split("/")[0] for name in members if name.endswith(".dist-info/RECORD"))
+    sound = (
+        Check("record", ok=True, detail=f"{len(members)} files match their hashes"),
+        _tags(facts, members[f"{dist_info}/WHEEL"]),
+    )
+    if facts.project == COMPAT_PROJECT:
+        return *sound, *audit_compat(facts, members, dist_info)
     libraries = {
         name.rsplit("/", 1)[1]: _library(wheel, name, data)
         for name, data in members.items()
         if name.endswith(".so")
     }
     return (
-        Check("record", ok=True, detail=f"{len(members)} files match their hashes"),
-        _tags(facts, members[f"{dist_info}/WHEEL"]),
+        *sound,
         _requirements(facts),
         _licences(members, dist_info),
         _contents(members, dist_info),

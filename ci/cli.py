@@ -170,13 +170,15 @@ def build(
     wheelhouse: Path | None,
     work: Path,
 ) -> None:
-    """Compile the kernels, pack them and make the wheel.
+    """Compile the kernels, pack them and make the wheels.
 
     Makes the wheel of each ARTEFACT, such as linux_x86_64-cuda12.8; without one, that for this machine. Needs
     no CUDA toolkit and no GPU: the compiler comes from pip. What is unchanged comes from the cache.
+    With all kernels it also makes the compatibility wheel, which is the same for every platform.
     """
     from ci.build import Workshop
     from ci.build import build as build_wheel
+    from ci.compat import make_compat_wheel
 
     matrix = read_matrix()
     rows = _select_variants(only, sm)
@@ -189,6 +191,8 @@ def build(
             click.echo(wheel)
             if in_place:
                 _install_in_place(wheel)
+        if len(rows) == len(VARIANTS):
+            click.echo(make_compat_wheel(work.resolve(), progress))
 
 
 @cli.command()

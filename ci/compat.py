@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ci.files import lock, room_in
 from ci.project import ROOT
 from ci.wheel import package
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ci.progress import Reporter
 
-def make_compat_wheel(work: Path) -> Path:
+
+def make_compat_wheel(work: Path, progress: Reporter) -> Path:
     """Make the wheel from this tree and return it, in ``dist/`` of the work folder.
 
     Raises:
         BuildFailed, DiskFull: as :func:`ci.wheel.package` does.
     """
     scratch = work / "build" / "compat" / "backend"
-    scratch.parent.mkdir(parents=True, exist_ok=True)
-    return package(ROOT / "compat", scratch=scratch, dist=work / "dist", environment={})
+    with lock(work / "cache", tell=progress.say), room_in(work):
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        wheel = package(ROOT / "compat", scratch=scratch, dist=work / "dist", environment={})
+    progress.say(f"built {wheel} (pure Python, for callers of flash_attn_interface)")
+    return wheel

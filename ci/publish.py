@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from ci.compat_listing import followed, is_compat
 from ci.errors import CorruptManifest, FarmError, ReportMismatch, UnknownWheel, WheelConflict
 from ci.evidence import Evidence, read_evidence
 from ci.files import room_in, sha256_of, write_atomically
@@ -65,7 +66,8 @@ def publish(
 
     Args:
         wheels: the wheels to add. Each goes to ``stable`` if a report that passed speaks of exactly its bytes
-            and none that failed does, else to ``candidate``.
+            and none that failed does, else to ``candidate``; a compatibility wheel where the wheel is that it
+            needs.
         reports: validation reports, each of a wheel given here or published before.
         site: the folder of the site.
         now: time of publication, for wheels that are new.
@@ -99,8 +101,9 @@ def publish(
             evidence = {found.proof.path: found for found in (*kept, *given) if found.wheel_sha256 in digests}
             after = {name: with_evidence(wheel, evidence.values()) for name, wheel in held.items()}
             for name, wheel in after.items():
-                if name in new or wheel.proofs != held[name].proofs:
+                if not is_compat(wheel) and (name in new or wheel.proofs != held[name].proofs):
                     after[name] = judge(wheel, channel if name in new else None)
+            after = followed(after, dict.fromkeys(new, channel))
             for item in incoming:
                 _store(item, root)
         for path, found in evidence.items():
@@ -143,10 +146,11 @@ def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest
             if not found:
                 raise UnknownWheel(f"no published wheel matches {pattern!r}; {nearest(pattern, names)}")
             chosen.update(found)
-        wheels = (
-            w.model_copy(update={"yanked": reason}) if w.filename in chosen else w for w in before.wheels
-        )
-        manifest = before.model_copy(update={"wheels": tuple(wheels)})
+        wheels = {
+            w.filename: w.model_copy(update={"yanked": reason}) if w.filename in chosen else w
+            for w in before.wheels
+        }
+        manifest = before.model_copy(update={"wheels": tuple(followed(wheels, {}).values())})
         write_site(root, manifest)
     return manifest
 
