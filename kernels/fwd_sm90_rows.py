@@ -11,7 +11,7 @@ _ROWS_OF_A_WARP = 16  # a warp stores its own rows
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """A schedule, chosen by measurement (`NOTES.md`).
 
     `stages_q` are buffers for tiles of Q; with `output_in_q` the output is staged where Q lay, for want of
@@ -29,18 +29,18 @@ class _Tile:
 
 
 _TILES = (
-    _Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("full",)),
-    _Tile(64, 64, 128, 128, 2, output_in_q=False, masks=("causal", "local")),
-    _Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("causal",), min_seqlen_q=4096),
-    _Tile(96, 96, 128, 128, 2, output_in_q=False),
-    _Tile(128, 128, 128, 128, 2, output_in_q=False),
-    _Tile(192, 128, 128, 128, 1, output_in_q=True),
-    _Tile(192, 192, 128, 80, 1, output_in_q=False),
-    _Tile(256, 256, 128, 64, 1, output_in_q=True),
+    Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("full",)),
+    Tile(64, 64, 128, 128, 2, output_in_q=False, masks=("causal", "local")),
+    Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("causal",), min_seqlen_q=4096),
+    Tile(96, 96, 128, 128, 2, output_in_q=False),
+    Tile(128, 128, 128, 128, 2, output_in_q=False),
+    Tile(192, 128, 128, 128, 1, output_in_q=True),
+    Tile(192, 192, 128, 80, 1, output_in_q=False),
+    Tile(256, 256, 128, 64, 1, output_in_q=True),
 )
 
 
-def _smem_bytes(tile: _Tile) -> int:
+def _smem_bytes(tile: Tile) -> int:
     """Return the size of the buffers, slabs of 64 columns, and 1 KiB of barriers."""
     rows = (
         tile.stages_q * tile.tile_m * slabs(tile.head_dim)
@@ -50,8 +50,8 @@ def _smem_bytes(tile: _Tile) -> int:
     return rows * SLAB * ELEMENT_BYTES + 1024
 
 
-def _row(tile: _Tile, dtype: str, mask: str) -> Variant:
-    suffix = f"_from{tile.min_seqlen_q}" if tile.min_seqlen_q else ""
+def row(tile: Tile, dtype: str, mask: str, suffix: str = "") -> Variant:
+    """Return the row of a tile for one dtype and mask; `suffix` ends its name."""
     name = f"fwd_sm90_{dtype}_{head_dims_name(tile.head_dim, tile.head_dim_v)}_{mask}{suffix}"
     smem_bytes = _smem_bytes(tile)
     return Variant(
@@ -89,5 +89,8 @@ def _row(tile: _Tile, dtype: str, mask: str) -> Variant:
 
 
 FWD_SM90: tuple[Variant, ...] = tuple(
-    _row(tile, dtype, mask) for tile in _TILES for dtype in ("fp16", "bf16") for mask in tile.masks
+    row(tile, dtype, mask, f"_from{tile.min_seqlen_q}" if tile.min_seqlen_q else "")
+    for tile in _TILES
+    for dtype in ("fp16", "bf16")
+    for mask in tile.masks
 )

@@ -35,7 +35,7 @@ _CHECKED_ROWS = 64
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """(batch, seqlen, heads, head_dim), or (tokens, heads, head_dim) with the starts of the sequences."""
 
     q: Tensor
@@ -45,7 +45,7 @@ class _Inputs:
 
 
 if TYPE_CHECKING:
-    Provider = Callable[[Setting, _Inputs], Tensor]
+    Provider = Callable[[Setting, Inputs], Tensor]
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Race:
 
 def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
     """Race every provider that can run this setting, then judge the output of the last timed call of ours."""
-    providers: dict[str, Provider] = {OURS: _ours, "cudnn": _cudnn, "flash": _flash}
-    warm = _random_inputs(setting, device)
+    providers: dict[str, Provider] = {OURS: call_ours, "cudnn": _cudnn, "flash": _flash}
+    warm = random_inputs(setting, device)
     absent: dict[str, str] = {}
     for name in tuple(providers):
         refusal = _refusal(providers[name], setting, warm)
@@ -107,19 +107,19 @@ def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
                 raise refusal
             absent[name] = str(refusal).splitlines()[0][:200]
             del providers[name]
-    calls = {name: _calls_per_window(provider, setting, warm) for name, provider in providers.items()}
+    calls = {name: calls_per_window(provider, setting, warm) for name, provider in providers.items()}
     times: dict[str, list[float]] = {name: [] for name in providers}
     failures: tuple[str, ...] = ()
     state = GpuState(None, None, None)
     for turn in range(rounds):
-        inputs = _random_inputs(setting, device)
+        inputs = random_inputs(setting, device)
         order = list(providers) if turn % 2 == 0 else list(reversed(providers))
         for name in order:
-            window = _time(providers[name], setting, inputs, calls[name])
+            window = time_window(providers[name], setting, inputs, calls[name])
             times[name].append(window.ms)
             if name == OURS:
                 state = window.state
-                failures += _judge_rows(setting, inputs, window.out) if turn == rounds - 1 else ()
+                failures += judge_rows(setting, inputs, window.out) if turn == rounds - 1 else ()
             del window
     return Race(
         setting=setting,
@@ -134,7 +134,8 @@ def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
     )
 
 
-def _ours(setting: Setting, inputs: _Inputs) -> Tensor:
+def call_ours(setting: Setting, inputs: Inputs) -> Tensor:
+    """Call the public function as the setting says and return out."""
     options: dict[str, Any] = {}
     if setting.window is not None:
         options["window_size"] = _window(setting)
@@ -149,14 +150,14 @@ def _window(setting: Setting) -> tuple[int, int]:
     return (-1 if setting.window is None else setting.window, 0 if setting.causal else -1)
 
 
-def _sdpa(backend: SDPBackend, setting: Setting, inputs: _Inputs) -> Tensor:
+def _sdpa(backend: SDPBackend, setting: Setting, inputs: Inputs) -> Tensor:
     with sdpa_kernel(backend):
         q, k, v = (tensor.transpose(1, 2) for tensor in (inputs.q, inputs.k, inputs.v))
         grouped = setting.group > 1
         return scaled_dot_product_attention(q, k, v, is_causal=setting.causal, enable_gqa=grouped)
 
 
-def _cudnn(setting: Setting, inputs: _Inputs) -> Tensor:
+def _cudnn(setting: Setting, inputs: Inputs) -> Tensor:
     if setting.window is not None:
         raise RuntimeError("torch gives cuDNN no sliding window")
     if inputs.cu_seqlens is None:
@@ -170,7 +171,7 @@ def _cudnn(setting: Setting, inputs: _Inputs) -> Tensor:
     return out
 
 
-def _flash(setting: Setting, inputs: _Inputs) -> Tensor:
+def _flash(setting: Setting, inputs: Inputs) -> Tensor:
     if inputs.cu_seqlens is None and setting.window is None:
         return _sdpa(SDPBackend.FLASH_ATTENTION, setting, inputs)
     left, right = (None if limit < 0 else limit for limit in _window(setting))
@@ -183,11 +184,12 @@ def _flash(setting: Setting, inputs: _Inputs) -> Tensor:
     return out
 
 
-def _random_inputs(setting: Setting, device: torch.device) -> _Inputs:
+def random_inputs(setting: Setting, device: torch.device) -> Inputs:
+    """Return normally distributed inputs of a setting."""
     leading = (sum(setting.lengths),) if setting.varlen else (setting.batch, setting.seqlen)
     heads_kv, dtype = setting.heads // setting.group, DTYPES[setting.dtype]
     starts = torch.tensor([0, *accumulate(setting.lengths)], dtype=torch.int32, device=device)
-    return _Inputs(
+    return Inputs(
         torch.randn((*leading, setting.heads, setting.head_dim), device=device, dtype=dtype),
         torch.randn((*leading, heads_kv, setting.head_dim), device=device, dtype=dtype),
         torch.randn((*leading, heads_kv, setting.head_dim_v or setting.head_dim), device=device, dtype=dtype),
@@ -195,7 +197,7 @@ def _random_inputs(setting: Setting, device: torch.device) -> _Inputs:
     )
 
 
-def _refusal(provider: Provider, setting: Setting, inputs: _Inputs) -> RuntimeError | None:
+def _refusal(provider: Provider, setting: Setting, inputs: Inputs) -> RuntimeError | None:
     try:
         provider(setting, inputs)
         torch.cuda.synchronize()
@@ -204,14 +206,15 @@ def _refusal(provider: Provider, setting: Setting, inputs: _Inputs) -> RuntimeEr
     return None
 
 
-def _calls_per_window(provider: Provider, setting: Setting, inputs: _Inputs) -> int:
+def calls_per_window(provider: Provider, setting: Setting, inputs: Inputs) -> int:
+    """Return how many calls fill a window of timing; warms up besides."""
     for _ in range(3):
         provider(setting, inputs)
-    return max(2, round(_WINDOW_MS / _time(provider, setting, inputs, 5).ms))
+    return max(2, round(_WINDOW_MS / time_window(provider, setting, inputs, 5).ms))
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """A window of back-to-back calls: milliseconds per call, the last output, and the card while they ran."""
 
     ms: float
@@ -219,7 +222,8 @@ class _Window:
     state: GpuState
 
 
-def _time(provider: Provider, setting: Setting, inputs: _Inputs, calls: int) -> _Window:
+def time_window(provider: Provider, setting: Setting, inputs: Inputs, calls: int) -> Window:
+    """Time so many calls back to back, host time hidden behind a sleep of the device."""
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     # The calls take turns in two blocks of the allocator, which hands out what is freed here: a value that no
     # call writes stays NaN.
@@ -234,7 +238,7 @@ def _time(provider: Provider, setting: Setting, inputs: _Inputs, calls: int) -> 
     stop.record()
     state = read_gpu_state(inputs.q.device)
     stop.synchronize()
-    return _Window(start.elapsed_time(stop) / calls, out, state)
+    return Window(start.elapsed_time(stop) / calls, out, state)
 
 
 def _timing(setting: Setting, provider: str, times: list[float], calls: int) -> Timing:
@@ -255,7 +259,7 @@ def _multiple_of_best(setting: Setting, ratio_to_cudnn: float | None) -> float |
     return None if best is None else ratio_to_cudnn / best
 
 
-def _judge_rows(setting: Setting, inputs: _Inputs, out: Tensor) -> tuple[str, ...]:
+def judge_rows(setting: Setting, inputs: Inputs, out: Tensor) -> tuple[str, ...]:
     """Judge the first, a middle and the last rows of a timed output of full size against float64."""
     # Rows of a few sequences are enough, and float64 is slow. The first is the longest.
     few = slice(0, setting.seqlen) if setting.varlen else slice(-2, None)
