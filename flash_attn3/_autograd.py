@@ -1,4 +1,4 @@
-"""Forward under autograd. There is no backward kernel yet: a backward pass raises, always."""
+"""Operators under autograd. There is no backward kernel yet: a backward pass raises, always."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-
-_forward = torch.ops.flash_attn3.fwd.default
-_forward_general = torch.ops.flash_attn3.fwd_general.default
 
 # The refusal is an operator, so that a compiled graph, which is traced with its backward, can be run forward.
 # It stands for the gradient of one input, so that no graph can do without it.
@@ -29,26 +26,27 @@ _refused = torch.ops.flash_attn3.refuse_backward.default
 
 
 class ForwardOnly(torch.autograd.Function):
-    """Attention forward for inputs that require a gradient."""
+    """Any operator of this package that returns (out, lse), called on inputs that require a gradient."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917  the operator's order
-        q: Tensor, k: Tensor, v: Tensor, softmax_scale: float, causal: bool, sm_margin: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return (out, lse)."""
-        out, lse = _forward(q, k, v, softmax_scale, causal, sm_margin)
+    def forward(operator: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """Return (out, lse) of the operator for its arguments."""
+        out, lse = operator(*arguments)
         return out, lse
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004  torch fixes the names
-        """Keep what the backward pass is told about."""
-        ctx.save_for_backward(*inputs[:3])
+        """Keep what the backward pass is told about: the floating tensors, which alone have gradients."""
+        ctx.differentiable = [isinstance(value, Tensor) and value.dtype.is_floating_point for value in inputs]
+        ctx.save_for_backward(
+            *(value for value, kept in zip(inputs, ctx.differentiable, strict=True) if kept)
+        )
 
     @staticmethod
     def backward(ctx: Any, *_gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Raise NotImplementedError."""
-        q, k, v = ctx.saved_tensors
-        return _refused(q), _refused(k), _refused(v), None, None, None
+        saved = iter(ctx.saved_tensors)
+        return tuple(_refused(next(saved)) if kept else None for kept in ctx.differentiable)
 
     @staticmethod
     def vmap(_info: object, _in_dims: object, *_arguments: Any) -> NoReturn:
@@ -58,25 +56,20 @@ class ForwardOnly(torch.autograd.Function):
         )
 
 
-class GeneralForwardOnly(torch.autograd.Function):
-    """The same for the operator with every option; its sink may require a gradient, too."""
+def run(operator: Any, arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    """Call an operator on inputs of which one requires a gradient; its backward pass raises."""
+    # torch leaves Function.apply without annotations
+    out, lse = ForwardOnly.apply(operator, *_distinct(arguments))  # type: ignore[no-untyped-call]
+    return out, lse
 
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        """Return (out, lse) for the operator's arguments."""
-        out, lse = _forward_general(*arguments)
-        return out, lse
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004  torch fixes the names
-        """Keep what the backward pass is told about."""
-        ctx.save_for_backward(*inputs[:3], inputs[8])
+def _distinct(arguments: tuple[Any, ...]) -> list[Any]:
+    """Return the arguments, each tensor once: torch.compile traces no autograd.Function that gets one twice.
 
-    @staticmethod
-    def backward(ctx: Any, *_gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Raise NotImplementedError."""
-        q, k, v, sink = ctx.saved_tensors
-        refused_sink = None if sink is None else _refused(sink)
-        return _refused(q), _refused(k), _refused(v), *(None,) * 5, refused_sink, *(None,) * 9
-
-    vmap = ForwardOnly.vmap
+    It is what a call gets whose q and k share their cu_seqlens.
+    """
+    distinct: list[Any] = []
+    for argument in arguments:
+        repeated = isinstance(argument, Tensor) and any(argument is other for other in distinct)
+        distinct.append(argument.view_as(argument) if repeated else argument)
+    return distinct

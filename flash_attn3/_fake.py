@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flash_attn3._arguments import check_scalars
+from flash_attn3._partials import check_partials
 from flash_attn3._tensors import Extras, check_tensors
 
 _ROW_ELEMENTS = 8  # rows of this many elements, 16 bytes, are what the copy engine can write
@@ -19,6 +20,8 @@ def register() -> None:
         ("fwd", forward_shapes),
         ("fwd_general", general_shapes),
         ("fwd_into", into_shapes),
+        ("combine", combine_shapes),
+        ("combine_into", combine_into_shapes),
     ):
         torch.library.register_fake(f"flash_attn3::{name}", shapes)
         torch.library.register_vmap(f"flash_attn3::{name}", _refuse_vmap)
@@ -77,6 +80,31 @@ def into_shapes(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     sequences = (cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table)
     check_tensors(q, k, v, Extras(*sequences, sink, rest[-1]))
     return general_shapes(q, k, v, *rest[:-1])[1]
+
+
+def combine_shapes(out_partial: Tensor, lse_partial: Tensor, out_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return tensors as combining partial results returns them, without data.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_combine`` does.
+    """
+    check_partials(out_partial, lse_partial, None, out_dtype)
+    return out_partial.new_empty(out_partial.shape[1:], dtype=out_dtype), _new_combined_lse(lse_partial)
+
+
+def combine_into_shapes(out_partial: Tensor, lse_partial: Tensor, out: Tensor) -> Tensor:
+    """Return the LSE of ``combine_shapes``.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_combine`` does.
+    """
+    check_partials(out_partial, lse_partial, out, None)
+    return _new_combined_lse(lse_partial)
+
+
+def _new_combined_lse(lse_partial: Tensor) -> Tensor:
+    *leading, seqlen, heads = lse_partial.shape[1:]
+    return lse_partial.new_empty((*leading, heads, seqlen)).transpose(-1, -2)
 
 
 def _check_scalars(softmax_scale: float, causal: bool, sm_margin: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flash_attn3 import _autograd
 from flash_attn3._arguments import check_scalars, open_window
-from flash_attn3._autograd import GeneralForwardOnly
 from flash_attn3._tensors import Extras, check_tensors
 
 _forward_general = torch.ops.flash_attn3.fwd_general.default
@@ -80,25 +80,11 @@ def forward_general(
                 return out, lse
             return out, _forward_into(*arguments, out)
         if out is None:
-            # torch leaves Function.apply without annotations
-            out, lse = GeneralForwardOnly.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
-            return out, lse
+            return _autograd.run(_forward_general, arguments)
     except REFUSALS as error:
         extras = Extras(*sequences, given_sink, out)
         raise explain(error, (q, k, v), extras, softmax_scale, causal) from None
     raise ValueError("out must be None when q, k, v or learnable_sink requires a gradient")
-
-
-def _distinct(arguments: tuple[Any, ...]) -> list[Any]:
-    """Return the arguments, each tensor once: torch.compile traces no autograd.Function that gets one twice.
-
-    It is what a call gets whose q and k share their cu_seqlens.
-    """
-    distinct: list[Any] = []
-    for argument in arguments:
-        repeated = isinstance(argument, Tensor) and any(argument is other for other in distinct)
-        distinct.append(argument.view_as(argument) if repeated else argument)
-    return distinct
 
 
 def explain(

@@ -55,7 +55,7 @@ def check_tensors(q: Tensor, k: Tensor, v: Tensor, extras: Extras = _NO_EXTRAS) 
     shapes["v"] = shapes["k"]
     tensors = {"q": q, "k": k, "v": v}
     for name, tensor in tensors.items():
-        _require_tensor(name, tensor)
+        require_tensor(name, tensor)
     for name, tensor in tensors.items():
         dimensions = shapes[name].count(",") + 1
         if tensor.ndim != dimensions:
@@ -81,7 +81,7 @@ def _check_sequences(q: Tensor, extras: Extras) -> int:
     """Check the tensors that say where sequences begin and end; return how many sequences there are."""
     cu_seqlens_q = extras.cu_seqlens_q
     if cu_seqlens_q is not None:
-        _require_tensor("cu_seqlens_q", cu_seqlens_q)
+        require_tensor("cu_seqlens_q", cu_seqlens_q)
         if cu_seqlens_q.ndim != 1 or cu_seqlens_q.shape[0] == 0:
             raise ValueError(
                 f"cu_seqlens_q must have shape (batch + 1,); its shape is {_shape(cu_seqlens_q)}"
@@ -122,7 +122,7 @@ def _check_page_table(extras: Extras, q: Tensor, batch: int) -> None:
 
 
 def _check_index(name: str, tensor: Any, q: Tensor) -> None:
-    _require_tensor(name, tensor)
+    require_tensor(name, tensor)
     if tensor.dtype != torch.int32:
         raise TypeError(f"{name} must be torch.int32; it is {tensor.dtype}")
     if tensor.device != q.device:
@@ -167,7 +167,7 @@ def _check_head_dims(q: Tensor, v: Tensor) -> None:
 def _check_sink_and_out(q: Tensor, v: Tensor, extras: Extras) -> None:
     sink, out = extras.learnable_sink, extras.out
     if sink is not None:
-        _require_tensor("learnable_sink", sink)
+        require_tensor("learnable_sink", sink)
         if not sink.dtype.is_floating_point:
             raise TypeError(f"learnable_sink must have a floating dtype; it is {sink.dtype}")
         if sink.device != q.device:
@@ -178,7 +178,7 @@ def _check_sink_and_out(q: Tensor, v: Tensor, extras: Extras) -> None:
                 f"its shape is {_shape(sink)}"
             )
     if out is not None:
-        _require_tensor("out", out)
+        require_tensor("out", out)
         if out.dtype != q.dtype:
             raise TypeError(f"out must have the dtype of q, {q.dtype}; it is {out.dtype}")
         if out.device != q.device:
@@ -188,7 +188,12 @@ def _check_sink_and_out(q: Tensor, v: Tensor, extras: Extras) -> None:
             raise ValueError(f"out must have shape {wanted}; its shape is {_shape(out)}")
 
 
-def _require_tensor(name: str, tensor: Any) -> None:
+def require_tensor(name: str, tensor: Any) -> None:
+    """Refuse what is no tensor.
+
+    Raises:
+        TypeError: it is none; the text names the argument.
+    """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; its type is {type(tensor).__name__}")
 

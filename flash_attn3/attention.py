@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from flash_attn3 import _autograd
 from flash_attn3._arguments import check_options, choose_sink, resolve_window
-from flash_attn3._autograd import ForwardOnly
 from flash_attn3._general import NO_SEQUENCES, REFUSALS, explain, forward_general
 from flash_attn3._tensors import Extras
 
@@ -121,8 +121,7 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
     try:
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            # torch leaves Function.apply without annotations
-            out, lse = ForwardOnly.apply(q, k, v, scale, causal, 0)  # type: ignore[no-untyped-call]
+            out, lse = _autograd.run(_forward, (q, k, v, scale, causal, 0))
         else:
             out, lse = _forward(q, k, v, scale, causal, 0)
     except REFUSALS as error:

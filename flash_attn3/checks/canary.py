@@ -16,7 +16,7 @@ from flash_attn3 import _native
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.correctness import call
 from flash_attn3.checks.inputs import Inputs, make_inputs
-from flash_attn3.checks.option_cases import NATIVE, with_head_dims
+from flash_attn3.checks.option_cases import NATIVE, WIDE, with_head_dims
 from flash_attn3.checks.outcome import Outcome
 from flash_attn3.checks.ragged_cases import quick_ragged
 
@@ -43,7 +43,7 @@ def memory_cases() -> tuple[tuple[Case, str], ...]:
     )
     others = (
         (with_head_dims(Case("bf16", causal, 2, 257, 300, 6, 2, window=window), pair), layout)
-        for pair in (*NATIVE, (72, 72), (160, 120), (40, 8))
+        for pair in (*NATIVE, (72, 72), (160, 120), (40, 8), *WIDE[::2])
         for causal, window in ((False, (-1, -1)), (True, (-1, -1)), (False, (70, 30)))
         for layout in _LAYOUTS
     )
@@ -68,12 +68,12 @@ def run_memory_case(case: Case, layout: str, forward: Forward, device: torch.dev
         "bhsd": (batch, heads, seqlen_q, head_dim_v),
         "padded": (batch, seqlen_q + 5, heads + 1, head_dim_v + 8),
     }
-    out_memory = _Memory(out_shapes[layout], torch.int16, device)
+    out_memory = Memory(out_shapes[layout], torch.int16, device)
     out_bits = out_memory.block.transpose(1, 2) if layout == "bhsd" else out_memory.block
     out_bits = out_bits[:, :seqlen_q, :heads, :head_dim_v]
-    lse_memory = _Memory((batch, heads, seqlen_q), torch.int32, device)
-    for memory, view in ((out_memory, out_bits), (lse_memory, lse_memory.block)):
-        view.fill_(_POISON[memory.dtype])
+    lse_memory = Memory((batch, heads, seqlen_q), torch.int32, device)
+    out_memory.poison(out_bits)
+    lse_memory.poison(lse_memory.block)
     out = out_bits.view(inputs.q.dtype)
     failures: list[str] = []
     try:
@@ -84,10 +84,12 @@ def run_memory_case(case: Case, layout: str, forward: Forward, device: torch.dev
     else:
         lse = lse_memory.block.view(torch.float32)
         public_out, public_lse = call(forward, case, inputs)
-        if not torch.equal(_bits(out), _bits(public_out)) or not torch.equal(_bits(lse), _bits(public_lse)):
+        if not torch.equal(bits_of(out), bits_of(public_out)) or not torch.equal(
+            bits_of(lse), bits_of(public_lse)
+        ):
             failures.append("the result differs from the public call's")
-        failures += _judge(out_memory, out_bits, "out")
-        failures += _judge(lse_memory, lse_memory.block, "lse")
+        failures += find_damage(out_memory, out_bits, "out")
+        failures += find_damage(lse_memory, lse_memory.block, "lse")
     return Outcome(
         "memory", f"{case.name}-out_{layout}", {**case.params(), "out_layout": layout}, {}, tuple(failures)
     )
@@ -113,10 +115,10 @@ def _out_failures(case: Case, layout: str, forward: Forward, device: torch.devic
         "bhsd": (*shape[:-3], heads, shape[-3], head_dim_v),
         "padded": (*shape[:-2], heads + 1, head_dim_v + 8),
     }
-    memory = _Memory(shapes[layout], torch.int16, device)
+    memory = Memory(shapes[layout], torch.int16, device)
     bits = memory.block.transpose(-2, -3) if layout == "bhsd" else memory.block
     bits = bits[..., :heads, :head_dim_v]
-    bits.fill_(_POISON[torch.int16])
+    memory.poison(bits)
     out = bits.view(inputs.q.dtype)
     written, lse = call(forward, case, inputs, out=out)
     if written is not out:
@@ -124,16 +126,16 @@ def _out_failures(case: Case, layout: str, forward: Forward, device: torch.devic
     found, wanted = (out, lse), (expected, expected_lse)
     if inputs.laid is not None:
         found, wanted = inputs.laid.padded(*found), inputs.laid.padded(*wanted)
-    if not all(torch.equal(_bits(a), _bits(b)) for a, b in zip(found, wanted, strict=True)):
+    if not all(torch.equal(bits_of(a), bits_of(b)) for a, b in zip(found, wanted, strict=True)):
         yield "the result differs from the call's without out"
     if inputs.laid is not None:
         # Rows that no sequence uses are unspecified: the call need not have written them. That the others
         # were is what the comparison says.
         bits.fill_(0)
-    yield from _judge(memory, bits, "out")
+    yield from find_damage(memory, bits, "out")
 
 
-class _Memory:
+class Memory:
     """An integer buffer full of canaries, and the block in its middle that may be written."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
@@ -142,8 +144,12 @@ class _Memory:
         self.buffer = torch.full((2 * _GUARD + size,), _CANARY[dtype], dtype=dtype, device=device)
         self.block = self.buffer[_GUARD : _GUARD + size].view(shape)
 
+    def poison(self, view: Tensor) -> None:
+        """Fill a view of the block with what no arithmetic produces."""
+        view.fill_(_POISON[self.dtype])
 
-def _judge(memory: _Memory, written: Tensor, name: str) -> Iterator[str]:
+
+def find_damage(memory: Memory, written: Tensor, name: str) -> Iterator[str]:
     """Yield what is wrong with a buffer of which only ``written`` should have been written, all of it."""
     poison = int((written == _POISON[memory.dtype]).sum())
     if poison:
@@ -181,5 +187,6 @@ def _view(tensor: Tensor) -> _native.TensorView:
     return _native.TensorView(tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
 
 
-def _bits(tensor: Tensor) -> Tensor:
+def bits_of(tensor: Tensor) -> Tensor:
+    """Return the bits of a tensor, in which NaN is equal to itself."""
     return tensor.contiguous().view(torch.int16 if tensor.element_size() == 2 else torch.int32)

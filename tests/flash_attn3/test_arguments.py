@@ -7,8 +7,14 @@ import pytest
 import torch
 
 import flash_attn3
-from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
+from flash_attn3 import (
+    flash_attn_combine,
+    flash_attn_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_func,
+)
 from flash_attn3._arguments import open_window
+from kernels.variants import VARIANTS
 
 # The signature that callers of FlashAttention-3 rely on, position by position.
 SIGNATURE = (
@@ -27,10 +33,12 @@ SIGNATURE_QKVPACKED = (
     "window_size=(-1, -1), attention_chunk=0, softcap=0.0, deterministic=False, num_heads_q=None, sm_margin=0, "
     "return_attn_probs=False, learnable_sink=None, s_aux=None, out=None)"
 )
+SIGNATURE_COMBINE = "(out_partial, lse_partial, out=None, out_dtype=None)"
 FUNCTIONS = (
     (flash_attn_func, SIGNATURE),
     (flash_attn_varlen_func, SIGNATURE_VARLEN),
     (flash_attn_qkvpacked_func, SIGNATURE_QKVPACKED),
+    (flash_attn_combine, SIGNATURE_COMBINE),
 )
 
 
@@ -39,6 +47,12 @@ def _tensor(*shape, dtype=torch.bfloat16, device="meta"):
 
 
 Q, K = _tensor(2, 64, 4, 128), _tensor(2, 33, 2, 128)
+HELD = ", ".join(
+    f"{head_dim}/{head_dim_v}"
+    for head_dim, head_dim_v in sorted(
+        {(v.head_dim, v.head_dim_v) for v in VARIANTS if v.op == "fwd" and v.dtype == "bf16"}
+    )
+)
 SINK = _tensor(4, dtype=torch.float32)
 PACKED_Q, PACKED_K = _tensor(64, 4, 128), _tensor(33, 2, 128)
 STARTS, USED = _tensor(3, dtype=torch.int32), _tensor(2, dtype=torch.int32)
@@ -78,8 +92,8 @@ def test_public_names():
         ((Q, K[:, :, :0], K[:, :, :0]), ValueError, "k must have a number of heads that divides q's 4; it has 0"),
         ((Q, _tensor(2, 9, 3, 128), _tensor(2, 9, 3, 128)), ValueError, "k must have a number of heads that divides q's 4; it has 3"),
         ((Q, K[..., :64], K), ValueError, "k must have the head_dim of q, 128; its shape is (2, 33, 2, 64)"),
-        ((_tensor(1, 2, 1, 257), _tensor(1, 2, 1, 257), _tensor(1, 2, 1, 8)), NotImplementedError, "q has head_dim 257 and v has 8; this build has kernels for torch.bfloat16 up to head_dim/head_dim_v 64/64, 96/96, 128/128, 192/128, 192/192, 256/256"),
-        ((Q, K, _tensor(2, 33, 2, 264)), NotImplementedError, "q has head_dim 128 and v has 264; this build has kernels for torch.bfloat16 up to head_dim/head_dim_v 64/64, 96/96, 128/128, 192/128, 192/192, 256/256"),
+        ((_tensor(1, 2, 1, 257), _tensor(1, 2, 1, 257), _tensor(1, 2, 1, 8)), NotImplementedError, "q has head_dim 257 and v has 8; this build has kernels for torch.bfloat16 up to head_dim/head_dim_v " + HELD),
+        ((Q, K, _tensor(2, 33, 2, 264)), NotImplementedError, "q has head_dim 128 and v has 264; this build has kernels for torch.bfloat16 up to head_dim/head_dim_v " + HELD),
         ((Q[..., :0], K[..., :0], K), ValueError, "q must have a head_dim of 1 or more; its shape is (2, 64, 4, 0)"),
     ],
 )  # fmt: skip
