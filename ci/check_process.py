@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The sections of flash_attn3.checks, in the order in which they are run.
-SECTIONS = ("correctness", "memory", "behaviour", "fresh", "host_time", "race")
+SECTIONS = ("correctness", "combine", "memory", "behaviour", "fresh", "host_time", "race")
 _STDERR_TAIL = 2000  # characters
 
 

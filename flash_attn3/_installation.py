@@ -10,6 +10,9 @@ import torch
 from flash_attn3 import _native
 from flash_attn3._build import read_build
 
+# A kernel's target as compilers name it, by its code.
+_TARGETS = {"exact": "sm_{}a", "portable": "sm_{}", "ptx": "compute_{}"}
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -110,15 +113,17 @@ def format_installation(found: Installation) -> str:
 
 
 def _kernel_lines(kernels: tuple[_native.Kernel, ...]) -> list[str]:
-    """Return one line for each operation, architecture and head_dim."""
-    groups: dict[tuple[str, int, int, int, str], list[_native.Kernel]] = {}
+    """Return one line for each operation, target and head_dim."""
+    groups: dict[tuple[str, int, str, int, int, str], list[_native.Kernel]] = {}
     for kernel in kernels:
-        key = (kernel.op, kernel.sm, kernel.head_dim, kernel.head_dim_v, kernel.toolkit)
+        target = _TARGETS[kernel.code].format(kernel.sm)
+        key = (kernel.op, kernel.sm, target, kernel.head_dim, kernel.head_dim_v, kernel.toolkit)
         groups.setdefault(key, []).append(kernel)
     lines = []
-    for (op, sm, head_dim, head_dim_v, toolkit), members in sorted(groups.items()):
-        size = str(head_dim) if head_dim == head_dim_v else f"{head_dim}/{head_dim_v}"
+    for (op, _, target, head_dim, head_dim_v, toolkit), members in sorted(groups.items()):
+        size = f"{head_dim}" if head_dim == head_dim_v else f"{head_dim}/{head_dim_v}"
+        which = f" head_dim {size}" if head_dim else ""  # a kernel that combines takes any
         dtypes = ", ".join(sorted({kernel.dtype for kernel in members}))
         masks = ", ".join(sorted({kernel.mask for kernel in members}))
-        lines.append(f"{op} sm_{sm} head_dim {size}: {dtypes}; {masks} (CUDA {toolkit})")
+        lines.append(f"{op} {target}{which}: {dtypes}; {masks} (CUDA {toolkit})")
     return lines or ["none"]

@@ -7,7 +7,10 @@ import enum
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _LIBRARY = Path(__file__).parent / "lib" / "libflash_attn3.so"
 _ERROR_SIZE = 1024
@@ -29,6 +32,15 @@ class Dtype(enum.IntEnum):
 
     FP16 = 0
     BF16 = 1
+    FP32 = 2
+
+
+class Code(enum.IntEnum):
+    """``fa3_code``: what a kernel's bytes are, and so where it runs."""
+
+    EXACT = 0
+    PORTABLE = 1
+    PTX = 2
 
 
 class NativeError(RuntimeError):
@@ -88,12 +100,25 @@ class _KernelInfo(ctypes.Structure):
         ("dtype", ctypes.c_int32),
         ("head_dim", ctypes.c_int32),
         ("head_dim_v", ctypes.c_int32),
+        ("code", ctypes.c_int32),
     )
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of the installed pack."""
+    """One kernel of the installed pack.
+
+    Attributes:
+        op: ``fwd`` or ``combine``.
+        mask: ``full``, ``causal``, ``local``, or ``any`` of them.
+        toolkit: the CUDA toolkit that compiled it, for example "12.8".
+        sm: 90 for compute capability 9.0.
+        dtype: ``fp16`` or ``bf16``; ``fp32`` for combine.
+        head_dim: the largest that it takes; 0 for combine, and so is head_dim_v.
+        head_dim_v: the largest that it takes.
+        code: ``exact`` (a cubin for this sm alone), ``portable`` (a cubin for this sm and later ones of its
+            major number) or ``ptx`` (for this sm and every later one).
+    """
 
     name: str
     op: str
@@ -103,6 +128,13 @@ class Kernel:
     dtype: str
     head_dim: int
     head_dim_v: int
+    code: str
+
+    def runs_on(self, sm: int) -> bool:
+        """Return whether a GPU of this sm (90 for compute capability 9.0) can run it."""
+        if self.code == "exact":
+            return sm == self.sm
+        return sm >= self.sm and (self.code == "ptx" or sm // 10 == self.sm // 10)
 
 
 @functools.cache
@@ -114,6 +146,7 @@ def _library() -> ctypes.CDLL:
     int_p = ctypes.POINTER(ctypes.c_int32)
     library.fa3_kernel_count.argtypes = [int_p, *text]
     library.fa3_kernel_at.argtypes = [ctypes.c_int32, ctypes.POINTER(_KernelInfo), *text]
+    library.fa3_allow_kernels.argtypes = [ctypes.c_uint32, *text]
     library.fa3_driver.argtypes = [int_p, int_p, *text]
     library.fa3_device_supported.argtypes = [ctypes.c_int32, *text]
     library.fa3_fwd.argtypes = [ctypes.POINTER(FwdArgs), *text]
@@ -156,9 +189,18 @@ def kernels() -> tuple[Kernel, ...]:
                 dtype=Dtype(info.dtype).name.lower(),
                 head_dim=info.head_dim,
                 head_dim_v=info.head_dim_v,
+                code=Code(info.code).name.lower(),
             )
         )
     return tuple(rows)
+
+
+def allow_kernels(codes: Iterable[Code] = tuple(Code)) -> None:
+    """Let only kernels of these codes be chosen, in the whole process; all of them without an argument.
+
+    It is for checks: a kernel for exactly one GPU hides the ones that other GPUs would get.
+    """
+    _call("fa3_allow_kernels", sum(1 << code for code in codes))
 
 
 def driver() -> tuple[str, int]:

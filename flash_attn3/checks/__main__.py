@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flash_attn3 import _native
-from flash_attn3.checks.behaviour import BEHAVIOURS, run_behaviour
+from flash_attn3 import flash_attn_combine
+from flash_attn3._native import Code
+from flash_attn3.checks.behaviour import BEHAVIOURS, MIXED_BEHAVIOURS, run_behaviour
 from flash_attn3.checks.canary import memory_cases, out_cases, run_memory_case, run_out_case
 from flash_attn3.checks.catalogue import full_cases, quick_cases
-from flash_attn3.checks.correctness import public_forward, run_case
+from flash_attn3.checks.combine import combine_cases, run_combine_case
+from flash_attn3.checks.correctness import Trial, public_forward
 from flash_attn3.checks.environment import describe_environment
 from flash_attn3.checks.fresh import FRESH, run_fresh
 from flash_attn3.checks.host_time import host_times
+from flash_attn3.checks.kinds import Kind, kinds_on
 from flash_attn3.checks.race import race
 from flash_attn3.checks.race_settings import settings
 
@@ -37,9 +40,11 @@ def _emit(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-def _check(section: str, name: str, run: Callable[[], Outcome]) -> None:
-    _emit("start", section=section, name=name)
-    _emit("outcome", outcome=run().as_dict())
+def _check(section: str, name: str, run: Callable[[], Outcome], kind: Kind | None = None) -> None:
+    """Run one check; of ``kind`` alone when one is given, which then is part of its name."""
+    _emit("start", section=section, name=kind.label(name) if kind else name)
+    outcome = run()
+    _emit("outcome", outcome=(kind.mark(outcome) if kind else outcome).as_dict())
 
 
 def _environment(_arguments: argparse.Namespace, device: torch.device | None) -> None:
@@ -47,27 +52,55 @@ def _environment(_arguments: argparse.Namespace, device: torch.device | None) ->
 
 
 def _correctness(arguments: argparse.Namespace, device: torch.device) -> None:
+    quick = {case.name for case in quick_cases()}
     cases = quick_cases() if arguments.quick else full_cases(arguments.samples, arguments.seed)
+    kinds = kinds_on(device)
     for case in cases:
-        _check("correctness", case.name, partial(run_case, case, public_forward, device))
+        trial = Trial(case, device)
+        tried = [
+            kind for kind in kinds if kind.covers(case) and (kind.code != Code.PTX or case.name in quick)
+        ]
+        for kind in tried:
+            with kind.alone():
+                _check("correctness", case.name, partial(trial.run, public_forward), kind)
+        if not tried:  # the call says why
+            _check("correctness", case.name, partial(trial.run, public_forward))
 
 
 def _memory(_arguments: argparse.Namespace, device: torch.device) -> None:
-    for case, layout in memory_cases():
-        name = f"{case.name}-out_{layout}"
-        _check(
-            "memory",
-            name,
-            partial(run_memory_case, case, layout, public_forward, device),
-        )
-    for case, layout in out_cases():
-        name = f"{case.name}-into_{layout}"
-        _check("memory", name, partial(run_out_case, case, layout, public_forward, device))
+    for kind in _compiled_kinds(device):
+        with kind.alone():
+            for case, layout in memory_cases():
+                if kind.covers(case):
+                    run = partial(run_memory_case, case, layout, public_forward, device)
+                    _check("memory", f"{case.name}-out_{layout}", run, kind)
+            for case, layout in out_cases():
+                if kind.covers(case):
+                    run = partial(run_out_case, case, layout, public_forward, device)
+                    _check("memory", f"{case.name}-into_{layout}", run, kind)
 
 
 def _behaviour(_arguments: argparse.Namespace, device: torch.device) -> None:
-    for name in BEHAVIOURS:
+    for kind in _compiled_kinds(device):
+        with kind.alone():
+            for name in BEHAVIOURS:
+                _check("behaviour", name, partial(run_behaviour, name, public_forward, device), kind)
+    for name in MIXED_BEHAVIOURS:
         _check("behaviour", name, partial(run_behaviour, name, public_forward, device))
+
+
+def _combine(arguments: argparse.Namespace, device: torch.device) -> None:
+    for kind in kinds_on(device):
+        if kind.combines:
+            with kind.alone():
+                for case in combine_cases(arguments.quick):
+                    run = partial(run_combine_case, case, flash_attn_combine, device)
+                    _check("combine", case.name, run, kind)
+
+
+def _compiled_kinds(device: torch.device) -> tuple[Kind, ...]:
+    """Return the kinds without PTX, which is the same source as the portable cubins."""
+    return tuple(kind for kind in kinds_on(device) if kind.code != Code.PTX)
 
 
 def _fresh(_arguments: argparse.Namespace, _device: torch.device) -> None:
@@ -76,8 +109,8 @@ def _fresh(_arguments: argparse.Namespace, _device: torch.device) -> None:
 
 
 def _race(arguments: argparse.Namespace, device: torch.device) -> None:
-    head_dims = {(kernel.head_dim, kernel.head_dim_v) for kernel in _native.kernels() if kernel.op == "fwd"}
-    for setting in settings(arguments.quick, sorted(head_dims)):
+    kinds = kinds_on(device)
+    for setting in settings(arguments.quick, kinds[0].head_dims):
         _emit("start", section="race", name=setting.name)
         _emit("race", race=race(setting, device, rounds=7 if arguments.quick else 21).as_dict())
 
@@ -90,6 +123,7 @@ def _host_time(_arguments: argparse.Namespace, device: torch.device) -> None:
 
 SECTIONS: dict[str, Callable[[argparse.Namespace, torch.device], None]] = {
     "correctness": _correctness,
+    "combine": _combine,
     "memory": _memory,
     "behaviour": _behaviour,
     "fresh": _fresh,

@@ -16,7 +16,7 @@ from flash_attn3 import flash_attn_func
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.correctness import call, run_case
 from flash_attn3.checks.inputs import Inputs, make_inputs
-from flash_attn3.checks.invariance import varying_batches
+from flash_attn3.checks.invariance import varying_batches, varying_batches_of_wide_values
 from flash_attn3.checks.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ _CASES = (
 
 
 def run_behaviour(name: str, forward: Forward, device: torch.device) -> Outcome:
-    """Run one check of ``BEHAVIOURS``. An exception is a failure of the check."""
+    """Run one check of ``BEHAVIOURS`` or ``MIXED_BEHAVIOURS``. An exception is a failure of the check."""
     try:
-        failures = tuple(BEHAVIOURS[name](forward, device))
+        failures = tuple({**BEHAVIOURS, **MIXED_BEHAVIOURS}[name](forward, device))
         torch.cuda.synchronize(device)
     except Exception as error:  # noqa: BLE001  whatever it raises, the check failed and the next one runs
         failures = (f"raised {type(error).__name__}: {error}",)
@@ -311,3 +311,5 @@ BEHAVIOURS: dict[str, Check] = {
     "varying_batches": varying_batches,
     "no_leak": _no_leak,
 }
+# Those for which one kind of kernels need not do: what it leaves out, another one takes.
+MIXED_BEHAVIOURS: dict[str, Check] = {"varying_batches_of_wide_values": varying_batches_of_wide_values}

@@ -14,7 +14,7 @@ from flash_attn3.checks.dense_cases import (
     long,
     values,
 )
-from flash_attn3.checks.option_cases import caps_and_sinks, head_dims, masks, quick_options
+from flash_attn3.checks.option_cases import caps_and_sinks, head_dims, masks, quick_options, wide_values
 from flash_attn3.checks.ragged_cases import quick_ragged, ragged
 from flash_attn3.checks.sampled_cases import sampled_cases
 
@@ -32,6 +32,7 @@ def full_cases(samples: int, seed: int) -> tuple[Case, ...]:
         *head_dims(DTYPES),
         *masks(DTYPES),
         *caps_and_sinks(DTYPES),
+        *wide_values(DTYPES),
         *ragged(DTYPES),
     )
     return (*{case.name: case for case in named}.values(), *sampled_cases(samples, seed))

@@ -11,10 +11,10 @@ from torch import Tensor
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.forms import FORMS, Form, lay
 from flash_attn3.checks.inputs import DTYPES, guarded
-from flash_attn3.checks.option_cases import NATIVE, with_head_dims
+from flash_attn3.checks.option_cases import NATIVE, WIDE, with_head_dims
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from flash_attn3.checks.correctness import Forward
     from flash_attn3.checks.forms import Laid
@@ -33,7 +33,16 @@ _KINDS: tuple[dict[str, Any], ...] = (
 
 def varying_batches(forward: Forward, device: torch.device) -> Iterator[str]:
     """Yield what differs from the packed batch: another order, each sequence alone, each other form."""
-    for index, pair in enumerate(NATIVE):
+    return _varying(forward, device, NATIVE)
+
+
+def varying_batches_of_wide_values(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Yield the same for values that a kernel computes slice by slice."""
+    return _varying(forward, device, WIDE[:2])
+
+
+def _varying(forward: Forward, device: torch.device, pairs: Sequence[tuple[int, int]]) -> Iterator[str]:
+    for index, pair in enumerate(pairs):
         for kind in _KINDS:
             case = Case(
                 ("bf16", "fp16")[index % 2], batch=6, seqlen_q=300, seqlen_k=513, heads=4, heads_kv=2, **kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 from flash_attn3.checks.cases import Case
@@ -17,6 +17,8 @@ NATIVE = ((64, 64), (96, 96), (128, 128), (192, 128), (192, 192), (256, 256))
 PADDED = tuple((head_dim, head_dim) for head_dim in (8, 16, 40, 72, 80, 120, 136, 160, 224, 248))
 ODD = ((59, 59), (111, 111), (64, 33), (1, 1), (129, 128), (255, 255))
 UNEQUAL = ((64, 32), (40, 72), (128, 64), (160, 120), (72, 200), (256, 64), (32, 256))
+# Values wider than any other kernel takes, or than its slices of them: whole slices, parts of one, odd rows.
+WIDE = ((64, 512), (64, 256), (40, 384), (64, 136), (64, 257), (8, 264), (59, 511))
 # Wider than the other lists: the other head dimensions share the code that these lengths reach.
 SEQLENS = (0, 1, 65, 128, 257)
 # Smaller than a tile, of a tile, beyond every length; with and without a limit on either side.
@@ -118,11 +120,36 @@ def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[Case]:
                 yield with_head_dims(Case(dtype, True, 2, 260, 390, 4, 2, sink=True, values=values), pair)
 
 
+def wide_values(dtypes: Iterable[str]) -> Iterator[Case]:
+    """Return head_dim_v up to 512 under every kind of mask, with and without groups of heads."""
+    kinds: tuple[dict[str, Any], ...] = (
+        {"causal": False},
+        {"causal": True},
+        {"causal": False, "window": (40, 10)},
+        {"causal": True, "window": (70, 0), "sink": True},
+        {"causal": False, "attention_chunk": 64},
+        {"causal": True, "softcap": 15.0},
+    )
+    for dtype in dtypes:
+        for pair in WIDE:
+            for kind in kinds:
+                case = Case(dtype=dtype, batch=2, seqlen_q=130, seqlen_k=200, heads=4, heads_kv=2, **kind)
+                small = replace(case, batch=1, seqlen_q=65, seqlen_k=33, heads=8, heads_kv=1)
+                yield from (with_head_dims(case, pair), with_head_dims(small, pair))
+            for seqlen_q, seqlen_k in product(SEQLENS, SEQLENS):
+                yield with_head_dims(Case(dtype, True, 1, seqlen_q, seqlen_k, 3, 3), pair)
+            for values in ("uniform", "peaked", "huge_logits", "far_keys"):
+                yield with_head_dims(Case(dtype, False, 2, 260, 390, 4, 2, values=values), pair)
+            for layout in ("padded", "bhsd", "misaligned"):
+                yield with_head_dims(Case(dtype, True, 2, 200, 200, 4, 4, layout=layout), pair)
+            yield with_head_dims(Case(dtype, True, 1, 2000, 2000, 4, 1), pair)
+
+
 def quick_options() -> tuple[Case, ...]:
     """Return a few small ones of each."""
     bf16 = Case("bf16", False, 2, 65, 177, 4, 2)
     fp16 = Case("fp16", True, 1, 130, 257, 3, 1)
-    pairs = (*NATIVE, *PADDED[::3], *ODD[:4], *UNEQUAL[:3])
+    pairs = (*NATIVE, *PADDED[::3], *ODD[:4], *UNEQUAL[:3], *WIDE[::2])
     return (
         *(with_head_dims(case, pair) for pair in pairs for case in (bf16, fp16) if pair != (128, 128)),
         *(replace(bf16, window=window, head_dim=64) for window in WINDOWS[:6]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.forms import FORMS, PAGED
-from flash_attn3.checks.option_cases import NATIVE, ODD, with_head_dims
+from flash_attn3.checks.option_cases import NATIVE, ODD, WIDE, with_head_dims
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +35,7 @@ def ragged(dtypes: Iterable[str]) -> Iterator[Case]:
 
 def _parts(dtypes: Iterable[str]) -> Iterator[_Parts]:
     page_sizes, shapes, plain = cycle(PAGE_SIZES), cycle(_SHAPES), cycle(_KINDS[:2])
+    kinds = cycle(_KINDS)
     extremes = (
         (1, 129, 129, 2, 1),
         (200, 9, 40, 2, 1),
@@ -49,13 +50,15 @@ def _parts(dtypes: Iterable[str]) -> Iterator[_Parts]:
             yield dtype, _SHAPES[0], "paged", page_size, kind, pair
         for pair, form in product((*ODD, (40, 40), (160, 120)), ("packed", "padded", "paged")):
             yield dtype, _SHAPES[0], form, 16, _KINDS[1], pair
+        for pair, form in product(WIDE, FORMS):
+            yield dtype, next(shapes), form, next(page_sizes), next(kinds), pair
         for form, shape in product(FORMS, extremes):
             yield dtype, shape, form, 64, next(plain), (128, 128)
 
 
 def quick_ragged() -> tuple[Case, ...]:
     """Return every form, every kind of mask and every kernel at least once."""
-    pairs, kinds, page_sizes = cycle(NATIVE), cycle(_KINDS), cycle(PAGE_SIZES)
+    pairs, kinds, page_sizes = cycle((*NATIVE, WIDE[0])), cycle(_KINDS), cycle(PAGE_SIZES)
     return tuple(
         _case(seed, dtype, (4, 70, 150, 4, 2), form, next(page_sizes), next(kinds), next(pairs))
         for seed, (dtype, form) in enumerate(product(("bf16", "fp16"), FORMS), start=1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flash_attn3.checks.cases import DTYPES, Case
 from flash_attn3.checks.forms import FORMS, PAGED
-from flash_attn3.checks.option_cases import NATIVE, ODD, PADDED, UNEQUAL, with_head_dims
+from flash_attn3.checks.option_cases import NATIVE, ODD, PADDED, UNEQUAL, WIDE, with_head_dims
 from flash_attn3.checks.ragged_cases import PAGE_SIZES
 
 # Scores of one case, so that thousands of cases take minutes: 16k x 1k at most.
@@ -47,7 +47,7 @@ def _sample(draw: random.Random, seed: int) -> Case:
         page_size=draw.choice(PAGE_SIZES) if form in PAGED else 0,
         **_mask(draw),
     )
-    return with_head_dims(case, draw.choice((*NATIVE * 4, *PADDED, *ODD, *UNEQUAL)))
+    return with_head_dims(case, draw.choice((*NATIVE * 4, *PADDED, *ODD, *UNEQUAL, *WIDE)))
 
 
 def _mask(draw: random.Random) -> dict[str, Any]:

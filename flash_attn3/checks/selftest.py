@@ -66,7 +66,9 @@ def _outcomes(device: torch.device) -> Iterator[Outcome]:
 
 
 def _setting() -> Setting:
-    head_dims = {kernel.head_dim for kernel in _native.kernels() if kernel.dtype == "bf16"}
+    head_dims = {
+        kernel.head_dim for kernel in _native.kernels() if kernel.op == "fwd" and kernel.dtype == "bf16"
+    }
     return Setting("bf16", 128 if 128 in head_dims else min(head_dims), True, 4096)
 
 

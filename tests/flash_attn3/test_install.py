@@ -71,9 +71,39 @@ def test_a_damaged_build_record_is_named(site_copy):
     assert "build.json is no build record" in done.stderr
 
 
+def _code(variant):
+    if variant.code == "ptx":
+        return "ptx"
+    return "exact" if variant.sm.endswith("a") else "portable"
+
+
 def test_the_kernels_are_those_of_the_table():
-    found = {(k.name, k.op, k.mask, k.dtype, k.head_dim, k.head_dim_v, f"{k.sm}a") for k in _native.kernels()}
-    assert found == {(v.name, v.op, v.mask, v.dtype, v.head_dim, v.head_dim_v, v.sm) for v in VARIANTS}
+    found = {
+        (k.name, k.op, k.mask, k.dtype, k.head_dim, k.head_dim_v, k.sm, k.code) for k in _native.kernels()
+    }
+    assert found == {
+        (v.name, v.op, v.mask, v.dtype, v.head_dim, v.head_dim_v, int(v.sm.rstrip("a")), _code(v))
+        for v in VARIANTS
+    }
+
+
+def test_a_choice_of_no_kernel_is_no_choice():
+    with pytest.raises(_native.NativeError) as caught:
+        _native.allow_kernels(())
+    assert caught.value.status == _native.Status.INVALID_ARGUMENT
+    _native.allow_kernels()
+
+
+def test_where_a_kernel_runs():
+    def runs(sm, code):
+        kernel = _native.Kernel("k", "fwd", "any", "12.8", sm, "bf16", 64, 64, code)
+        return [gpu for gpu in (75, 80, 86, 89, 90, 100, 103, 120) if kernel.runs_on(gpu)]
+
+    assert runs(90, "exact") == [90]
+    assert runs(80, "portable") == [80, 86, 89]
+    assert runs(86, "portable") == [86, 89]
+    assert runs(100, "portable") == [100, 103]
+    assert runs(80, "ptx") == [80, 86, 89, 90, 100, 103, 120]
 
 
 def test_the_library_has_the_version_of_the_package():
@@ -86,7 +116,7 @@ def test_without_a_gpu_it_says_why_it_cannot_run(site):
     assert done.returncode == 1
     assert f"flash_attn3 {__version__}" in done.stdout
     for head_dim in ("64", "96", "128", "192/128", "192", "256"):
-        line = f"fwd sm_90 head_dim {head_dim}: bf16, fp16; causal, full, local (CUDA 12.8)"
+        line = f"fwd sm_90a head_dim {head_dim}: bf16, fp16; causal, full, local (CUDA 12.8)"
         assert line in done.stdout
     assert "cannot run here: " in done.stdout
 
