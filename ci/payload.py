@@ -11,7 +11,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from kernels.host.build import HOST_DIR, RUNTIME, SHARED_HEADER, TORCH, ZIG_VERSION
+from kernels.host.build import HOST_DIR, RUNTIME, SHARED_HEADERS, TORCH, ZIG_VERSION
 from kernels.pack import PackEntry, write_pack
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def host_digest(target: str, version: str) -> str:
     """Digest everything that decides the bytes of the host libraries."""
     inputs = {
         "sources": folder_digest(HOST_DIR),
-        "shared header": hashlib.sha256(SHARED_HEADER.read_bytes()).hexdigest(),
+        **{path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in SHARED_HEADERS},
         "target": target,
         "version": version,
         "compiler": ZIG_VERSION,

@@ -1,6 +1,7 @@
 // The functions of flash_attn3.h.
 #include <string.h>
 
+#include "combine.h"
 #include "device.h"
 #include "driver.h"
 #include "flash_attn3.h"
@@ -8,6 +9,18 @@
 #include "layout.h"
 #include "pack.h"
 #include "variant.h"
+
+namespace {
+
+template <typename Args>
+fa3_status check_struct(const Args* args, const char* type, fa3::Error error) {
+    if (args == nullptr) return error.fail(FA3_INVALID_ARGUMENT, "args is null; it should point to %s", type);
+    if (args->struct_size == sizeof(Args)) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT, "args.struct_size is %u; flash-attn3 %s takes %zu",
+                      args->struct_size, FA3_VERSION, sizeof(Args));
+}
+
+}  // namespace
 
 const char* fa3_version(void) { return FA3_VERSION; }
 
@@ -39,7 +52,12 @@ fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size
     info->dtype = static_cast<int32_t>(kernel.dtype);
     info->head_dim = static_cast<int32_t>(kernel.head_dim);
     info->head_dim_v = static_cast<int32_t>(kernel.head_dim_v);
+    info->code = static_cast<int32_t>(kernel.code);
     return FA3_OK;
+}
+
+fa3_status fa3_allow_kernels(uint32_t codes, char* error, size_t error_size) {
+    return fa3::allow_kernels(codes, {error, error_size});
 }
 
 fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, size_t error_size) {
@@ -68,11 +86,12 @@ fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char
 
 fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size) {
     const fa3::Error sink{error, error_size};
-    if (args == nullptr)
-        return sink.fail(FA3_INVALID_ARGUMENT, "args is null; it should point to fa3_fwd_args");
-    if (args->struct_size != sizeof(fa3_fwd_args)) {
-        return sink.fail(FA3_INVALID_ARGUMENT, "args.struct_size is %u; flash-attn3 %s takes %zu",
-                         args->struct_size, FA3_VERSION, sizeof(fa3_fwd_args));
-    }
-    return fa3::fwd(*args, sink);
+    const fa3_status status = check_struct(args, "fa3_fwd_args", sink);
+    return status == FA3_OK ? fa3::fwd(*args, sink) : status;
+}
+
+fa3_status fa3_combine(const fa3_combine_args* args, char* error, size_t error_size) {
+    const fa3::Error sink{error, error_size};
+    const fa3_status status = check_struct(args, "fa3_combine_args", sink);
+    return status == FA3_OK ? fa3::combine(*args, sink) : status;
 }

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HOST_DIR = Path(__file__).parent
-# The one header of the kernels that is compiled here, too.
-SHARED_HEADER = HOST_DIR.parent / "device" / "fwd_params.h"
+# The headers of the kernels that are compiled here, too.
+SHARED_HEADERS = tuple(HOST_DIR.parent / "device" / name for name in ("fwd_params.h", "combine_params.h"))
 ZIG_VERSION = "0.14.1"
 TARGETS = ("x86_64-linux-gnu.2.17", "aarch64-linux-gnu.2.28")
 
@@ -59,6 +59,8 @@ RUNTIME = Library(
     name="libflash_attn3.so",
     sources=(
         "api.cpp",
+        "combine.cpp",
+        "combine_check.cpp",
         "device.cpp",
         "driver.cpp",
         "error.cpp",
@@ -66,6 +68,9 @@ RUNTIME = Library(
         "fwd_check.cpp",
         "fwd_mask.cpp",
         "fwd_problem.cpp",
+        "fwd_tiles.cpp",
+        "kernel.cpp",
+        "launch.cpp",
         "layout.cpp",
         "loader.cpp",
         "pack.cpp",
@@ -81,12 +86,14 @@ RUNTIME = Library(
 TORCH = Library(
     name="libflash_attn3_torch.so",
     sources=(
+        "combine_check.cpp",
         "error.cpp",
         "fwd_check.cpp",
         "fwd_problem.cpp",
         "layout.cpp",
         "torch_call.cpp",
         "torch_checks.cpp",
+        "torch_combine.cpp",
         "torch_fwd.cpp",
         "torch_general.cpp",
         "torch_register.cpp",

@@ -15,15 +15,19 @@ fa3_status describe(const cuda::Driver& driver, int ordinal, Device& device, Err
     if (result != cuda::kSuccess) return driver.fail(result, "cuDeviceGet", error);
     result = driver.device_get_name(device.name, sizeof(device.name), device.handle);
     if (result != cuda::kSuccess) return driver.fail(result, "cuDeviceGetName", error);
-    result = driver.device_get_attribute(&major, cuda::kAttributeCapabilityMajor, device.handle);
-    if (result == cuda::kSuccess) {
-        result = driver.device_get_attribute(&minor, cuda::kAttributeCapabilityMinor, device.handle);
+    const struct {
+        int attribute;
+        int* value;
+    } questions[] = {
+        {cuda::kAttributeCapabilityMajor, &major},
+        {cuda::kAttributeCapabilityMinor, &minor},
+        {cuda::kAttributeMultiprocessorCount, &device.multiprocessors},
+        {cuda::kAttributeSharedBytesPerBlock, &device.shared_bytes},
+    };
+    for (const auto& question : questions) {
+        result = driver.device_get_attribute(question.value, question.attribute, device.handle);
+        if (result != cuda::kSuccess) return driver.fail(result, "cuDeviceGetAttribute", error);
     }
-    if (result == cuda::kSuccess) {
-        result = driver.device_get_attribute(&device.multiprocessors, cuda::kAttributeMultiprocessorCount,
-                                             device.handle);
-    }
-    if (result != cuda::kSuccess) return driver.fail(result, "cuDeviceGetAttribute", error);
     device.ordinal = ordinal;
     device.sm = 10 * major + minor;
     device.described.store(true, std::memory_order_release);

@@ -16,6 +16,7 @@ struct Device {
     cuda::DeviceHandle handle;
     int sm;  // 10 * major + minor of its compute capability
     int multiprocessors;
+    int shared_bytes;  // that one thread block can have
     char name[96];
     std::atomic<cuda::Context> context;  // primary context, null until first use
     std::atomic<bool> described;

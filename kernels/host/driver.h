@@ -20,10 +20,12 @@ using Stream = struct StreamOpaque*;
 constexpr Result kSuccess = 0;
 constexpr Result kErrorNotInitialized = 3;
 constexpr Result kErrorNoDevice = 100;
+constexpr Result kErrorUnsupportedPtx = 222;
 
 constexpr int kAttributeMultiprocessorCount = 16;
 constexpr int kAttributeCapabilityMajor = 75;
 constexpr int kAttributeCapabilityMinor = 76;
+constexpr int kAttributeSharedBytesPerBlock = 97;  // what a kernel can opt in to
 constexpr int kFunctionMaxDynamicSharedBytes = 8;
 constexpr int kCaptureStatusNone = 0;
 constexpr int kCaptureModeRelaxed = 2;

@@ -28,7 +28,7 @@ typedef enum fa3_status {
     FA3_DRIVER_ERROR = 5      /* a driver call failed */
 } fa3_status;
 
-typedef enum fa3_dtype { FA3_FP16 = 0, FA3_BF16 = 1 } fa3_dtype;
+typedef enum fa3_dtype { FA3_FP16 = 0, FA3_BF16 = 1, FA3_FP32 = 2 /* of fa3_combine only */ } fa3_dtype;
 
 /* A 4-D tensor in device memory, in (batch, seqlen, heads, head_dim) order; strides in elements.
  * Sequences packed one after another (cu_seqlens) are one of batch 1: (1, total, heads, head_dim).
@@ -69,16 +69,38 @@ typedef struct fa3_fwd_args {
     int32_t max_seqlen_k;      /* with cu_seqlens_k: likewise; with page_table: columns * page_size */
 } fa3_fwd_args;
 
+typedef struct fa3_combine_args {
+    uint32_t struct_size;          /* sizeof(fa3_combine_args), so that the structure can grow */
+    int32_t device;                /* CUDA device ordinal */
+    int32_t splits;                /* parts to join, 1 to 256 */
+    int32_t out_dtype;             /* fa3_dtype of out */
+    void* stream;                  /* CUstream */
+    fa3_tensor out_partial;        /* of the first part, fp32 */
+    int64_t out_partial_stride;    /* elements from one part to the next */
+    const float* lse_partial;      /* (splits, batch, heads, seqlen), seqlen contiguous */
+    int64_t lse_partial_stride[3]; /* elements from one part, batch and head to the next */
+    fa3_tensor out;
+    float* lse; /* (batch, heads, seqlen), contiguous */
+} fa3_combine_args;
+
+/* What a kernel's bytes are, and so where it runs. */
+typedef enum fa3_code {
+    FA3_EXACT = 0,    /* a cubin for one SM, with instructions that only this one has */
+    FA3_PORTABLE = 1, /* a cubin for an SM and the later ones of its major number */
+    FA3_PTX = 2       /* for an SM and every later one; the driver compiles it at first use */
+} fa3_code;
+
 /* One kernel of the pack. */
 typedef struct fa3_kernel_info {
     char name[64];
     char op[16];
-    char mask[16]; /* "full", "causal" or "local" */
+    char mask[16]; /* "full", "causal", "local", or "any" of them */
     char toolkit[16];
     int32_t sm; /* 90 for sm_90a */
     int32_t dtype;
     int32_t head_dim;
     int32_t head_dim_v;
+    int32_t code; /* fa3_code */
 } fa3_kernel_info;
 
 /* Version of this library, for example "0.1.0". Never fails, needs no GPU. */
@@ -90,6 +112,10 @@ FA3_API fa3_status fa3_set_pack(const char* path, char* error, size_t error_size
 /* Kernels in the pack. Needs no GPU and no driver. */
 FA3_API fa3_status fa3_kernel_count(int32_t* count, char* error, size_t error_size);
 FA3_API fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size_t error_size);
+
+/* Lets only kernels of these codes be chosen, in the whole process: a sum of 1 << fa3_code. It is 7, all of
+ * them, until changed; with less, kernels can be tested that a better one would hide. */
+FA3_API fa3_status fa3_allow_kernels(uint32_t codes, char* error, size_t error_size);
 
 /* Driver version as CUDA reports it (13000 for 13.0) and device count. */
 FA3_API fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, size_t error_size);
@@ -107,6 +133,12 @@ FA3_API fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argume
  * memory (cu_seqlens, seqused, page_table) is not. q (b, sq, h, d), k (b, sk, h_k, d), v (b, sk, h_k, dv),
  * out (b, sq, h, dv); h % h_k == 0. */
 FA3_API fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size);
+
+/* Enqueues the join of what attention over parts of the keys gave: out is the mean of the parts' outputs,
+ * weighted by exp(lse_partial), and lse the logarithm of the weights' sum. Where every lse_partial of a row
+ * is -inf, out is 0 and lse -inf. out_partial and out (b, s, h, dv), dv at most 512, with unit last strides.
+ */
+FA3_API fa3_status fa3_combine(const fa3_combine_args* args, char* error, size_t error_size);
 
 #ifdef __cplusplus
 }

@@ -11,21 +11,6 @@
 namespace fa3 {
 namespace {
 
-enum Dimension { kBatch, kSeqlen, kHeads, kHeadDim };
-
-fa3_status check_shape(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
-    for (int i = kBatch; i <= kHeadDim; ++i) {
-        if (tensor.shape[i] < 0 || tensor.shape[i] > INT32_MAX) {
-            return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should be between 0 and %d", argument,
-                              dimension_name(storage, i), shown(tensor.shape[i]), INT32_MAX);
-        }
-    }
-    if (tensor.shape[kHeadDim] == 0) {
-        return error.fail(FA3_INVALID_ARGUMENT, "%s has head_dim 0; it should be positive", argument);
-    }
-    return FA3_OK;
-}
-
 fa3_status check_size(const fa3_tensor& tensor, Storage storage, const char* argument, Dimension dimension,
                       int64_t wanted, const char* source, Error error) {
     if (tensor.shape[dimension] == wanted) return FA3_OK;
@@ -185,9 +170,9 @@ fa3_status check_problem(const fa3_fwd_args& args, const Problem& problem, Error
     const Storage of_q = problem.storage_q;
     const Storage of_k = problem.storage_k;
     fa3_status status = check_numbers(args, error);
-    if (status == FA3_OK) status = check_shape(args.q, of_q, "q", error);
-    if (status == FA3_OK) status = check_shape(args.k, of_k, "k", error);
-    if (status == FA3_OK) status = check_shape(args.v, of_k, "v", error);
+    if (status == FA3_OK) status = check_extents(args.q, of_q, "q", error);
+    if (status == FA3_OK) status = check_extents(args.k, of_k, "k", error);
+    if (status == FA3_OK) status = check_extents(args.v, of_k, "v", error);
     if (status == FA3_OK) status = check_pages(args, error);
     if (status == FA3_OK) status = check_batches(args, problem, error);
     if (status == FA3_OK)
@@ -209,7 +194,7 @@ fa3_status check_problem(const fa3_fwd_args& args, const Problem& problem, Error
 
 fa3_status check_output(const fa3_fwd_args& args, const Problem& problem, Error error) {
     const Storage storage = problem.storage_q;
-    fa3_status status = check_shape(args.out, storage, "out", error);
+    fa3_status status = check_extents(args.out, storage, "out", error);
     for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
         if (status == FA3_OK)
             status = check_size(args.out, storage, "out", dimension, args.q.shape[dimension], "q", error);
@@ -218,14 +203,7 @@ fa3_status check_output(const fa3_fwd_args& args, const Problem& problem, Error 
         status = check_size(args.out, storage, "out", kHeadDim, args.v.shape[kHeadDim], "v", error);
     if (status == FA3_OK) status = check_layout(args.out, storage, "out", error);
     if (status != FA3_OK || is_empty(args.out)) return status;
-    for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
-        if (args.out.stride[dimension] == 0 && args.out.shape[dimension] > 1) {
-            return error.fail(FA3_INVALID_ARGUMENT,
-                              "out has stride 0 in its %s dimension; it should have room for every element",
-                              dimension_name(storage, dimension));
-        }
-    }
-    return FA3_OK;
+    return check_room(args.out, storage, "out", error);
 }
 
 fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error error) {

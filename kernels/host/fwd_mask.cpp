@@ -26,7 +26,7 @@ FwdMask resolve_mask(const fa3_fwd_args& args, const Problem& problem) {
     }
     const bool general =
         mask.window_left >= 0 || mask.window_right > 0 || mask.attention_chunk > 0 || args.softcap > 0;
-    mask.kind = general ? "local" : mask.window_right == 0 ? "causal" : "full";
+    mask.kind = general ? Mask::kLocal : mask.window_right == 0 ? Mask::kCausal : Mask::kFull;
     return mask;
 }
 

@@ -4,11 +4,12 @@
 #include <stdint.h>
 
 #include "fwd_problem.h"
+#include "kernel.h"
 
 namespace fa3 {
 
 struct FwdMask {
-    const char* kind;     // as the pack names it
+    Mask kind;
     int32_t window_left;  // negative: all
     int32_t window_right;
     int32_t attention_chunk;

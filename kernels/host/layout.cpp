@@ -1,5 +1,7 @@
 #include "layout.h"
 
+#include <initializer_list>
+
 #include "../device/fwd_params.h"
 
 namespace fa3 {
@@ -43,6 +45,30 @@ const char* dimension_name(Storage storage, int dimension) {
 
 bool is_empty(const fa3_tensor& tensor) {
     return tensor.shape[0] == 0 || tensor.shape[1] == 0 || tensor.shape[2] == 0 || tensor.shape[3] == 0;
+}
+
+fa3_status check_extents(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    for (int i = kBatch; i <= kHeadDim; ++i) {
+        if (tensor.shape[i] < 0 || tensor.shape[i] > INT32_MAX) {
+            return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should be between 0 and %d", argument,
+                              dimension_name(storage, i), shown(tensor.shape[i]), INT32_MAX);
+        }
+    }
+    if (tensor.shape[kHeadDim] == 0) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s has head_dim 0; it should be positive", argument);
+    }
+    return FA3_OK;
+}
+
+fa3_status check_room(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
+        if (tensor.stride[dimension] == 0 && tensor.shape[dimension] > 1) {
+            return error.fail(FA3_INVALID_ARGUMENT,
+                              "%s has stride 0 in its %s dimension; it should have room for every element",
+                              argument, dimension_name(storage, dimension));
+        }
+    }
+    return FA3_OK;
 }
 
 bool find_rows(const fa3_tensor& tensor, Rows* rows) {

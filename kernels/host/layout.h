@@ -7,6 +7,7 @@
 
 namespace fa3 {
 
+enum Dimension { kBatch, kSeqlen, kHeads, kHeadDim };
 constexpr int kRank = 4;
 constexpr int64_t kElementBytes = 2;    // of every dtype of this library
 constexpr int64_t kCopyAlignment = 16;  // bytes, of the base and of every stride
@@ -24,6 +25,12 @@ enum class Storage {
 const char* dimension_name(Storage storage, int dimension);
 
 bool is_empty(const fa3_tensor& tensor);
+
+// Sizes that a launch can be told, and a head_dim that is not 0.
+fa3_status check_extents(const fa3_tensor& tensor, Storage storage, const char* argument, Error error);
+
+// Of a result: no two elements in one place.
+fa3_status check_room(const fa3_tensor& tensor, Storage storage, const char* argument, Error error);
 
 // How the rows of a ragged tensor are reached: a step in elements, and how many steps lead from one slot or
 // page to the next (0 when there is one only).

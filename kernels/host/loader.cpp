@@ -7,17 +7,27 @@
 namespace fa3 {
 namespace {
 
+// A driver compiles PTX of toolkits up to its own age.
+fa3_status explain_load(const cuda::Driver& driver, const Kernel& kernel, cuda::Result result, Error error) {
+    if (result != cuda::kErrorUnsupportedPtx) return driver.fail(result, "cuModuleLoadData", error);
+    return error.fail(
+        FA3_NO_DRIVER,
+        "the CUDA driver supports CUDA %d.%d and cannot compile kernel %s, which is PTX of CUDA "
+        "%s; install a driver of CUDA %s or newer",
+        driver.version / 1000, driver.version % 1000 / 10, kernel.name, kernel.toolkit, kernel.toolkit);
+}
+
 // With the setup lock held.
 fa3_status load(const cuda::Driver& driver, const Pack& pack, const Kernel& kernel, cuda::Function* function,
                 Error error) {
-    void* cubin = nullptr;
-    if (fa3_status status = read_cubin(pack, kernel, &cubin, error); status != FA3_OK) return status;
+    void* image = nullptr;
+    if (fa3_status status = read_image(pack, kernel, &image, error); status != FA3_OK) return status;
 
     const cuda::CaptureRelaxed relaxed(driver);
     cuda::Module module = nullptr;
-    cuda::Result result = driver.module_load_data(&module, cubin);
-    free(cubin);
-    if (result != cuda::kSuccess) return driver.fail(result, "cuModuleLoadData", error);
+    cuda::Result result = driver.module_load_data(&module, image);
+    free(image);
+    if (result != cuda::kSuccess) return explain_load(driver, kernel, result, error);
 
     const char* call = "cuModuleGetFunction";
     result = driver.module_get_function(function, module, kernel.name);

@@ -17,8 +17,7 @@ namespace {
 
 constexpr char kFileName[] = "kernels.fa3pack";
 constexpr char kMagic[8] = {'F', 'A', '3', 'P', 'A', 'C', 'K', 1};
-constexpr uint32_t kFormat = 1;
-constexpr size_t kCubinAlignment = 64;
+constexpr uint32_t kFormat = 2;
 
 struct Header {
     char magic[8];
@@ -85,25 +84,6 @@ class File {
     int descriptor_;
 };
 
-template <size_t size>
-bool is_text(const char (&field)[size]) {
-    return field[0] != '\0' && memchr(field, '\0', size) != nullptr;
-}
-
-bool between(uint32_t value, uint32_t low, uint32_t high) { return low <= value && value <= high; }
-
-bool is_sound(const Kernel& kernel, uint64_t file_size) {
-    return is_text(kernel.name) && is_text(kernel.op) && is_text(kernel.mask) && is_text(kernel.toolkit) &&
-           kernel.dtype <= FA3_BF16 && between(kernel.head_dim, 1, 1024) &&
-           between(kernel.head_dim_v, 1, 1024) && between(kernel.tile_m, 1, 65536) &&
-           between(kernel.threads, 32, 1024) && between(kernel.smem_bytes, 0, 1 << 20) &&
-           between(kernel.cluster, 1, 16) && kernel.dynamic <= 1 && between(kernel.box_rows_q, 1, 256) &&
-           between(kernel.box_rows_kv, 1, 256) && between(kernel.box_rows_out, 1, 256) &&
-           between(kernel.blocks_per_sm, 1, 32) && kernel.cubin_offset % kCubinAlignment == 0 &&
-           kernel.cubin_size > 0 && kernel.cubin_offset <= file_size &&
-           kernel.cubin_size <= file_size - kernel.cubin_offset;
-}
-
 fa3_status read_table(const char* path, const File& file, const Header& header, Kernel* kernels,
                       Error error) {
     const size_t bytes = header.count * sizeof(Kernel);
@@ -152,14 +132,20 @@ fa3_status open_pack(const char* path, Pack& pack, Error error) {
                           header.count);
     }
     pack.count = header.count;
-    pack.path = realpath(path, nullptr);  // the process may change its folder before a cubin is read
+    pack.path = realpath(path, nullptr);  // the process may change its folder before an image is read
     pack.kernels = static_cast<Kernel*>(calloc(header.count, sizeof(Kernel)));
+    pack.keys = static_cast<KernelKey*>(calloc(header.count, sizeof(KernelKey)));
     pack.loaded = static_cast<std::atomic<cuda::Function>*>(
         calloc(static_cast<size_t>(kMaxDevices) * header.count, sizeof(std::atomic<cuda::Function>)));
-    if (header.count > 0 && (pack.path == nullptr || pack.kernels == nullptr || pack.loaded == nullptr)) {
+    const bool has_room =
+        pack.path != nullptr && pack.kernels != nullptr && pack.keys != nullptr && pack.loaded != nullptr;
+    if (header.count > 0 && !has_room) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: out of memory", path);
     }
-    return read_table(path, file, header, pack.kernels, error);
+    if (fa3_status status = read_table(path, file, header, pack.kernels, error); status != FA3_OK)
+        return status;
+    for (uint32_t i = 0; i < pack.count; ++i) pack.keys[i] = key_of(pack.kernels[i]);
+    return FA3_OK;
 }
 
 // With the setup lock held.
@@ -170,6 +156,7 @@ fa3_status use_pack(const char* path, Error error) {
     if (fa3_status status = open_pack(path, *pack, error); status != FA3_OK) {
         free(pack->path);
         free(pack->kernels);
+        free(pack->keys);
         free(pack->loaded);
         free(pack);
         return status;
@@ -212,21 +199,28 @@ fa3_status set_pack(const char* path, Error error) {
     return use_pack(path, error);
 }
 
-fa3_status read_cubin(const Pack& pack, const Kernel& kernel, void** cubin, Error error) {
+fa3_status read_image(const Pack& pack, const Kernel& kernel, void** image, Error error) {
     const File file(pack.path);
     if (!file.is_open()) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be opened: %s", pack.path, strerror(errno));
     }
-    *cubin = malloc(kernel.cubin_size);
-    if (*cubin == nullptr) {
+    char* bytes = static_cast<char*>(malloc(kernel.image_size));
+    if (bytes == nullptr) {
         return error.fail(FA3_BAD_PACK, "kernel %s cannot be read: out of memory", kernel.name);
     }
-    if (!file.read_at(kernel.cubin_offset, *cubin, kernel.cubin_size) ||
-        crc32(*cubin, kernel.cubin_size) != kernel.cubin_digest) {
-        free(*cubin);
-        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: kernel %s does not match its digest",
-                          pack.path, kernel.name);
+    const char* damage = nullptr;
+    if (!file.read_at(kernel.image_offset, bytes, kernel.image_size) ||
+        crc32(bytes, kernel.image_size) != kernel.image_digest) {
+        damage = "does not match its digest";
+    } else if (static_cast<Code>(kernel.code) == Code::kPtx && bytes[kernel.image_size - 1] != '\0') {
+        damage = "is PTX that does not end with NUL";
     }
+    if (damage != nullptr) {
+        free(bytes);
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: kernel %s %s", pack.path, kernel.name,
+                          damage);
+    }
+    *image = bytes;
     return FA3_OK;
 }
 

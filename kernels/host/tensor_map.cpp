@@ -29,38 +29,39 @@ Geometry empty_geometry(const fa3_tensor& tensor, Storage storage) {
         return {{extent(tensor, 3), 1, 1, 1, 1},
                 {kCopyAlignment, kCopyAlignment, kCopyAlignment, kCopyAlignment}};
     }
-    return {{extent(tensor, 3), kRaggedRows, 1, kRaggedExtent, kRaggedExtent},
+    return {{extent(tensor, 3), 1, kRaggedRows, kRaggedExtent, kRaggedExtent},
             {kCopyAlignment, kCopyAlignment, kCopyAlignment, kRaggedWrapBytes - kCopyAlignment}};
 }
 
 Geometry dense_geometry(const fa3_tensor& tensor) {
-    return {{extent(tensor, 3), extent(tensor, 1), extent(tensor, 2), 1, extent(tensor, 0)},
-            {byte_stride(tensor, 1), byte_stride(tensor, 2), kCopyAlignment, byte_stride(tensor, 0)}};
+    return {{extent(tensor, 3), extent(tensor, 2), extent(tensor, 1), 1, extent(tensor, 0)},
+            {byte_stride(tensor, 2), byte_stride(tensor, 1), kCopyAlignment, byte_stride(tensor, 0)}};
 }
 
 Geometry ragged_geometry(const fa3_tensor& tensor) {
     Rows rows;
     find_rows(tensor, &rows);
     const uint64_t row = static_cast<uint64_t>(rows.stride * kElementBytes);
-    return {{extent(tensor, 3), kRaggedRows, extent(tensor, 2), kRaggedExtent, kRaggedExtent},
-            {row, byte_stride(tensor, 2), row, kRaggedWrapBytes - row}};
+    return {{extent(tensor, 3), extent(tensor, 2), kRaggedRows, kRaggedExtent, kRaggedExtent},
+            {byte_stride(tensor, 2), row, row, kRaggedWrapBytes - row}};
 }
 
 }  // namespace
 
 fa3_status encode_tensor_map(const cuda::Driver& driver, const fa3_tensor& tensor, Storage storage,
-                             const char* argument, fa3_dtype dtype, uint32_t box_rows, void* spare,
-                             TensorMap* map, Error error) {
+                             const char* argument, fa3_dtype dtype, Box box, void* spare, TensorMap* map,
+                             Error error) {
     const bool empty = is_empty(tensor);
     const Geometry geometry = empty                        ? empty_geometry(tensor, storage)
                               : storage == Storage::kDense ? dense_geometry(tensor)
                                                            : ragged_geometry(tensor);
-    const uint32_t box[kMapRank] = {kBoxColumns, box_rows, 1, 1, 1};
+    const uint32_t box_extents[kMapRank] = {kBoxColumns, box.heads, box.rows, 1, 1};
     const uint32_t element_strides[kMapRank] = {1, 1, 1, 1, 1};
     const int type = dtype == FA3_FP16 ? cuda::kTensorFloat16 : cuda::kTensorBfloat16;
     const cuda::Result result = driver.tensor_map_encode_tiled(
-        map, type, kMapRank, empty ? spare : tensor.data, geometry.extents, geometry.byte_strides, box,
-        element_strides, cuda::kInterleaveNone, cuda::kSwizzle128B, cuda::kL2Promotion256B, cuda::kFillZeros);
+        map, type, kMapRank, empty ? spare : tensor.data, geometry.extents, geometry.byte_strides,
+        box_extents, element_strides, cuda::kInterleaveNone, cuda::kSwizzle128B, cuda::kL2Promotion256B,
+        cuda::kFillZeros);
     if (result == cuda::kSuccess) return FA3_OK;
     Text call;
     call.append("cuTensorMapEncodeTiled for %s", argument);

@@ -7,11 +7,16 @@
 
 namespace fa3 {
 
-// Encodes the map of a tensor that passed check_layout, in boxes of 64 elements x `box_rows` positions;
-// fwd_params.h says what the kernels expect of it. An empty tensor is described at `spare`, an aligned
-// address that is never read.
+// What is copied at a time, 64 elements wide.
+struct Box {
+    uint32_t heads;
+    uint32_t rows;
+};
+
+// Encodes the map of a tensor that passed check_layout; fwd_params.h says what the kernels expect of it. An
+// empty tensor is described at `spare`, an aligned address that is never read.
 fa3_status encode_tensor_map(const cuda::Driver& driver, const fa3_tensor& tensor, Storage storage,
-                             const char* argument, fa3_dtype dtype, uint32_t box_rows, void* spare,
-                             TensorMap* map, Error error);
+                             const char* argument, fa3_dtype dtype, Box box, void* spare, TensorMap* map,
+                             Error error);
 
 }  // namespace fa3

@@ -5,9 +5,6 @@
 namespace fa3 {
 namespace {
 
-// The dimensions that torch sees: all four, or all but the first, which packed sequences do not have.
-int64_t rank_of(Storage storage) { return storage == Storage::kPacked ? 3 : 4; }
-
 // Kernels take one number of rows from slot to slot for two tensors: true when these two agree on it.
 bool share_slots(const fa3_tensor& a, const fa3_tensor& b, Storage storage) {
     return rows_per_slot(a, storage) == rows_per_slot(b, storage);
@@ -62,7 +59,7 @@ fa3_status FwdCall::make_readable(const Problem& problem, Error error) {
 fa3_status FwdCall::allocate_out(const Problem& problem, Error error) {
     const int64_t shape[] = {args.q.shape[0], args.q.shape[1], args.q.shape[2], args.v.shape[3]};
     const int64_t rank = rank_of(problem.storage_q);
-    const fa3_status status = out.allocate(rank, shape + 4 - rank, kCopyElements, q.dtype(), q, error);
+    const fa3_status status = out.allocate_rows(rank, shape + 4 - rank, kCopyElements, q.dtype(), q, error);
     return status == FA3_OK ? out.view(problem.storage_q, &args.out, error) : status;
 }
 
@@ -74,7 +71,7 @@ fa3_status FwdCall::launch(const Problem& problem, Error error) {
     const int64_t shape[] = {args.q.shape[0], args.q.shape[2], args.q.shape[1]};
     const int64_t rank = rank_of(problem.storage_q) - 1;
     if (status == FA3_OK) {
-        status = lse.allocate(rank, shape + 3 - rank, 1, aoti_torch_dtype_float32(), q, error);
+        status = lse.allocate_rows(rank, shape + 3 - rank, 1, aoti_torch_dtype_float32(), q, error);
     }
     if (status == FA3_OK) status = lse.data(reinterpret_cast<void**>(&args.lse), error);
     if (status == FA3_OK) status = current_stream(args.device, &args.stream, error);

@@ -25,22 +25,32 @@ fa3_status check_dtypes(const TorchTensor& q, std::initializer_list<const TorchT
     return FA3_OK;
 }
 
-fa3_status check_devices(const TorchTensor& q, std::initializer_list<const TorchTensor*> others,
+fa3_status check_dtype(const TorchTensor& tensor, int32_t dtype, Error error) {
+    if (tensor.dtype() == dtype) return FA3_OK;
+    Text got;
+    Text wanted;
+    append_dtype(got, tensor.dtype());
+    append_dtype(wanted, dtype);
+    return error.fail(FA3_INVALID_ARGUMENT, "%s has dtype %s; it should be %s", tensor.argument(), got.data,
+                      wanted.data);
+}
+
+fa3_status check_devices(const TorchTensor& first, std::initializer_list<const TorchTensor*> others,
                          Error error) {
     for (const TorchTensor* tensor : others) {
-        if (!tensor->is_present() || tensor->is_on_device_of(q)) continue;
+        if (!tensor->is_present() || tensor->is_on_device_of(first)) continue;
         Text device;
-        Text q_device;
+        Text first_device;
         append_device(device, *tensor);
-        append_device(q_device, q);
-        return error.fail(FA3_INVALID_ARGUMENT, "%s is on %s; it should be on %s, as q is",
-                          tensor->argument(), device.data, q_device.data);
+        append_device(first_device, first);
+        return error.fail(FA3_INVALID_ARGUMENT, "%s is on %s; it should be on %s, as %s is",
+                          tensor->argument(), device.data, first_device.data, first.argument());
     }
-    if (q.device_type() == aoti_torch_device_type_cuda()) return FA3_OK;
-    Text q_device;
-    append_device(q_device, q);
-    return error.fail(FA3_INVALID_ARGUMENT, "q is on %s, but this operator needs CUDA tensors",
-                      q_device.data);
+    if (first.device_type() == aoti_torch_device_type_cuda()) return FA3_OK;
+    Text device;
+    append_device(device, first);
+    return error.fail(FA3_INVALID_ARGUMENT, "%s is on %s, but this operator needs CUDA tensors",
+                      first.argument(), device.data);
 }
 
 fa3_status read_int(StableIValue value, const char* argument, int32_t least, int32_t* number, Error error) {

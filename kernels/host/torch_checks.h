@@ -10,8 +10,11 @@ namespace fa3 {
 // q is fp16 or bf16, and the others are the same.
 fa3_status check_dtypes(const TorchTensor& q, std::initializer_list<const TorchTensor*> others, Error error);
 
-// q is a CUDA tensor, and the others that are there are on its device.
-fa3_status check_devices(const TorchTensor& q, std::initializer_list<const TorchTensor*> others, Error error);
+fa3_status check_dtype(const TorchTensor& tensor, int32_t dtype, Error error);
+
+// The first is a CUDA tensor, and the others that are there are on its device.
+fa3_status check_devices(const TorchTensor& first, std::initializer_list<const TorchTensor*> others,
+                         Error error);
 
 // A number that the runtime takes as int32_t. `least` is 0, or INT32_MIN where a negative number has a
 // meaning.

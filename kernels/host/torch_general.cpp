@@ -32,16 +32,6 @@ enum Slot {
 // An array without elements may have no address, and none of it is read: this one says that it was given.
 void* const kNoElements = reinterpret_cast<void*>(kCopyAlignment);
 
-fa3_status check_dtype(const TorchTensor& tensor, int32_t dtype, Error error) {
-    if (tensor.dtype() == dtype) return FA3_OK;
-    Text got;
-    Text wanted;
-    append_dtype(got, tensor.dtype());
-    append_dtype(wanted, dtype);
-    return error.fail(FA3_INVALID_ARGUMENT, "%s has dtype %s; it should be %s", tensor.argument(), got.data,
-                      wanted.data);
-}
-
 // The address of a contiguous array of `count` elements; it stays null when the tensor is not there.
 template <typename Element>
 fa3_status read_array(const TorchTensor& tensor, int32_t dtype, const char* dimensions, int64_t count,

@@ -25,4 +25,13 @@ constexpr char kFwdIntoSchema[] = "fwd_into(" FA3_GENERAL_ARGUMENTS ", Tensor(a!
 fa3_status run_fwd_into(StableIValue* stack, Error error);
 #undef FA3_GENERAL_ARGUMENTS
 
+#define FA3_COMBINE_ARGUMENTS "Tensor out_partial, Tensor lse_partial"
+constexpr char kCombineSchema[] =
+    "combine(" FA3_COMBINE_ARGUMENTS ", ScalarType out_dtype) -> (Tensor out, Tensor lse)";
+fa3_status run_combine(StableIValue* stack, Error error);
+
+constexpr char kCombineIntoSchema[] = "combine_into(" FA3_COMBINE_ARGUMENTS ", Tensor(a!) out) -> Tensor lse";
+fa3_status run_combine_into(StableIValue* stack, Error error);
+#undef FA3_COMBINE_ARGUMENTS
+
 }  // namespace fa3

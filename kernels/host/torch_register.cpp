@@ -21,7 +21,7 @@ void call(StableIValue* stack, uint64_t, uint64_t) {
     char message[4096];
     memcpy(message, kPrefix, sizeof(kPrefix));
     const fa3_status status = run(stack, {message + kPrefixSize, sizeof(message) - kPrefixSize});
-    aoti_torch_check(status == FA3_OK, "fwd", "flash_attn3", 0, message);
+    aoti_torch_check(status == FA3_OK, "call", "flash_attn3", 0, message);
 }
 
 // Operators stay registered until the process ends, so the handles are kept by nobody. A failure to register
@@ -29,7 +29,8 @@ void call(StableIValue* stack, uint64_t, uint64_t) {
 __attribute__((constructor)) void register_operators() {
     TorchLibraryHandle library = nullptr;
     if (aoti_torch_library_init_def("flash_attn3", "flash_attn3", 0, &library) != 0) return;
-    for (const char* schema : {kFwdSchema, kFwdGeneralSchema, kFwdIntoSchema}) {
+    for (const char* schema :
+         {kFwdSchema, kFwdGeneralSchema, kFwdIntoSchema, kCombineSchema, kCombineIntoSchema}) {
         aoti_torch_library_def(library, schema);
     }
     for (const char* dispatch_key : {"CUDA", "CPU"}) {  // on the CPU only to say that it needs a GPU
@@ -37,6 +38,8 @@ __attribute__((constructor)) void register_operators() {
             aoti_torch_library_impl(library, "fwd", call<run_fwd>);
             aoti_torch_library_impl(library, "fwd_general", call<run_fwd_general>);
             aoti_torch_library_impl(library, "fwd_into", call<run_fwd_into>);
+            aoti_torch_library_impl(library, "combine", call<run_combine>);
+            aoti_torch_library_impl(library, "combine_into", call<run_combine_into>);
         }
     }
 }

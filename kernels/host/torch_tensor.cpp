@@ -5,7 +5,7 @@
 namespace fa3 {
 namespace {
 
-constexpr int64_t kMaxRank = 4;
+constexpr int64_t kMaxRank = 5;
 
 // What torch said about its failed call, if this torch can tell.
 const char* torch_message() {
@@ -19,6 +19,18 @@ const char* torch_message() {
 AtenTensorHandle as_handle(StableIValue value) { return reinterpret_cast<AtenTensorHandle>(value); }
 
 }  // namespace
+
+int64_t rank_of(Storage storage) { return storage == Storage::kPacked ? kRank - 1 : kRank; }
+
+void set_extents(Storage storage, const int64_t* sizes, const int64_t* strides, fa3_tensor* view) {
+    const int64_t first = kRank - rank_of(storage);
+    view->shape[0] = 1;
+    view->stride[0] = 0;
+    for (int64_t i = first; i < kRank; ++i) {
+        view->shape[i] = sizes[i - first];
+        view->stride[i] = strides[i - first];
+    }
+}
 
 TorchTensor::TorchTensor(const char* argument, StableIValue owned)
     : argument_(argument), handle_(as_handle(owned)) {
@@ -48,12 +60,16 @@ bool TorchTensor::is_on_device_of(const TorchTensor& other) const {
     return device_type_ == other.device_type_ && device_index_ == other.device_index_;
 }
 
-fa3_status TorchTensor::shape(int64_t rank, const char* dimensions, int64_t** sizes, int64_t** strides,
+int64_t TorchTensor::rank() const {
+    int64_t rank = 0;
+    return aoti_torch_get_dim(handle_, &rank) == 0 ? rank : 0;
+}
+
+fa3_status TorchTensor::shape(int64_t wanted, const char* dimensions, int64_t** sizes, int64_t** strides,
                               Error error) const {
-    int64_t found = 0;
-    if (aoti_torch_get_dim(handle_, &found) != 0 || found != rank) {
+    if (const int64_t found = rank(); found != wanted) {
         return error.fail(FA3_INVALID_ARGUMENT, "%s has %lld dimensions; it should have %lld: %s", argument_,
-                          shown(found), shown(rank), dimensions);
+                          shown(found), shown(wanted), dimensions);
     }
     if (aoti_torch_get_sizes(handle_, sizes) != 0 || aoti_torch_get_strides(handle_, strides) != 0) {
         return error.fail(FA3_INVALID_ARGUMENT, "%s has no strides: %s", argument_, torch_message());
@@ -66,17 +82,11 @@ fa3_status TorchTensor::view(Storage storage, fa3_tensor* view, Error error) con
     const char* dimensions = packed                       ? "(total, heads, head_dim)"
                              : storage == Storage::kPages ? "(pages, page_size, heads, head_dim)"
                                                           : "(batch, seqlen, heads, head_dim)";
-    const int first = packed ? 1 : 0;
     int64_t* sizes = nullptr;
     int64_t* strides = nullptr;
-    fa3_status status = shape(kRank - first, dimensions, &sizes, &strides, error);
+    fa3_status status = shape(rank_of(storage), dimensions, &sizes, &strides, error);
     if (status != FA3_OK) return status;
-    view->shape[0] = 1;
-    view->stride[0] = 0;
-    for (int i = first; i < kRank; ++i) {
-        view->shape[i] = sizes[i - first];
-        view->stride[i] = strides[i - first];
-    }
+    set_extents(storage, sizes, strides, view);
     return data(&view->data, error);
 }
 
@@ -85,15 +95,8 @@ fa3_status TorchTensor::data(void** address, Error error) const {
     return error.fail(FA3_INVALID_ARGUMENT, "%s has no data: %s", argument_, torch_message());
 }
 
-fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, int64_t row_step, int32_t dtype,
+fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, const int64_t* strides, int32_t dtype,
                                  const TorchTensor& like, Error error) {
-    int64_t strides[kMaxRank];
-    int64_t stride = 1;
-    for (int64_t i = rank - 1; i >= 0; --i) {
-        strides[i] = stride;
-        stride *= shape[i] > 1 ? shape[i] : 1;
-        if (i == rank - 1) stride = (stride + row_step - 1) / row_step * row_step;
-    }
     dtype_ = dtype;
     device_type_ = like.device_type_;
     device_index_ = like.device_index_;
@@ -104,18 +107,34 @@ fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, int64_t row
     return FA3_OK;
 }
 
-fa3_status TorchTensor::make_readable(Storage storage, fa3_tensor* view, Error error) {
-    const int first = storage == Storage::kPacked ? 1 : 0;
-    TorchTensor copy(argument_);
-    fa3_status status =
-        copy.allocate(kRank - first, view->shape + first, kCopyElements, dtype_, *this, error);
-    if (status != FA3_OK) return status;
+fa3_status TorchTensor::allocate_rows(int64_t rank, const int64_t* shape, int64_t row_step, int32_t dtype,
+                                      const TorchTensor& like, Error error) {
+    int64_t strides[kMaxRank];
+    int64_t stride = 1;
+    for (int64_t i = rank - 1; i >= 0; --i) {
+        strides[i] = stride;
+        stride *= shape[i] > 1 ? shape[i] : 1;
+        if (i == rank - 1) stride = (stride + row_step - 1) / row_step * row_step;
+    }
+    return allocate(rank, shape, strides, dtype, like, error);
+}
+
+fa3_status TorchTensor::move_to(TorchTensor& copy, Error error) {
     if (aoti_torch_copy_(copy.handle_, handle_, /*non_blocking=*/0) != 0) {
         return error.fail(FA3_DRIVER_ERROR, "%s could not be copied: %s", argument_, torch_message());
     }
     aoti_torch_delete_tensor_object(handle_);
     handle_ = as_handle(copy.release());
-    return this->view(storage, view, error);
+    return FA3_OK;
+}
+
+fa3_status TorchTensor::make_readable(Storage storage, fa3_tensor* view, Error error) {
+    const int64_t rank = rank_of(storage);
+    TorchTensor copy(argument_);
+    fa3_status status =
+        copy.allocate_rows(rank, view->shape + kRank - rank, kCopyElements, dtype_, *this, error);
+    if (status == FA3_OK) status = move_to(copy, error);
+    return status == FA3_OK ? this->view(storage, view, error) : status;
 }
 
 StableIValue TorchTensor::release() {

@@ -5,25 +5,27 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ci import payload
-from kernels.host.build import HOST_DIR, SHARED_HEADER
+from kernels.host.build import HOST_DIR, SHARED_HEADERS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
 TARGET = "x86_64-linux-gnu.2.17"
 
 
-def test_the_digest_of_the_host_libraries_covers_the_header_that_they_share_with_the_kernels(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("header", SHARED_HEADERS, ids=lambda path: path.name)
+def test_the_digest_of_the_host_libraries_covers_what_they_share_with_the_kernels(
+    header: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     before = payload.host_digest(TARGET, "1.0")
     assert payload.host_digest(TARGET, "1.0") == before
-    changed = tmp_path / SHARED_HEADER.name
-    changed.write_bytes(SHARED_HEADER.read_bytes() + b"// one more line\n")
-    monkeypatch.setattr(payload, "SHARED_HEADER", changed)
+    changed = tmp_path / header.name
+    changed.write_bytes(header.read_bytes() + b"// one more line\n")
+    others = [path for path in SHARED_HEADERS if path != header]
+    monkeypatch.setattr(payload, "SHARED_HEADERS", (*others, changed))
     assert payload.host_digest(TARGET, "1.0") != before
 
 
@@ -34,4 +36,4 @@ def test_the_host_libraries_include_nothing_else_from_outside_their_folder():
         for path in sources
         for name in re.findall(r'#include "(.*)"', path.read_text(encoding="utf-8"))
     }
-    assert included - {path.resolve() for path in sources} == {SHARED_HEADER.resolve()}
+    assert included - {path.resolve() for path in sources} == {path.resolve() for path in SHARED_HEADERS}

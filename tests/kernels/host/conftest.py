@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kernels.host.build import build_host
-from tests.kernels.host.fake_driver import PARAMS_BYTES
+from tests.kernels.host.fake_driver import PARAMS_BYTES, CombineParams
 from tests.kernels.host.host_api import KERNELS, Api, pack_bytes
 
 if TYPE_CHECKING:
@@ -75,4 +76,5 @@ def compile_double(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Pat
 
 @pytest.fixture(scope="session")
 def fake_driver_folder(compile_double: Callable[..., Path]) -> Path:
-    return compile_double("fake_driver.c", "libcuda.so.1", f"-DPARAMS_BYTES={PARAMS_BYTES}").parent
+    sizes = (f"-DPARAMS_BYTES={PARAMS_BYTES}", f"-DCOMBINE_BYTES={ctypes.sizeof(CombineParams)}")
+    return compile_double("fake_driver.c", "libcuda.so.1", *sizes).parent

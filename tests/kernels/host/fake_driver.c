@@ -22,7 +22,7 @@ typedef struct Encode {
 typedef struct Launch {
     uint32_t grid[3], block[3], shared_bytes, cluster[3];
     uint64_t stream, function, context;
-    uint8_t params[PARAMS_BYTES]; /* sizeof(fa3::FwdParams) */
+    uint8_t params[PARAMS_BYTES]; /* sizeof(fa3::FwdParams), or the first COMBINE_BYTES of it */
 } Launch;
 
 typedef struct Config {
@@ -36,6 +36,7 @@ typedef struct Config {
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static int version = 12080, devices = 2, capability = 90, multiprocessors = 132, init_result = SUCCESS;
+static int shared_bytes = 232448, failure = 999;
 static int initialized, capturing_streams, capture_broken;
 static char failing[64], slow[64];
 static char kernel_names[MAX][64];
@@ -60,7 +61,7 @@ static int begin(const char* name) {
     while (books[i].name != NULL && strcmp(books[i].name, name) != 0) ++i;
     books[i].name = name;
     ++books[i].calls;
-    return strcmp(failing, name) == 0 ? 999 : initialized ? SUCCESS : NOT_INITIALIZED;
+    return strcmp(failing, name) == 0 ? failure : initialized ? SUCCESS : NOT_INITIALIZED;
 }
 static int end(int result) {
     pthread_mutex_unlock(&mutex);
@@ -77,7 +78,11 @@ static int unsafe_in_capture(void) {
 EXPORT void fake_setup(int new_version, int new_devices, int new_capability, int new_init_result) {
     version = new_version, devices = new_devices, capability = new_capability, init_result = new_init_result;
 }
-EXPORT void fake_fail(const char* name) { strncpy(failing, name, sizeof(failing) - 1); }
+EXPORT void fake_shared_bytes(int bytes) { shared_bytes = bytes; }
+EXPORT void fake_fail(const char* name, int result) {
+    strncpy(failing, name, sizeof(failing) - 1);
+    failure = result;
+}
 EXPORT void fake_slow(const char* name) { strncpy(slow, name, sizeof(slow) - 1); }
 EXPORT int fake_calls(const char* name) {
     for (int i = 0; i < 64 && books[i].name != NULL; ++i)
@@ -127,7 +132,7 @@ EXPORT int cuDeviceGetName(char* name, int size, int device) {
 }
 EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
     int result = begin("cuDeviceGetAttribute");
-    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : attribute == 16 ? multiprocessors : -1;
+    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : attribute == 16 ? multiprocessors : attribute == 97 ? shared_bytes : -1;
     return end(result ? result : device >= 100 ? SUCCESS : INVALID_VALUE);
 }
 EXPORT int cuDevicePrimaryCtxRetain(uint64_t* context, int device) {
@@ -250,6 +255,7 @@ EXPORT int cuLaunchKernelEx(const Config* config, uint64_t function, void** para
     launch->stream = (uint64_t)config->stream;
     launch->function = function;
     launch->context = current();
-    memcpy(launch->params, params[0], sizeof(launch->params));
+    const int combines = strncmp(kernel_names[function], "combine", 7) == 0;
+    memcpy(launch->params, params[0], combines ? COMBINE_BYTES : PARAMS_BYTES);
     return end(SUCCESS);
 }

@@ -75,9 +75,37 @@ class FwdParams(ctypes.Structure):
         ("page_size", ctypes.c_int32),
         ("page_table_stride", ctypes.c_int32),
         ("box_rows_kv", ctypes.c_int32),
+        ("pack_gqa", ctypes.c_int32),
+        ("value_slices", ctypes.c_int32),
         ("tiles_m", ctypes.c_int32),
         ("tiles", ctypes.c_int32),
         ("l2_heads", ctypes.c_int32),
+    )
+
+
+class CombineParams(ctypes.Structure):
+    """`fa3::CombineParams`; a test holds it against `combine_params.h`."""
+
+    _fields_ = (
+        ("out_partial", ctypes.c_uint64),
+        ("out_partial_stride_split", ctypes.c_int64),
+        ("out_partial_stride_batch", ctypes.c_int64),
+        ("out_partial_stride_row", ctypes.c_int64),
+        ("out_partial_stride_head", ctypes.c_int64),
+        ("lse_partial", ctypes.c_uint64),
+        ("lse_partial_stride_split", ctypes.c_int64),
+        ("lse_partial_stride_batch", ctypes.c_int64),
+        ("lse_partial_stride_head", ctypes.c_int64),
+        ("out", Operand),
+        ("lse", ctypes.c_uint64),
+        ("lse_stride_batch", ctypes.c_int64),
+        ("lse_stride_head", ctypes.c_int64),
+        ("splits", ctypes.c_int32),
+        ("batch", ctypes.c_int32),
+        ("seqlen", ctypes.c_int32),
+        ("heads", ctypes.c_int32),
+        ("head_dim_v", ctypes.c_int32),
+        ("out_dtype", ctypes.c_int32),
     )
 
 
@@ -98,6 +126,11 @@ class Launch(ctypes.Structure):
         ("padding", ctypes.c_uint8 * (PARAMS_BYTES - ctypes.sizeof(FwdParams))),
     )
 
+    @property
+    def combine_params(self) -> CombineParams:
+        """What a combine kernel was given, where one of attention finds its `params`."""
+        return CombineParams.from_buffer(self.params)
+
 
 class FakeDriver:
     """The fake that the runtime will find, too."""
@@ -115,8 +148,12 @@ class FakeDriver:
     ) -> None:
         self.library.fake_setup(version, devices, capability, init_result)
 
-    def fail(self, name: str) -> None:
-        self.library.fake_fail(name.encode())
+    def shared_bytes(self, number: int) -> None:
+        """Set what a thread block can have."""
+        self.library.fake_shared_bytes(number)
+
+    def fail(self, name: str, result: int = 999) -> None:
+        self.library.fake_fail(name.encode(), result)
 
     def slow(self, name: str) -> None:
         self.library.fake_slow(name.encode())
@@ -138,8 +175,16 @@ class FakeDriver:
         return self.library.fake_context()
 
     @property
+    def launch_count(self) -> int:
+        return self.library.fake_launch_count()
+
+    @property
+    def last_launch(self) -> Launch:
+        return self.library.fake_launch(self.launch_count - 1).contents
+
+    @property
     def launches(self) -> list[Launch]:
-        return [self.library.fake_launch(i).contents for i in range(self.library.fake_launch_count())]
+        return [self.library.fake_launch(i).contents for i in range(self.launch_count)]
 
     @property
     def encodes(self) -> list[Encode]:

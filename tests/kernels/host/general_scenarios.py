@@ -42,7 +42,7 @@ SCENARIOS: dict[str, Callable[..., None]] = {}
 def scenario(function: Callable[..., None]) -> Callable[..., None]:
     def with_product_table(api: Api, fake: FakeDriver, pack: Path) -> None:
         path = pack.with_name("product.fa3pack")
-        write_pack([PackEntry(variant, b"cubin", "12.8") for variant in VARIANTS], path)
+        write_pack([PackEntry(variant, b"image\0", "12.8") for variant in VARIANTS], path)
         assert api.set_pack(path) == (OK, "")
         function(*(api, fake, pack)[: function.__code__.co_argcount])
 
@@ -68,7 +68,7 @@ def address(encoded: Encode, *coordinates: int) -> int | None:
 
 def row_address(encoded: Encode, start: int, length: int, row: int, head: int) -> int | None:
     """Where a kernel finds a row of a ragged operand."""
-    return address(encoded, 0, RAGGED_ROWS - length + row, head, start + length, RAGGED_ROWS)
+    return address(encoded, 0, head, RAGGED_ROWS - length + row, start + length, RAGGED_ROWS)
 
 
 @scenario
@@ -243,9 +243,9 @@ def packed_sequences(api: Api, fake: FakeDriver) -> None:
     assert (params.rows_per_batch_q, params.rows_per_batch_k) == (0, 0)
     assert {params.q.stride_batch, params.k.stride_batch, params.out.stride_batch} == {0}
     q, k, _, out = fake.encodes_of(done)
-    assert tuple(q.extents) == (64, RAGGED_ROWS, 4, LAST, LAST)
-    assert tuple(q.strides) == (512, 128, 512, 2**34 - 512)
-    assert tuple(k.strides) == (256, 128, 256, 2**34 - 256)
+    assert tuple(q.extents) == (64, 4, RAGGED_ROWS, LAST, LAST)
+    assert tuple(q.strides) == (128, 512, 512, 2**34 - 512)
+    assert tuple(k.strides) == (128, 256, 256, 2**34 - 256)
     for start, length, row, head in itertools.product((0, 1, 299), (1, 60, 2**30), (0, 1, 59), (0, 3)):
         at = 0x10000 + (start + row) * 512 + head * 128
         assert row_address(q, start, length, row, head) == (at if row < length else None)
@@ -261,7 +261,7 @@ def only_one_side_packed(api: Api, fake: FakeDriver) -> None:
     args.k = args.v = tensor(0x20000, (3, 384, 2, 64))
     done = launch(api, fake, args)
     assert (done.params.ragged_q, done.params.ragged_k, done.params.seqlen_k) == (1, 0, 384)
-    assert tuple(fake.encodes_of(done)[1].extents) == (64, 384, 2, 1, 3)
+    assert tuple(fake.encodes_of(done)[1].extents) == (64, 2, 384, 1, 3)
     args = fwd_args(3, 300, 384, 4, 2, 64, cu_seqlens_k=INDEX, max_seqlen_k=128)
     args.k = args.v = tensor(0x20000, (1, 384, 2, 64))
     done = launch(api, fake, args)
@@ -332,7 +332,7 @@ def pages(api: Api, fake: FakeDriver) -> None:
         )
         assert params.k.stride_batch == page_size * 256
         _, k, v, _ = fake.encodes_of(done)
-        assert (k.box[1], v.box[1]) == (box, box)
+        assert (k.box[2], v.box[2]) == (box, box)
         last = page_size - 1
         assert (
             row_address(v, 39 * page_size, page_size, last, 1)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, NO_DRIVER, BAD_PACK, DRIVER_ERROR = range(6)
-FP16, BF16 = 0, 1
+FP16, BF16, FP32 = range(3)
+EXACT, PORTABLE, PTX = range(3)
 
 
 class Tensor(ctypes.Structure):
@@ -64,6 +67,23 @@ class KernelInfo(ctypes.Structure):
         ("dtype", ctypes.c_int32),
         ("head_dim", ctypes.c_int32),
         ("head_dim_v", ctypes.c_int32),
+        ("code", ctypes.c_int32),
+    )
+
+
+class CombineArgs(ctypes.Structure):
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("device", ctypes.c_int32),
+        ("splits", ctypes.c_int32),
+        ("out_dtype", ctypes.c_int32),
+        ("stream", ctypes.c_void_p),
+        ("out_partial", Tensor),
+        ("out_partial_stride", ctypes.c_int64),
+        ("lse_partial", ctypes.c_void_p),
+        ("lse_partial_stride", ctypes.c_int64 * 3),
+        ("out", Tensor),
+        ("lse", ctypes.c_void_p),
     )
 
 
@@ -111,6 +131,12 @@ class Api:
     def fwd(self, args: FwdArgs) -> tuple[int, str]:
         return self.call("fa3_fwd", ctypes.byref(args))
 
+    def combine(self, args: CombineArgs) -> tuple[int, str]:
+        return self.call("fa3_combine", ctypes.byref(args))
+
+    def allow_kernels(self, codes: int) -> tuple[int, str]:
+        return self.call("fa3_allow_kernels", ctypes.c_uint32(codes))
+
 
 def contiguous(*shape: int) -> tuple[int, ...]:
     strides = [1]
@@ -154,13 +180,40 @@ def fwd_args(  # noqa: PLR0917 - the sizes of a problem, in the order in which o
     return args
 
 
+def combine_args(
+    splits: int = 3,
+    shape: tuple[int, int, int, int] = (2, 256, 4, 128),
+    *,
+    dtype: int = BF16,
+    **changes: object,
+) -> CombineArgs:
+    """A valid call on made-up addresses, with `changes` applied to its fields."""
+    batch, seqlen, heads, _ = shape
+    part, lse_part = math.prod(shape), batch * seqlen * heads
+    args = CombineArgs(
+        struct_size=ctypes.sizeof(CombineArgs),
+        splits=splits,
+        out_dtype=dtype,
+        out_partial=tensor(0x10000, shape),
+        out_partial_stride=part,
+        lse_partial=0x20000,
+        lse_partial_stride=(ctypes.c_int64 * 3)(lse_part, seqlen * heads, seqlen),
+        out=tensor(0x30000, shape),
+        lse=0x40000,
+    )
+    for name, value in changes.items():
+        setattr(args, name, value)
+    return args
+
+
 @dataclass(frozen=True)
 class Kernel:
-    """A row of the pack with a cubin."""
+    """A record of the pack with its cubin or PTX."""
 
     name: str
     mask: str = "full"
     sm: int = 90
+    code: int = EXACT
     dtype: int = BF16
     head_dim: int = 128
     head_dim_v: int = 128
@@ -175,20 +228,24 @@ class Kernel:
     box_rows_out: int = 64
     blocks_per_sm: int = 1
     min_seqlen_q: int = 0
+    value_slices: int = 1
+    packs_gqa: int = 0
     toolkit: str = "12.8"
     op: str = "fwd"
-    cubin: bytes = field(default=b"\x7fELF and some code " * 9)
+    image: bytes = b"\x7fELF and some code " * 9
 
     def numbers(self) -> tuple[int, ...]:
         return (
-            *(self.sm, self.dtype, self.head_dim, self.head_dim_v, self.tile_m, self.tile_n, self.threads),
-            *(self.smem_bytes, self.cluster, self.dynamic, self.box_rows_q, self.box_rows_kv),
-            *(self.box_rows_out, self.blocks_per_sm, self.min_seqlen_q, 0),
+            *(self.sm, self.code, self.dtype, self.head_dim, self.head_dim_v, self.tile_m, self.tile_n),
+            *(self.threads, self.smem_bytes, self.cluster, self.dynamic),
+            *(self.box_rows_q, self.box_rows_kv, self.box_rows_out, self.blocks_per_sm),
+            *(self.min_seqlen_q, self.value_slices, self.packs_gqa, 0, 0),
         )
 
 
+FORMAT = 2
 HEADER = struct.Struct("<8sIIQQ")
-ROW = struct.Struct("<64s16s16s16s16I3Q56x")
+ROW = struct.Struct("<64s16s16s16s20I3Q40x")
 
 KERNELS = (
     Kernel("fwd_sm90_bf16_d128_full"),
@@ -198,21 +255,58 @@ KERNELS = (
 
 
 LOCAL = Kernel("fwd_sm90_bf16_d128_local", mask="local")
+COMBINE = Kernel(
+    "combine_sm80",
+    op="combine",
+    mask="any",
+    sm=80,
+    code=PORTABLE,
+    dtype=FP32,
+    head_dim=0,
+    head_dim_v=0,
+    tile_m=16,
+    threads=128,
+    smem_bytes=0,
+    dynamic=0,
+    box_rows_q=0,
+    box_rows_kv=0,
+    box_rows_out=0,
+)
 
 
-def pack_bytes(kernels: tuple[Kernel, ...]) -> bytes:
-    """The file, per its description: header, rows, cubins on 64-byte boundaries."""
+def portable(name: str, **changes: object) -> Kernel:
+    """A kernel that computes its addresses and its own tile."""
+    kernel = Kernel(
+        name,
+        mask="any",
+        sm=80,
+        code=PORTABLE,
+        tile_m=64,
+        threads=128,
+        smem_bytes=65_536,
+        dynamic=0,
+        box_rows_q=0,
+        box_rows_kv=0,
+        box_rows_out=0,
+        packs_gqa=1,
+    )
+    return replace(kernel, **changes)
+
+
+def pack_bytes(kernels: Iterable[Kernel]) -> bytes:
+    """The file, per its description: header, rows, images on 64-byte boundaries."""
+    kernels = tuple(kernels)
     offset = -(-(HEADER.size + ROW.size * len(kernels)) // 64) * 64
-    rows, cubins = b"", b""
+    rows, images = b"", b""
     for kernel in kernels:
         rows += ROW.pack(
             *(text.encode() for text in (kernel.name, kernel.op, kernel.mask, kernel.toolkit)),
             *kernel.numbers(),
-            offset + len(cubins),
-            len(kernel.cubin),
-            zlib.crc32(kernel.cubin),
+            offset + len(images),
+            len(kernel.image),
+            zlib.crc32(kernel.image),
         )
-        cubins += kernel.cubin + bytes(-len(kernel.cubin) % 64)
-    size = offset + len(cubins)
-    header = HEADER.pack(b"FA3PACK\x01", 1, len(kernels), size, zlib.crc32(rows))
-    return (header + rows).ljust(offset, b"\0") + cubins
+        images += kernel.image + bytes(-len(kernel.image) % 64)
+    size = offset + len(images)
+    header = HEADER.pack(b"FA3PACK\x01", FORMAT, len(kernels), size, zlib.crc32(rows))
+    return (header + rows).ljust(offset, b"\0") + images

@@ -17,6 +17,7 @@ from kernels import pack as kernels_pack
 from kernels.variants import VARIANTS
 from tests.kernels.host.host_api import (
     BAD_PACK,
+    EXACT,
     FP16,
     HEADER,
     INVALID_ARGUMENT,
@@ -46,7 +47,7 @@ def test_pack_is_listed(api: Api, pack: Path) -> None:
         info = api.kernel_at(index)
         assert (info.name.decode(), info.op.decode(), info.mask.decode()) == (kernel.name, "fwd", kernel.mask)
         assert (info.toolkit, info.sm, info.dtype) == (b"12.8", 90, kernel.dtype)
-        assert (info.head_dim, info.head_dim_v) == (128, 128)
+        assert (info.head_dim, info.head_dim_v, info.code) == (128, 128, EXACT)
 
 
 @pytest.mark.parametrize("index", [-1, len(KERNELS)])
@@ -61,7 +62,7 @@ def test_pack_of_the_build_is_read(api: Api, tmp_path: Path) -> None:
     """What kernels/pack.py writes, pack.cpp reads."""
     path = tmp_path / "kernels.fa3pack"
     entries = [
-        kernels_pack.PackEntry(variant, b"cubin of " + variant.name.encode(), "12.8") for variant in VARIANTS
+        kernels_pack.PackEntry(variant, b"image of " + variant.name.encode(), "12.8") for variant in VARIANTS
     ]
     kernels_pack.write_pack(entries, path)
     assert api.set_pack(path) == (OK, "")
@@ -105,7 +106,7 @@ BAD_PACKS = {
         f"is truncated or altered: it has {len(GOOD) + 1} bytes, its header says {len(GOOD)}",
     ),
     "other file": (b"PK\x03\x04" + GOOD[4:], "is not a kernel pack"),
-    "newer format": (header(GOOD, format=2), "has format 2; this library reads format 1"),
+    "newer format": (header(GOOD, format=3), "has format 3; this library reads format 2"),
     "too many rows": (header(GOOD, count=2**32 - 1), "is altered: 4294967295 rows do not fit in it"),
     "altered row": (GOOD[:40] + b"!" + GOOD[41:], "is altered: its table does not match its digest"),
     "altered digest": (header(GOOD, digest=1), "is altered: its table does not match its digest"),
@@ -126,16 +127,24 @@ def test_bad_pack_is_refused_and_the_good_one_stays(api: Api, pack: Path, tmp_pa
 
 
 MALFORMED_ROWS = {
-    "dtype": {"dtype": 2},
-    "head_dim": {"head_dim": 0},
+    "sm": {"sm": 0},
+    "code": {"code": 3},
+    "dtype": {"dtype": 3},
+    "head_dim": {"head_dim": 1025},
+    "head_dim_v": {"head_dim_v": 1025},
     "tile_m": {"tile_m": 0},
     "threads": {"threads": 2048},
     "cluster": {"cluster": 0},
     "box": {"box_rows_kv": 512},
+    "box of none": {"box_rows_q": 0},
+    "no box": {"box_rows_out": 0},
+    "no slice": {"value_slices": 0},
+    "uneven slices": {"value_slices": 3},
+    "packs": {"packs_gqa": 2},
     "blocks": {"blocks_per_sm": 0},
     "no name": {"name": ""},
     "endless name": {"name": "x" * 64},
-    "empty cubin": {"cubin": b""},
+    "empty image": {"image": b""},
 }
 
 
@@ -149,9 +158,9 @@ def test_malformed_row_is_refused(api: Api, tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(("offset", "size"), [(2**63, 64), (64, 2**64 - 1), (len(GOOD) + 64, 1), (65, 1)])
-def test_cubin_outside_the_file_is_refused(api: Api, tmp_path: Path, offset: int, size: int) -> None:
+def test_image_outside_the_file_is_refused(api: Api, tmp_path: Path, offset: int, size: int) -> None:
     row = bytearray(GOOD[HEADER.size : HEADER.size + ROW.size])
-    struct.pack_into("<QQ", row, 176, offset, size)
+    struct.pack_into("<QQ", row, 192, offset, size)
     path = tmp_path / "bad.fa3pack"
     path.write_bytes(
         header(GOOD[: HEADER.size], count=1, digest=zlib.crc32(row)) + row + GOOD[HEADER.size + ROW.size :]

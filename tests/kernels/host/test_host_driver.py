@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.host.build import HOST_DIR, SHARED_HEADER
-from tests.kernels.host import general_scenarios, scenarios
-from tests.kernels.host.fake_driver import PARAMS_BYTES, FwdParams
+from kernels.host.build import HOST_DIR, SHARED_HEADERS
+from tests.kernels.host import choice_scenarios, combine_scenarios, general_scenarios, scenarios
+from tests.kernels.host.fake_driver import PARAMS_BYTES, CombineParams, FwdParams
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -37,20 +38,25 @@ def test_declarations_are_cuda_s_own(toolkits: Path, tmp_path: Path, compiler_ca
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_the_parameters_are_the_kernels_own(tmp_path: Path, compiler_cache: Path) -> None:
-    """The double's view of FwdParams, which the scenarios read, holds every field where the header has it."""
+@pytest.mark.parametrize("header", SHARED_HEADERS, ids=lambda path: path.name)
+def test_the_parameters_are_the_kernels_own(header: Path, tmp_path: Path, compiler_cache: Path) -> None:
+    """The double's view of a structure, which scenarios read, holds every field where the header has it."""
+    double, size = {
+        "fwd_params.h": (FwdParams, PARAMS_BYTES),
+        "combine_params.h": (CombineParams, ctypes.sizeof(CombineParams)),
+    }[header.name]
+    fields = [(name, getattr(double, name)) for name, *_ in double._fields_]
     source = tmp_path / "params.cpp"
-    fields = [(name, getattr(FwdParams, name)) for name, *_ in FwdParams._fields_]
     source.write_text(
-        f'#include "{SHARED_HEADER}"\n#include <cstddef>\n'
-        f"static_assert(sizeof(fa3::FwdParams) == {PARAMS_BYTES});\n"
+        f'#include "{header}"\n#include <cstddef>\n'
+        f"static_assert(sizeof(fa3::{double.__name__}) == {size});\n"
         + "".join(
-            f"static_assert(offsetof(fa3::FwdParams, {name}) == {field.offset});\n"
-            f"static_assert(sizeof(fa3::FwdParams::{name}) == {field.size});\n"
+            f"static_assert(offsetof(fa3::{double.__name__}, {name}) == {field.offset});\n"
+            f"static_assert(sizeof(fa3::{double.__name__}::{name}) == {field.size});\n"
             for name, field in fields
         )
     )
-    (body,) = re.findall(r"struct FwdParams \{(.*?)\n\};", SHARED_HEADER.read_text(), re.DOTALL)
+    (body,) = re.findall(rf"struct {double.__name__} \{{(.*?)\n\}};", header.read_text(), re.DOTALL)
     assert re.findall(r"^    [\w:* ]+ (\w+);", body, re.MULTILINE) == [name for name, _ in fields]
     done = subprocess.run(
         [
@@ -67,7 +73,11 @@ def test_the_parameters_are_the_kernels_own(tmp_path: Path, compiler_cache: Path
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(module, name) for module in (scenarios, general_scenarios) for name in module.SCENARIOS],
+    [
+        (module, name)
+        for module in (scenarios, general_scenarios, choice_scenarios, combine_scenarios)
+        for name in module.SCENARIOS
+    ],
 )
 def test_scenario(
     module: ModuleType, name: str, libraries: Path, fake_driver_folder: Path, pack: Path

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ import pytest
 from packaging.version import Version
 
 from kernels.host.build import HOST_DIR, TORCH
-from tests.kernels.host.host_api import KERNELS, LOCAL, pack_bytes
-from tests.kernels.host.operator_scenarios import SCENARIOS
+from tests.kernels.host import combine_operator_scenarios, operator_scenarios
+from tests.kernels.host.host_api import COMBINE, KERNELS, LOCAL, pack_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ def installed(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("installed")
     for path in libraries.iterdir():
         shutil.copy(path, folder)
-    (folder / "kernels.fa3pack").write_bytes(pack_bytes((*KERNELS, LOCAL)))
+    (folder / "kernels.fa3pack").write_bytes(pack_bytes((*KERNELS, LOCAL, replace(COMBINE, sm=90))))
     return folder / TORCH.name
 
 
@@ -61,9 +62,16 @@ def doubles(compile_double: Callable[..., Path], fake_driver_folder: Path) -> st
     return os.pathsep.join(map(str, (torch, torch_cuda, fake_driver_folder)))
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_operator(name: str, installed: Path, doubles: str) -> None:
-    run("operator_scenarios", name, str(installed), LD_LIBRARY_PATH=doubles)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (module.__name__.rpartition(".")[2], name)
+        for module in (operator_scenarios, combine_operator_scenarios)
+        for name in module.SCENARIOS
+    ],
+)
+def test_operator(module: str, name: str, installed: Path, doubles: str) -> None:
+    run(module, name, str(installed), LD_LIBRARY_PATH=doubles)
 
 
 def test_operator_in_a_torch_before_2_13(
@@ -82,6 +90,7 @@ def test_operator_in_a_torch_before_2_13(
         "schema",
         "errors_become_runtime_errors",
         "optional_tensors_arrive",
+        "dtypes_arrive",
         "errors_leave_nothing_behind",
         "a_fake_kernel_makes_it_traceable",
     ],

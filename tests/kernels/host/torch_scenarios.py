@@ -146,6 +146,22 @@ def optional_tensors_arrive() -> None:
     assert index._use_count() == 1 if hasattr(index, "_use_count") else True
 
 
+def dtypes_arrive() -> None:
+    """A dtype as an argument: each that is taken leads to the next check, and any other is named."""
+    parts, lse = torch.zeros(3, *SHAPE), torch.zeros(3, *SHAPE[:3])
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        message = thrown(lambda dtype=dtype: torch.ops.flash_attn3.combine(parts, lse, dtype))
+        assert message == "flash_attn3: out_partial is on cpu, but this operator needs CUDA tensors"
+        out = zeros(dtype=dtype)
+        assert "out_partial is on cpu" in thrown(
+            lambda out=out: torch.ops.flash_attn3.combine_into(parts, lse, out)
+        )
+    for dtype in (torch.float64, torch.float8_e5m2, torch.int32, torch.bool):
+        message = thrown(lambda dtype=dtype: torch.ops.flash_attn3.combine(parts, lse, dtype))
+        name = str(dtype).removeprefix("torch.")
+        assert message == f"flash_attn3: out_dtype is {name}; it should be float32, float16 or bfloat16"
+
+
 def errors_leave_nothing_behind() -> None:
     """Ten thousand exceptions from each of two threads: nothing aborts, no tensor and no memory stays."""
     q = zeros()
