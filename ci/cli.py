@@ -381,6 +381,7 @@ def verify(
     show_default=True,
     help="What torch to install beside flash_attn3.",
 )
+@click.option("--drop-in", is_flag=True, help="Install flash_attn_interface as well.")
 @_torch_site
 @_jobs
 @_wheelhouse
@@ -389,6 +390,7 @@ def run(
     gpu_python: Path | None,
     torch_spec: str,
     torch_site: Path | None,
+    drop_in: bool,
     jobs: int,
     wheelhouse: Path | None,
     work: Path,
@@ -408,6 +410,7 @@ def run(
         gpu_python=gpu_python,
         torch=torch_spec,
         torch_site=torch_site,
+        drop_in=drop_in,
     )
     with ConsoleReporter() as progress:
         outcome = run_all(settings=settings, matrix=read_matrix(), now=_now(), progress=progress)

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from ci.audit import audit, require_passed
 from ci.build import Workshop, build
+from ci.compat import make_compat_wheel
 from ci.coverage import exclusions, support_by_tag
 from ci.errors import BuildFailed, ValidationFailed, WheelConflict
 from ci.files import sha256_of
 from ci.listing import Context
 from ci.plan import this_platform
-from ci.project import ROOT
+from ci.project import COMPAT_PROJECT, ROOT
 from ci.publish import publish
 from ci.trial import trial_environment
 from ci.verify import verify
+from index_site.releases import PROJECT
 from matrix.cell import Artefact
 from matrix.planner import plan
 
@@ -54,6 +56,8 @@ class Settings:
     """The requirement by which torch is installed."""
     torch_site: Path | None
     """A site-packages folder whose torch is used instead of installing one."""
+    drop_in: bool = False
+    """Whether to install the compatibility wheel as well."""
 
 
 def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter) -> tuple[str, ...]:
@@ -71,9 +75,11 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     )
 
     wheel = build(artefact=artefact, matrix=matrix, workshop=settings.workshop, progress=progress)
-    checks = audit(wheel)
-    require_passed(wheel, checks)
-    progress.say(f"audit: all {len(checks)} checks passed")
+    compat = make_compat_wheel(work, progress)
+    audits = {path.name: audit(path) for path in (wheel, compat)}
+    for path in (wheel, compat):
+        require_passed(path, audits[path.name])
+        progress.say(f"audit: all {len(audits[path.name])} checks of {path.name} passed")
 
     trial = trial_environment(
         work / "env",
@@ -83,9 +89,9 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
         progress=progress,
     )
     report = _validate(wheel, settings, trial.python, progress)
-    context = Context({wheel.name: checks}, support_by_tag(matrix, whole), exclusions(matrix))
+    context = Context(audits, support_by_tag(matrix, whole), exclusions(matrix))
     manifest = publish_locally(
-        wheels=[wheel],
+        wheels=[wheel, compat],
         reports=[] if isinstance(report, str) else [report],
         site=work / "site",
         now=now,
@@ -96,7 +102,10 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
 
     listed = next(row for row in manifest.wheels if row.filename == wheel.name)
     page = work / "site" / listed.channel / "index.html"
-    trial.install(listed.project, listed.version, page)
+    projects = {PROJECT: "flash_attn3"}
+    if settings.drop_in:
+        projects[COMPAT_PROJECT] = "flash_attn_interface"
+    trial.install(projects, listed.version, page)
     unchecked = [
         f"other Pythons and torches than {trial.description}: only these were installed into and imported"
     ]
@@ -111,9 +120,10 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
         f"  channel    {listed.channel}{f', {listed.channel_reason}' if listed.channel_reason else ''}",
         f"  site       {work / 'site' / 'index.html'}",
         f"  installed  beside {trial.description}; use it with: source {trial.folder / 'bin' / 'activate'}",
+        f"  drop-in    {compat}, {'installed, too' if settings.drop_in else 'which --drop-in installs, too'}",
         "",
         "What is installed says of itself (python -m flash_attn3):",
-        *(f"  {line}" for line in trial.says(listed.project)),
+        *(f"  {line}" for line in trial.says()),
         "",
         "Not checked on this machine:",
         *(f"  - {line}" for line in unchecked),

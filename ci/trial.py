@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci.errors import BuildFailed, DiskFull, VerifyFailed
+from ci.project import COMPAT_PROJECT
+from index_site.releases import PROJECT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ci.progress import Reporter
 
 _STAMP = "made-from"
@@ -36,8 +40,15 @@ class Trial:
         """The environment's Python."""
         return self.folder / "bin" / "python"
 
-    def install(self, project: str, version: str, page: Path) -> None:
-        """Install a project from a flat page of links and nowhere else, replacing any other build of it.
+    def install(self, projects: Mapping[str, str], version: str, page: Path) -> None:
+        """Install projects of this tree from a flat page of links and nowhere else, and import them.
+
+        Whatever this tree installed before is removed first, for the bytes of a version may have changed.
+
+        Args:
+            projects: the projects, each with the module by which it is imported.
+            version: of every one.
+            page: the page of links.
 
         Raises:
             VerifyFailed: if pip cannot, or what it installed cannot be imported.
@@ -45,10 +56,10 @@ class Trial:
         pip = ("-m", "pip", "--quiet", "--disable-pip-version-check")
         source = ("--no-index", "--no-cache-dir", "--find-links", page.as_uri())
         for arguments in (
-            (*pip, "uninstall", "--yes", project),
-            (*pip, "install", *source, f"{project}=={version}"),
+            (*pip, "uninstall", "--yes", PROJECT, COMPAT_PROJECT),
+            (*pip, "install", *source, *(f"{project}=={version}" for project in projects)),
             (*pip, "check"),
-            ("-I", "-c", f"import {project.replace('-', '_')}"),
+            ("-I", "-c", f"import {', '.join(projects.values())}"),
         ):
             command = [str(self.python), *arguments]
             result = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -56,9 +67,9 @@ class Trial:
                 text = (result.stderr or result.stdout).strip()
                 raise VerifyFailed(f"{' '.join(command)} ended with {result.returncode}: {text}")
 
-    def says(self, project: str) -> tuple[str, ...]:
-        """Return the lines by which the installed project describes itself and this machine."""
-        command = [str(self.python), "-I", "-m", project.replace("-", "_")]
+    def says(self) -> tuple[str, ...]:
+        """Return the lines by which the installed package describes itself and this machine."""
+        command = [str(self.python), "-I", "-m", "flash_attn3"]
         result = subprocess.run(command, check=False, capture_output=True, text=True)  # not 0 without a GPU
         return tuple(result.stdout.splitlines())
 

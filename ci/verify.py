@@ -18,8 +18,8 @@ from ci.errors import VerifyFailed
 from ci.manifest import CHANNELS, Channel, Manifest, Wheel, read_manifest
 from ci.serve import served
 from ci.served_site import check_served
-from index_site.releases import PROJECT, newest_release
-from index_site.snippets import Snippet, snippets
+from index_site.releases import PROJECT, has_drop_in, newest_release
+from index_site.snippets import Snippet, drop_in, snippets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,8 @@ def verify(
                 index=f"{base}{channel}/simple/",
                 work=work,
             )
-            ways = (*snippets(base, channel, release), _from_json(base, channel))
+            compat = (drop_in(base, channel),) if has_drop_in(manifest, channel, release) else ()
+            ways = (*snippets(base, channel, release), _from_json(base, channel), *compat)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 names = [f"{channel}: {way.title}" for way in ways]
                 checks.extend(_told(check, progress) for check in pool.map(trial.check, names, ways))
@@ -157,9 +158,10 @@ class _Trial:
         if way.file_name:
             (cwd / way.file_name).write_text(way.file_text, encoding="utf-8")
         environment.shell(way.command, cwd=cwd)
-        version, place = environment.python_output(_IMPORT, cwd=cwd).splitlines()[-2:]
+        code = "".join(f"import {module}\n" for module in way.modules) + _IMPORT
+        version, place = environment.python_output(code, cwd=cwd).splitlines()[-2:]
         if version != self.wheel.version:
             raise ProgramError(f"{way.command} installed {version}, should have been {self.wheel.version}")
         if not Path(place).resolve().is_relative_to(environment.folder.resolve()):
             raise ProgramError(f"{way.command} left flash_attn3 to be imported from {place}")
-        return f"installed and imported flash_attn3 {version}"
+        return f"installed and imported {', '.join(('flash_attn3', *way.modules))} {version}"

@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from index_site.machine import file_href
-from index_site.releases import PROJECT, current_candidates, offered_release, stable_release
-from index_site.snippets import Snippet, snippets
+from index_site.releases import PROJECT, current_candidates, has_drop_in, offered_release, stable_release
+from index_site.snippets import Snippet, drop_in, snippets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +34,7 @@ class Install:
     channel: Channel
     version: str
     snippets: tuple[Snippet, ...]
+    drop_in: Snippet | None
 
 
 def human_pages(manifest: Manifest) -> dict[str, bytes]:
@@ -63,7 +64,8 @@ def _install(manifest: Manifest, release: tuple[Wheel, ...]) -> Install | None:
         return None
     channel = release[0].channel
     base = manifest.base_url or UNKNOWN_BASE
-    return Install(channel, release[0].version, snippets(base, channel, release))
+    compat = drop_in(base, channel) if has_drop_in(manifest, channel, release) else None
+    return Install(channel, release[0].version, snippets(base, channel, release), compat)
 
 
 def _render(template: str, manifest: Manifest, **context: object) -> str:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
+from ci.compat_listing import is_compat, needed_by
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ci.manifest import Manifest, Wheel
+    from ci.manifest import Channel, Manifest, Wheel
 
 # The distribution that the index exists for; the page's install lines are about it.
 PROJECT = "flash-attn3"
@@ -36,6 +38,14 @@ def stable_release(manifest: Manifest) -> tuple[Wheel, ...]:
 def offered_release(manifest: Manifest) -> tuple[Wheel, ...]:
     """Return the release whose install lines are shown: the stable one, or for want of one a candidate."""
     return stable_release(manifest) or newest_release([w for w in manifest.wheels if w.project == PROJECT])
+
+
+def has_drop_in(manifest: Manifest, channel: Channel, release: Sequence[Wheel]) -> bool:
+    """Say whether a channel has a compatibility wheel for a release of its."""
+    return any(
+        is_compat(wheel) and wheel.yanked is None and needed_by(wheel, release)
+        for wheel in manifest.on_channel(channel)
+    )
 
 
 def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Wheel, ...]:

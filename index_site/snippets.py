@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ci.project import COMPAT_PROJECT
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,6 +18,7 @@ class Snippet:
     """One way to install: a command, and the file it reads if there is one.
 
     ``base`` is the address of the site that occurs in both texts, with its final slash.
+    ``modules`` can be imported afterwards, beside ``flash_attn3``.
     """
 
     key: str
@@ -24,6 +27,7 @@ class Snippet:
     command: str
     file_name: str = ""
     file_text: str = ""
+    modules: tuple[str, ...] = ()
 
 
 def snippets(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Snippet, ...]:
@@ -65,6 +69,22 @@ def snippets(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Sni
             "pyproject.toml",
             _pyproject(project, version, index),
         ),
+    )
+
+
+def drop_in(base: str, channel: Channel) -> Snippet:
+    """Return the way to install the compatibility wheel, which brings the project along.
+
+    Args:
+        base: address of the site, with its final slash.
+        channel: the channel to install from.
+    """
+    return Snippet(
+        "drop-in",
+        "pip, for code that imports flash_attn_interface",
+        base,
+        f"pip install --index-url {base}{channel}/simple/ {COMPAT_PROJECT}",
+        modules=("flash_attn_interface", "flash_attn_3._C"),
     )
 
 

@@ -49,7 +49,7 @@ def test_a_run_ends_with_the_package_installed_from_its_own_site(work: Path, who
     assert str(work / "site" / "index.html") in result.stdout
     assert (work / "site" / "index.html").is_file()
     assert "Not checked on this machine:" in result.stdout
-    (published,) = (work / "site" / "files").glob("*.whl")
+    (published,) = (work / "site" / "files").glob("flash_attn3-*.whl")
     assert published.name == whole_wheel.name
     where = "import flash_attn3; print(flash_attn3.__file__, flash_attn3.__version__)"
     installed = subprocess.run(
