@@ -146,6 +146,7 @@ def _library() -> ctypes.CDLL:
     int_p = ctypes.POINTER(ctypes.c_int32)
     library.fa3_kernel_count.argtypes = [int_p, *text]
     library.fa3_kernel_at.argtypes = [ctypes.c_int32, ctypes.POINTER(_KernelInfo), *text]
+    library.fa3_set_pack.argtypes = [ctypes.c_char_p, *text]
     library.fa3_allow_kernels.argtypes = [ctypes.c_uint32, *text]
     library.fa3_driver.argtypes = [int_p, int_p, *text]
     library.fa3_device_supported.argtypes = [ctypes.c_int32, *text]
@@ -193,6 +194,15 @@ def kernels() -> tuple[Kernel, ...]:
             )
         )
     return tuple(rows)
+
+
+def set_pack(path: Path) -> None:
+    """Take the kernels of another pack from here on, in the whole process. It is for comparing kernels.
+
+    Raises:
+        NativeError: it is no pack.
+    """
+    _call("fa3_set_pack", str(path).encode())
 
 
 def allow_kernels(codes: Iterable[Code] = tuple(Code)) -> None:

@@ -11,7 +11,9 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,8 +29,9 @@ from flash_attn3.checks.environment import describe_environment
 from flash_attn3.checks.fresh import FRESH, run_fresh
 from flash_attn3.checks.host_time import host_times
 from flash_attn3.checks.kinds import Kind, kinds_on
-from flash_attn3.checks.race import race
-from flash_attn3.checks.race_settings import settings
+from flash_attn3.checks.race import Race, race, race_name
+from flash_attn3.checks.race_peer import load_peer
+from flash_attn3.checks.race_settings import portable_settings, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,10 +112,31 @@ def _fresh(_arguments: argparse.Namespace, _device: torch.device) -> None:
 
 
 def _race(arguments: argparse.Namespace, device: torch.device) -> None:
+    load_peer(arguments.peer)
     kinds = kinds_on(device)
-    for setting in settings(arguments.quick, kinds[0].head_dims):
-        _emit("start", section="race", name=setting.name)
-        _emit("race", race=race(setting, device, rounds=7 if arguments.quick else 21).as_dict())
+    rounds, with_fa3 = 7 if arguments.quick else 21, bool(arguments.peer)
+    for run in range(1, arguments.race_runs + 1):
+        race_one = partial(race, device=device, rounds=rounds, run=run, with_fa3=with_fa3)
+        for setting in settings(arguments.quick, kinds[0].head_dims):
+            if _is_chosen(setting.name, arguments.race):
+                _emit("start", section="race", name=setting.name)
+                _emit("race", race=race_one(setting).as_dict())
+        for kind in kinds:
+            if kind.code == Code.PORTABLE:
+                _race_portable(kind, arguments, race_one)
+
+
+def _race_portable(kind: Kind, arguments: argparse.Namespace, race_one: Callable[..., Race]) -> None:
+    for setting in portable_settings():
+        name = race_name(setting, kind.name)
+        if _is_chosen(name, arguments.race):
+            _emit("start", section="race", name=name)
+            with kind.alone():
+                _emit("race", race=race_one(setting, kernels=kind.name).as_dict())
+
+
+def _is_chosen(name: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _host_time(_arguments: argparse.Namespace, device: torch.device) -> None:
@@ -141,6 +165,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--samples", type=int, default=100, help="random cases beside the fixed ones (default: 100)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the random cases (default: 1)")
+    parser.add_argument(
+        "--race", action="append", default=[], metavar="GLOB", help="race only settings of such names"
+    )
+    parser.add_argument("--race-runs", type=int, default=1, help="race each setting so often (default: 1)")
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="race the FlashAttention-3 of this shared library, too; of several, each is loaded in turn",
+    )
     arguments = parser.parse_args(argv)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else None
     if arguments.section == "environment":

@@ -20,6 +20,7 @@ from flash_attn3.checks.bars import best_over_cudnn
 from flash_attn3.checks.correctness import public_forward
 from flash_attn3.checks.gpu_state import GpuState, read_gpu_state
 from flash_attn3.checks.inputs import DTYPES
+from flash_attn3.checks.race_peer import FA3, call_fa3
 from flash_attn3.checks.reference import Attention, Rows, Scoring, attention_fp64, attention_same_precision
 from flash_attn3.checks.rule import judge, lse_tolerance
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from flash_attn3.checks.race_settings import Setting
 
 
-OURS = "flash_attn3"
+OURS, CUDNN, FLASH = "flash_attn3", "cudnn", "flash"
 _WINDOW_MS = 8.0  # of back-to-back calls between two events
 _CHECKED_ROWS = 64
 
@@ -62,31 +63,53 @@ class Timing:
 
 @dataclass(frozen=True)
 class Race:
-    """One setting, raced. Ratios are above 1 where ours is faster; None where a provider could not run."""
+    """One setting, raced. Ratios are above 1 where ours is faster; None where a provider could not run.
+
+    Attributes:
+        kernels: the kind of kernels that ours was held to; empty when it chose.
+        run: counts the races of this setting, from 1.
+        best: the fastest of the others, and ratio_to_best the ratio to it; None when ours ran alone.
+        multiple_of_best: ratio_to_cudnn over that of the best implementation known, see ``bars``.
+    """
 
     setting: Setting
+    kernels: str
+    run: int
     rounds: int
     timings: tuple[Timing, ...]
     ratio_to_cudnn: float | None
     ratio_to_flash: float | None
+    ratio_to_fa3: float | None
+    best: str | None
+    ratio_to_best: float | None
     multiple_of_best: float | None
     state: GpuState
     absent: dict[str, str]
     failures: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """The setting and the kernels in one word."""
+        return race_name(self.setting, self.kernels)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "name": self.setting.name,
+            "name": self.name,
             "setting": {
                 **asdict(self.setting),
                 "batch": self.setting.batch,
                 "heads": self.setting.heads,
             },
+            "kernels": self.kernels,
+            "run": self.run,
             "rounds": self.rounds,
             "timings": [asdict(timing) for timing in self.timings],
             "ratio_to_cudnn": self.ratio_to_cudnn,
             "ratio_to_flash": self.ratio_to_flash,
+            "ratio_to_fa3": self.ratio_to_fa3,
+            "best": self.best,
+            "ratio_to_best": self.ratio_to_best,
             "multiple_of_best": self.multiple_of_best,
             "state": asdict(self.state),
             "absent": self.absent,
@@ -95,9 +118,33 @@ class Race:
         }
 
 
-def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
-    """Race every provider that can run this setting, then judge the output of the last timed call of ours."""
-    providers: dict[str, Provider] = {OURS: call_ours, "cudnn": _cudnn, "flash": _flash}
+def race_name(setting: Setting, kernels: str) -> str:
+    """Return what a race of a setting is called."""
+    return f"{setting.name}@{kernels}" if kernels else setting.name
+
+
+def race(
+    setting: Setting,
+    device: torch.device,
+    *,
+    rounds: int,
+    run: int = 1,
+    kernels: str = "",
+    with_fa3: bool = False,
+) -> Race:
+    """Race every provider that can run this setting, then judge the output of the last timed call of ours.
+
+    Args:
+        setting: what each call computes.
+        device: a CUDA device.
+        rounds: how often each provider is timed.
+        run: counts the races of this setting.
+        kernels: the kind that the caller holds ours to; empty for none.
+        with_fa3: the existing FlashAttention-3 was loaded (``race_peer``), and is raced, too.
+    """
+    providers: dict[str, Provider] = {OURS: call_ours, CUDNN: _cudnn, FLASH: _flash}
+    if with_fa3:
+        providers[FA3] = call_fa3
     warm = random_inputs(setting, device)
     absent: dict[str, str] = {}
     for name in tuple(providers):
@@ -121,13 +168,20 @@ def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
                 state = window.state
                 failures += judge_rows(setting, inputs, window.out) if turn == rounds - 1 else ()
             del window
+    ratios = {name: _ratio(times, name) for name in providers if name != OURS}
+    best = min(ratios, key=ratios.__getitem__, default=None)
     return Race(
         setting=setting,
+        kernels=kernels,
+        run=run,
         rounds=rounds,
         timings=tuple(_timing(setting, name, times[name], calls[name]) for name in providers),
-        ratio_to_cudnn=_ratio(times, "cudnn"),
-        ratio_to_flash=_ratio(times, "flash"),
-        multiple_of_best=_multiple_of_best(setting, _ratio(times, "cudnn")),
+        ratio_to_cudnn=ratios.get(CUDNN),
+        ratio_to_flash=ratios.get(FLASH),
+        ratio_to_fa3=ratios.get(FA3),
+        best=best,
+        ratio_to_best=None if best is None else ratios[best],
+        multiple_of_best=_multiple_of_best(setting, ratios.get(CUDNN)),
         state=state,
         absent=absent,
         failures=failures,
@@ -136,18 +190,15 @@ def race(setting: Setting, device: torch.device, *, rounds: int) -> Race:
 
 def call_ours(setting: Setting, inputs: Inputs) -> Tensor:
     """Call the public function as the setting says and return out."""
+    """Make the public call and return ``out``."""
     options: dict[str, Any] = {}
     if setting.window is not None:
-        options["window_size"] = _window(setting)
+        options["window_size"] = setting.window_size
     if inputs.cu_seqlens is not None:
         cu_seqlens = inputs.cu_seqlens
         options |= {"cu_seqlens_q": cu_seqlens, "cu_seqlens_k": cu_seqlens}
         options |= {"max_seqlen_q": setting.seqlen, "max_seqlen_k": setting.seqlen}
     return public_forward(inputs.q, inputs.k, inputs.v, None, setting.causal, **options)[0]
-
-
-def _window(setting: Setting) -> tuple[int, int]:
-    return (-1 if setting.window is None else setting.window, 0 if setting.causal else -1)
 
 
 def _sdpa(backend: SDPBackend, setting: Setting, inputs: Inputs) -> Tensor:
@@ -174,7 +225,7 @@ def _cudnn(setting: Setting, inputs: Inputs) -> Tensor:
 def _flash(setting: Setting, inputs: Inputs) -> Tensor:
     if inputs.cu_seqlens is None and setting.window is None:
         return _sdpa(SDPBackend.FLASH_ATTENTION, setting, inputs)
-    left, right = (None if limit < 0 else limit for limit in _window(setting))
+    left, right = (None if limit < 0 else limit for limit in setting.window_size)
     lengths = (inputs.cu_seqlens, inputs.cu_seqlens, setting.seqlen, setting.seqlen)
     q, k, v = inputs.q, inputs.k, inputs.v
     result = torch.ops.aten._flash_attention_forward(  # noqa: SLF001  torch's way to windows and packed sequences
@@ -185,6 +236,7 @@ def _flash(setting: Setting, inputs: Inputs) -> Tensor:
 
 
 def random_inputs(setting: Setting, device: torch.device) -> Inputs:
+    """Return fresh standard normal inputs."""
     """Return normally distributed inputs of a setting."""
     leading = (sum(setting.lengths),) if setting.varlen else (setting.batch, setting.seqlen)
     heads_kv, dtype = setting.heads // setting.group, DTYPES[setting.dtype]
@@ -207,6 +259,7 @@ def _refusal(provider: Provider, setting: Setting, inputs: Inputs) -> RuntimeErr
 
 
 def calls_per_window(provider: Provider, setting: Setting, inputs: Inputs) -> int:
+    """Warm a provider up and return how many of its calls fill a window."""
     """Return how many calls fill a window of timing; warms up besides."""
     for _ in range(3):
         provider(setting, inputs)
@@ -223,6 +276,7 @@ class Window:
 
 
 def time_window(provider: Provider, setting: Setting, inputs: Inputs, calls: int) -> Window:
+    """Time back-to-back calls on the device."""
     """Time so many calls back to back, host time hidden behind a sleep of the device."""
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     # The calls take turns in two blocks of the allocator, which hands out what is freed here: a value that no
@@ -246,9 +300,7 @@ def _timing(setting: Setting, provider: str, times: list[float], calls: int) -> 
     return Timing(provider, median, low, high, setting.flops / median / 1e9, calls)
 
 
-def _ratio(times: dict[str, list[float]], other: str) -> float | None:
-    if other not in times:
-        return None
+def _ratio(times: dict[str, list[float]], other: str) -> float:
     return statistics.median(theirs / ours for theirs, ours in zip(times[other], times[OURS], strict=True))
 
 
@@ -265,7 +317,7 @@ def judge_rows(setting: Setting, inputs: Inputs, out: Tensor) -> tuple[str, ...]
     few = slice(0, setting.seqlen) if setting.varlen else slice(-2, None)
     parts = [tensor[few] for tensor in (inputs.q, inputs.k, inputs.v, out)]
     q, k, v, ours = (part[None] if setting.varlen else part for part in parts)
-    scoring = Scoring(setting.head_dim**-0.5, setting.causal, window=_window(setting))
+    scoring = Scoring(setting.head_dim**-0.5, setting.causal, window=setting.window_size)
     failures: list[str] = []
     for start in (0, setting.seqlen // 2 - 7, setting.seqlen - _CHECKED_ROWS):
         rows = Rows(start, start + _CHECKED_ROWS)

@@ -63,6 +63,11 @@ class Setting:
         return HIDDEN // self.head_dim // self.group * self.group
 
     @property
+    def window_size(self) -> tuple[int, int]:
+        """(left, right) of the mask, -1 for no limit."""
+        return (-1 if self.window is None else self.window, 0 if self.causal else -1)
+
+    @property
     def plain(self) -> bool:
         """Whether this is a setting of the bars: nothing but a length, a head_dim and a mask."""
         return self.head_dim_v is None and self.group == 1 and self.window is None and not self.varlen
@@ -102,6 +107,11 @@ def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[Setting
     if quick:
         return tuple(_both_masks(head_dims, (1024, 4096)))
     return tuple(_all(head_dims))
+
+
+def portable_settings() -> tuple[Setting, ...]:
+    """Return the settings in which the portable kernels are held to ``bars.PORTABLE_OVER_FLASH``."""
+    return tuple(_both_masks(((64, 64), (128, 128)), _FEW_SEQLENS))
 
 
 def _all(head_dims: Sequence[tuple[int, int]]) -> Iterator[Setting]:

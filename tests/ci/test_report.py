@@ -37,6 +37,27 @@ def test_a_race_may_say_more(tmp_path: Path):
     assert (second.head_dim_v, second.group, second.window, second.varlen) == (128, 8, 1024, True)
 
 
+def test_the_races_of_a_report_say_what_they_met(tmp_path: Path):
+    more = {"kernels": "portable", "run": 2, "ratio_to_fa3": 1.04, "best": "fa3", "ratio_to_best": 1.04}
+    path = write(
+        tmp_path / "r.json", races=[RACE, {**RACE, **more}], totals={"cases": 1, "races": 2, "failed": 0}
+    )
+    first, second = read_report(path).races
+    assert (first.kernels, first.run, first.ratio_to_fa3, first.best, first.ratio_to_best) == (
+        "",
+        1,
+        *(None,) * 3,
+    )
+    assert (second.kernels, second.run, second.ratio_to_fa3, second.best) == ("portable", 2, 1.04, "fa3")
+
+
+def test_a_report_without_correctness_proves_nothing(tmp_path: Path):
+    cases = [{**CASE, "section": "race"}]
+    assert not read_report(write(tmp_path / "r.json", cases=cases, passed=False)).passed
+    with pytest.raises(CorruptReport, match="says passed=True"):
+        read_report(write(tmp_path / "r.json", cases=cases))
+
+
 def test_a_report_has_a_line_for_each_case_and_is_json(tmp_path: Path):
     path = write(tmp_path / "r.json", cases=[CASE] * 50, totals={"cases": 50, "races": 1, "failed": 0})
     assert len(json.loads(path.read_text())["cases"]) == 50

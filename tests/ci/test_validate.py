@@ -106,6 +106,46 @@ class TestRun:
         assert case.name == "min_ratio"
         assert case.failures == ("bf16_d128_full_s4096 is 1.130 x cuDNN; the floor is 1.2",)
 
+    def test_a_floor_counts_the_slowest_run(self, tmp_path: Path):
+        runs = "".join(
+            f"emit('race', race={ {**RACE, 'run': run, 'ratio_to_cudnn': ratio}!r})\n"
+            for run, ratio in ((1, 1.02), (2, 1.3))
+        )
+        wheel = make_wheel(tmp_path, {**FULL, "race": runs})
+        assert _validate(wheel, tmp_path / "r.json", min_ratio=1.0)[0] == 0
+        assert _validate(wheel, tmp_path / "r.json", min_ratio=1.1)[0] == ValidationFailed.exit_code
+        assert read_report(tmp_path / "r.json").cases[-1].figures == {RACE["name"]: 1.02}
+
+    def test_portable_kernels_have_a_floor_of_their_own(self, tmp_path: Path):
+        portable = {**RACE, "name": "p", "kernels": "portable", "ratio_to_cudnn": 0.5, "ratio_to_flash": 0.93}
+        races = "".join(f"emit('race', race={race!r})\n" for race in (RACE, portable))
+        wheel = make_wheel(tmp_path, {**FULL, "race": races})
+        floors = {"min_ratio": 1.1, "min_portable_ratio": 0.9}
+        assert _validate(wheel, tmp_path / "r.json", **floors)[0] == 0
+        cases = read_report(tmp_path / "r.json").cases
+        assert [case.figures for case in cases[-2:]] == [{RACE["name"]: 1.13}, {"p": 0.93}]
+        code, _ = _validate(wheel, tmp_path / "r.json", min_portable_ratio=0.95)
+        assert code == ValidationFailed.exit_code
+        assert read_report(tmp_path / "r.json").cases[-1].failures == (
+            "p is 0.930 x torch's flash; the floor is 0.95",
+        )
+
+    def test_races_alone_prove_no_wheel(self, tmp_path: Path):
+        show = "import sys; emit('start', section='race', name=' '.join(sys.argv[2:]))\n"
+        wheel = make_wheel(tmp_path, {**FULL, "race": FULL["race"] + "\n" + show + "os.abort()"})
+        races = validate.Races(names=("*d128*",), runs=2, peers=(tmp_path / "a.so",), alone=True)
+        code, _ = _validate(wheel, tmp_path / "r.json", races=races)
+        report = read_report(tmp_path / "r.json")
+        assert code == ValidationFailed.exit_code
+        assert [case.section for case in report.cases] == ["race"]
+        assert f"--race=*d128* --race-runs=2 --peer={tmp_path / 'a.so'}" in report.cases[0].name
+        assert (report.race_runs, report.race_names, report.only_races) == (2, ("*d128*",), True)
+        code, _ = _validate(make_wheel(tmp_path, FULL), tmp_path / "r.json", min_ratio=1.1, races=races)
+        report = read_report(tmp_path / "r.json")
+        assert code == 0
+        assert report.totals.failed == 0
+        assert not report.passed
+
     @pytest.mark.parametrize(
         "special", [{"window": 1024}, {"varlen": True}, {"group": 8}, {"head_dim_v": 64}]
     )

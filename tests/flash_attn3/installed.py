@@ -8,6 +8,7 @@ completes.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +25,7 @@ VERSION = "0.1.0"
 TARGET = "x86_64-linux-gnu.2.17"
 
 
+@functools.cache
 def choose_site(work: Path) -> Path:
     """Return the folder to put on the path; `work` keeps host libraries by the digest of their sources."""
     if "FLASH_ATTN3_SITE" in os.environ:

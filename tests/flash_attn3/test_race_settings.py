@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 
 from flash_attn3.checks.bars import BEST_OVER_CUDNN, best_over_cudnn
 from flash_attn3.checks.option_cases import NATIVE
-from flash_attn3.checks.race_settings import TOKENS, VARLEN_TOKENS, Setting, settings
+from flash_attn3.checks.race import race_name
+from flash_attn3.checks.race_settings import TOKENS, VARLEN_TOKENS, Setting, portable_settings, settings
 
 ALL = settings(False, NATIVE)
 
@@ -27,6 +29,14 @@ def test_names_tell_the_races_apart():
     assert {s.window for s in ALL} == {None, 1024}
     assert {s.varlen for s in ALL} == {False, True}
     assert {s.head_dim for s in settings(True, NATIVE)} == {head_dim for head_dim, _ in NATIVE}
+
+
+def test_the_portable_kernels_are_raced_at_64_and_128_up_to_16k():
+    cells = {(s.head_dim, s.causal, s.seqlen) for s in portable_settings() if s.plain}
+    assert cells == set(itertools.product((64, 128), (False, True), (1024, 4096, 16384)))
+    names = {race_name(setting, "portable") for setting in portable_settings()}
+    assert len(names) == 12
+    assert names.isdisjoint(setting.name for setting in ALL)
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flash_attn3 import _native
+from flash_attn3._native import Code, Kernel
+from flash_attn3.checks import kinds
+from flash_attn3.checks.cases import Case
+from flash_attn3.checks.kinds import Kind, kinds_on
+from flash_attn3.checks.outcome import Outcome
+
+CASE = Case("bf16", False, 1, 5, 5, 1, 1, head_dim=64)
+KERNELS = (
+    Kernel("a", "fwd", "full", "12.8", 90, "bf16", 64, 64, "exact"),
+    Kernel("b", "fwd", "any", "12.8", 80, "bf16", 64, 512, "portable"),
+    Kernel("c", "fwd", "any", "12.8", 90, "bf16", 64, 512, "portable"),
+    Kernel("d", "combine", "any", "12.8", 90, "fp32", 0, 0, "portable"),
+    Kernel("e", "fwd", "any", "12.8", 80, "fp16", 128, 128, "ptx"),
+)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """What a GPU of this compute capability runs of the kernels above."""
+    monkeypatch.setattr(_native, "kernels", lambda: KERNELS)
+
+    def find(capability):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+        found = kinds_on(torch.device("cuda", 0))
+        return {kind.name: "".join(kernel.name for kernel in kind.kernels) for kind in found}
+
+    return find
+
+
+def test_a_gpu_has_the_kinds_that_it_can_run(on):
+    assert on((9, 0)) == {"exact": "a", "portable": "cd", "ptx": "e"}
+    assert on((8, 6)) == {"portable": "b", "ptx": "e"}
+    assert on((10, 3)) == {"ptx": "e"}
+    assert on((7, 5)) == {}
+
+
+def test_a_kind_covers_what_one_of_its_kernels_takes():
+    exact, portable = Kind(Code.EXACT, KERNELS[:1]), Kind(Code.PORTABLE, KERNELS[2:4])
+    wide, other = Case(**{**vars(CASE), "head_dim_v": 65}), Case(**{**vars(CASE), "dtype": "fp16"})
+    assert [exact.covers(case) for case in (CASE, wide, other)] == [True, False, False]
+    assert [portable.covers(case) for case in (CASE, wide, other)] == [True, True, False]
+    assert (exact.combines, portable.combines) == (False, True)
+    assert portable.head_dims == ((64, 512),)
+
+
+def test_a_kind_is_alone_until_the_end_and_after_an_error(monkeypatch):
+    calls = []
+    monkeypatch.setattr(kinds._native, "allow_kernels", lambda codes=tuple(Code): calls.append(codes))
+    with pytest.raises(ZeroDivisionError), Kind(Code.PTX, KERNELS[4:]).alone():
+        1 / len(calls[1:])  # fails: there is one call so far
+    assert calls == [(Code.PTX,), tuple(Code)]
+
+
+def test_an_outcome_says_which_kernels_ran():
+    kind = Kind(Code.PORTABLE, KERNELS[2:4])
+    marked = kind.mark(Outcome("correctness", "x", {"dtype": "bf16"}, {"max_error": 1.0}, ("wrong",)))
+    assert (marked.name, marked.params) == ("x@portable", {"dtype": "bf16", "kernels": "portable"})
+    assert (marked.figures, marked.failures) == ({"max_error": 1.0}, ("wrong",))
+    assert kind.label("x") == marked.name
