@@ -15,7 +15,7 @@ fa3_status run_fwd(StableIValue* stack, Error error);
 
 #define FA3_GENERAL_ARGUMENTS                                                                          \
     "Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, "    \
-    "Tensor? seqused_k, Tensor? page_table, Tensor? sink, int max_seqlen_q, int max_seqlen_k, "        \
+    "Tensor? seqused_k, Tensor? page_table, Tensor? sink, SymInt max_seqlen_q, SymInt max_seqlen_k, "  \
     "float softmax_scale, bool causal, int window_left, int window_right, int attention_chunk, float " \
     "softcap, int sm_margin"
 constexpr char kFwdGeneralSchema[] = "fwd_general(" FA3_GENERAL_ARGUMENTS ") -> (Tensor out, Tensor lse)";

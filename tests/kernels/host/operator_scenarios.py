@@ -183,7 +183,8 @@ def the_operator_is_registered(torch: Torch) -> None:
         float: "float",
         type(None): "Tensor?",
     }
-    others = ", ".join(f"{kinds[type(value)]} {name}" for name, value in GENERAL.items())
+    symbolic = {"max_seqlen_q": "SymInt", "max_seqlen_k": "SymInt"}
+    others = ", ".join(f"{symbolic.get(name, kinds[type(value)])} {name}" for name, value in GENERAL.items())
     general = f"Tensor q, Tensor k, Tensor v, {others}"
     assert torch.library.fake_schema(1).decode() == f"fwd_general({general}) -> (Tensor out, Tensor lse)"
     assert torch.library.fake_schema(2).decode() == f"fwd_into({general}, Tensor(a!) out) -> Tensor lse"

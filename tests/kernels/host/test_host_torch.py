@@ -93,6 +93,7 @@ def test_operator_in_a_torch_before_2_13(
         "dtypes_arrive",
         "errors_leave_nothing_behind",
         "a_fake_kernel_makes_it_traceable",
+        "lengths_are_compiled_once",
     ],
 )
 def test_in_torch(name: str, installed: Path) -> None:

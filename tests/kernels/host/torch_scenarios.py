@@ -217,6 +217,39 @@ def a_fake_kernel_makes_it_traceable() -> None:
     assert "flash_attn3.fwd.default" in str(exported.graph)
 
 
+def lengths_are_compiled_once() -> None:
+    """A graph holds for every longest length, which arrives as the number that it is."""
+
+    @torch.library.register_fake("flash_attn3::fwd_general")
+    def fake(
+        q: torch.Tensor, _k: torch.Tensor, v: torch.Tensor, *_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return q.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(*q.shape[1::-1], dtype=torch.float32)
+
+    packed, starts = zeros(8, 3, 64), torch.zeros(3, dtype=torch.int32)
+    compiled = 0
+
+    def count(module: torch.fx.GraphModule, _inputs: object) -> Callable[..., object]:
+        nonlocal compiled
+        compiled += 1
+        return module.forward
+
+    @torch.compile(backend=count, fullgraph=True, dynamic=True)
+    def attention(longest_q: int, longest_k: int) -> object:
+        return general(
+            *(packed, packed, packed),
+            cu_seqlens_q=starts,
+            cu_seqlens_k=starts,
+            max_seqlen_q=longest_q,
+            max_seqlen_k=longest_k,
+        )
+
+    for longest in (3, 4, 100, 7, 2**29):
+        assert "q is on cpu" in thrown(lambda longest=longest: attention(longest, longest + 1))
+    assert "max_seqlen_q is 2147483648; it should be between" in thrown(lambda: attention(2**31, 5))
+    assert compiled == 1
+
+
 def every_shim_function_exists(*names: str) -> None:
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     assert [name for name in names if not hasattr(library, name)] == []
