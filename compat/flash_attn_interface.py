@@ -143,9 +143,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         cache_seqlens = room
     if isinstance(cache_seqlens, int):
         if not 0 <= cache_seqlens <= room:
-            raise ValueError(
-                f"cache_seqlens must be 0 to the room of the cache, {room}; it is {cache_seqlens}"
-            )
+            raise ValueError(f"cache_seqlens must be 0 to {room}, the cache's room; it is {cache_seqlens}")
         batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
         cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
     written, lse = flash_attn_varlen_func(

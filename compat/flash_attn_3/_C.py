@@ -91,7 +91,7 @@ def _implement(library: torch.library.Library, name: str, function: Callable[...
         library.impl(name, below_autograd, key)
     # Everybody else gets the operators of flash_attn3, with their refusal of a backward pass.
     library.impl(name, function, "Autograd")
-    torch.library.register_fake(f"{_NAMESPACE}::{name}", function, lib=library)
+    torch.library.register_fake(f"{_NAMESPACE}::{name}", below_autograd, lib=library)
 
 
 def _second_provider(what: str) -> str:
