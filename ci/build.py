@@ -78,7 +78,7 @@ def build(
     folder = work / "build" / (str(artefact) if whole else f"{artefact}-part")
     with _held(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
-        kernel_jobs = [kernel_job(variant, toolkit, site) for variant in variants]
+        kernel_jobs = [_kernel_job(variant, toolkit, site) for variant in variants]
         host_job = _host_job(platform, version)
         files = run_jobs(
             [host_job, *kernel_jobs],  # the host libraries take longest, so they start first
@@ -107,6 +107,32 @@ def build(
     return wheel
 
 
+def compile_rows(
+    *, variants: Sequence[Variant], artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: Reporter
+) -> tuple[PackEntry, ...]:
+    """Compile rows, of the table or not, into the cache; those that are refused are left out with a warning.
+
+    Raises:
+        FarmError, KernelsError: as :func:`build` does, but for a row that the compiler or a gate refuses.
+    """
+    work = workshop.work.resolve()
+    with _held(work, progress):
+        toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
+        files = run_jobs(
+            [_kernel_job(variant, toolkit, site) for variant in variants],
+            cache=Cache(work / "cache" / "objects"),
+            folder=work / "build" / f"{artefact}-rows" / "jobs",
+            parallel=parallel_jobs(available_memory(), workshop.processors),
+            progress=progress,
+            may_fail=True,
+        )
+    return tuple(
+        PackEntry(variant, files[variant.name]["kernel.image"], artefact.toolkit)
+        for variant in variants
+        if variant.name in files
+    )
+
+
 @contextmanager
 def _held(work: Path, progress: Reporter) -> Iterator[None]:
     """Hold the work folder for this build alone, and clear what a killed one left."""
@@ -126,8 +152,7 @@ def _toolkit(name: str, matrix: Matrix, workshop: Workshop, progress: Reporter) 
     return toolkit, site
 
 
-def kernel_job(variant: Variant, toolkit: Toolkit, site: Path) -> Job:
-    """Return the job that compiles one kernel with the toolkit unpacked in ``site``."""
+def _kernel_job(variant: Variant, toolkit: Toolkit, site: Path) -> Job:
     command = (
         *(sys.executable, "-m", "kernels.compile"),
         *("--variant", variant.name, "--toolkit", str(site)),

@@ -231,9 +231,7 @@ def validate(arguments: tuple[str, ...]) -> None:
 
     See validate --help.
     """
-    # It needs the caller's Python, with its torch and GPU, and neither this environment nor its packages.
-    python = str(_caller())
-    os.execv(python, [python, str(ROOT / "scripts" / "farm"), "validate", *arguments])  # noqa: S606 (an argument list, no shell)
+    _on_callers_python("validate", *arguments)
 
 
 @cli.command()
@@ -368,6 +366,57 @@ def verify(
 
 
 @cli.command()
+@click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
+@click.option(
+    "--prepare",
+    "prepared",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Only fill DIR with what a machine with a GPU needs.",
+)
+@click.option("--run", "ready", metavar="DIR", help="Only time what --prepare put into DIR.")
+@click.option("--report", metavar="R", type=click.Path(path_type=Path), help="The JSON report to write.")
+@click.option("--rounds", type=click.IntRange(min=2), default=11, help="Windows a row and setting [11].")
+@_jobs
+@_wheelhouse
+@_work
+def tune(
+    patterns: tuple[str, ...],
+    prepared: Path | None,
+    ready: str | None,
+    report: Path | None,
+    rounds: int,
+    jobs: int,
+    wheelhouse: Path | None,
+    work: Path,
+) -> None:
+    """Time the candidates for the kernel table against its rows, and recommend.
+
+    A PATTERN names cases, such as 'fwd_sm90_bf16_d64_*'. The candidates are in kernels/candidates.py. Without
+    --prepare and --run both are done here; --run needs nothing but Python, torch, a GPU and DIR.
+    """
+    from ci.build import Workshop
+    from ci.tune import prepare, tune_cases
+
+    folder = Path(ready) if ready else prepared or work / "tune"
+    if ready is None:
+        matrix = read_matrix()
+        (artefact,) = select_artefacts(make_plan(matrix), matrix, Selection())
+        with ConsoleReporter() as progress:
+            prepare(
+                cases=tune_cases(patterns),
+                folder=folder,
+                artefact=artefact,
+                matrix=matrix,
+                workshop=Workshop(work, wheelhouse, jobs),
+                progress=progress,
+            )
+    if prepared is None:
+        report = report or work / "reports" / "tune.json"
+        _on_callers_python("tune", "--run", folder, "--report", report, "--rounds", rounds)
+
+
+@cli.command()
 @click.option(
     "--gpu-python",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -441,6 +490,12 @@ def run_cli() -> NoReturn:
 def _caller() -> Path:
     """Return the Python that started the farm: unlike this one, it may have torch and see a GPU."""
     return Path(os.environ.get("FARM_CALLER", sys.executable))
+
+
+def _on_callers_python(*arguments: object) -> NoReturn:
+    """Go on as a program of the caller's Python, with its torch and GPU, and without this environment."""
+    command = [str(_caller()), str(ROOT / "scripts" / "farm"), *map(str, arguments)]
+    os.execv(command[0], command)  # noqa: S606 (an argument list, no shell)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

@@ -45,7 +45,13 @@ class Job:
 
 
 def run_jobs(
-    jobs: Sequence[Job], *, cache: Cache, folder: Path, parallel: int, progress: Reporter
+    jobs: Sequence[Job],
+    *,
+    cache: Cache,
+    folder: Path,
+    parallel: int,
+    progress: Reporter,
+    may_fail: bool = False,
 ) -> dict[str, dict[str, bytes]]:
     """Return the files of each job (job name -> file name -> bytes), running only the jobs not in the cache.
 
@@ -53,8 +59,10 @@ def run_jobs(
 
     Every job stores its own result as it ends, so a killed run loses no more than the jobs that were running.
 
+    With ``may_fail`` the jobs that fail are left out, with a warning each.
+
     Raises:
-        BuildFailed: if a job failed; the exit code is the job's own.
+        BuildFailed: if a job failed that may not; the exit code is the job's own.
         DiskFull: if there is no room.
     """
     found: dict[str, dict[str, bytes]] = {}
@@ -72,11 +80,13 @@ def run_jobs(
             folder = folder / f"run-{os.getpid()}"
             folder.mkdir(parents=True)
             file = _write_ninja_file(missing, cache, folder)
-        _run_ninja(file, parallel, cache, progress)
+        _run_ninja(file, parallel, cache, progress, may_fail=may_fail)
         shutil.rmtree(folder)
     for job in missing:
         files = cache.load(job.key)
         if files is None:
+            if may_fail:
+                continue
             raise BuildFailed(f"{job.name}: its job ended well but stored nothing")
         found[job.name] = files
     return found
@@ -116,8 +126,9 @@ def _shell(command: Sequence[str]) -> str:
     return shlex.join(command).replace("$", "$$")
 
 
-def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter) -> None:
-    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", file.name, "-j", str(parallel)]
+def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter, *, may_fail: bool) -> None:
+    failures = 0 if may_fail else 1  # after how many to stop; 0: never
+    command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", file.name, "-j", str(parallel), "-k", str(failures)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -137,7 +148,12 @@ def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter) -> N
     if process.returncode in {-signal.SIGINT, 128 + signal.SIGINT}:
         raise KeyboardInterrupt
     if process.returncode != 0:
-        raise _failure(output, process.returncode, file.parent)
+        failure = _failure(output, process.returncode, file.parent)
+        if not may_fail or isinstance(failure, DiskFull):
+            raise failure
+        for line in output:
+            if match := _OURS.match(line):
+                progress.warn(match[1])
 
 
 def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFailed | DiskFull:

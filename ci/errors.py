@@ -123,3 +123,9 @@ class UnknownWheel(FarmError):
     """A wheel that the index does not list."""
 
     exit_code = 31
+
+
+class UnknownCase(FarmError):
+    """A case of the tuning that has no candidates."""
+
+    exit_code = 33

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kernels.candidates import row_named
 from kernels.errors import CompileError, GateError, KernelsError
 from kernels.toolkit import Toolkit, find_toolkit
-from kernels.variants import select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", required=True, type=Path)
     arguments = parser.parse_args(argv)
     try:
-        (variant,) = select([arguments.variant])
+        variant = row_named(arguments.variant)
         compiled = compile_variant(variant, find_toolkit(arguments.toolkit.resolve()))
     except KernelsError as error:
         print(f"kernels: error: {error}", file=sys.stderr)

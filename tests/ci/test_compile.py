@@ -90,6 +90,23 @@ def test_what_was_finished_before_a_failure_is_kept(tmp_path: Path):
     assert log.read_text().split() == ["good"]
 
 
+def test_jobs_that_may_fail_are_left_out_with_a_warning_each(tmp_path: Path):
+    bad = [job(name, f"echo 'kernels: error: {name} spills' >&2; exit 15") for name in ("one", "three")]
+    good = [job(name, f'printf {name} > "$0/file"') for name in ("two", "four")]
+    progress = Quiet()
+    jobs = [bad[0], good[0], bad[1], good[1]]
+    made = run_jobs(
+        jobs,
+        cache=Cache(tmp_path / "cache"),
+        folder=tmp_path / "jobs",
+        parallel=1,
+        progress=progress,
+        may_fail=True,
+    )
+    assert {name: files["file"] for name, files in made.items()} == {"two": b"two", "four": b"four"}
+    assert progress.warned == ["one spills", "three spills"]
+
+
 def test_paths_with_odd_characters_work(tmp_path: Path):
     work = tmp_path / "a b$c:d'e"
     assert run([job("one", 'printf 1 > "$0/file"')], work, Quiet()) == {"one": {"file": b"1"}}
