@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def check_scalars(softmax_scale: object, causal: object) -> None:
@@ -26,15 +23,17 @@ def check_scalars(softmax_scale: object, causal: object) -> None:
         raise TypeError(f"causal must be a bool; its type is {type(causal).__name__}")
 
 
-def check_options(
-    *,
-    attention_chunk: object,
-    softcap: object,
-    num_splits: object,
-    pack_gqa: object,
-    deterministic: object,
-    sm_margin: object,
-    absent: Mapping[str, object],
+def check_options(  # noqa: PLR0917  by position: an eager call has no microsecond to spend on names
+    attention_chunk: Any,
+    softcap: Any,
+    num_splits: Any,
+    pack_gqa: Any,
+    deterministic: Any,
+    sm_margin: Any,
+    qv: Any,
+    q_descale: Any,
+    k_descale: Any,
+    v_descale: Any,
 ) -> None:
     """Refuse option values that are wrong, and those that have no kernel yet.
 
@@ -45,13 +44,23 @@ def check_options(
         pack_gqa: a hint: a bool or None.
         deterministic: a bool; forward is always deterministic.
         sm_margin: multiprocessors to leave free, 0 or more.
-        absent: by name, the arguments that have no kernel at all and must be None.
+        qv: has no kernel at all and must be None, and so must the descales.
+        q_descale: None.
+        k_descale: None.
+        v_descale: None.
 
     Raises:
         TypeError: a value has a wrong type.
         ValueError: a value is out of range.
         NotImplementedError: a value asks for what no kernel does yet.
     """
+    if (
+        (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0 and num_splits in (0, 1))
+        and (pack_gqa is None and deterministic is False)
+        and (qv is None and q_descale is None and k_descale is None and v_descale is None)
+    ):
+        return
+    absent = {"qv": qv, "q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale}
     for name, value in absent.items():
         if value is not None:
             raise NotImplementedError(
@@ -87,16 +96,6 @@ def resolve_window(window_size: Any) -> tuple[int, int]:
     return _index("window_size", left, -1), _index("window_size", right, -1)
 
 
-def open_window(window: tuple[int, int], seqlen_q: int, seqlen_k: int) -> tuple[int, int]:
-    """Return the window with -1 for each limit that hides no key of sequences of these lengths.
-
-    Query row i stands at key position p = i + seqlen_k - seqlen_q and sees keys p - left to p + right. What
-    masks nothing takes a faster kernel.
-    """
-    left, right = window
-    return (-1 if left >= seqlen_k - 1 else left, -1 if right >= seqlen_q - 1 else right)
-
-
 def choose_sink(learnable_sink: Any, s_aux: Any) -> Any:
     """Return the sink, which goes by two names.
 
@@ -111,6 +110,8 @@ def choose_sink(learnable_sink: Any, s_aux: Any) -> Any:
 
 
 def _index(name: str, value: Any, lowest: int) -> int:
+    if type(value) is int and value >= lowest:
+        return value
     try:
         number = operator.index(value)  # a 0-dim integer tensor is an index, too
     except (TypeError, ValueError, RuntimeError):

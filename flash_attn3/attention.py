@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flash_attn3 import _autograd
 from flash_attn3._arguments import check_options, choose_sink, resolve_window
-from flash_attn3._general import NO_SEQUENCES, REFUSALS, explain, forward_general
+from flash_attn3._general import REFUSALS, explain, forward_general
 from flash_attn3._tensors import Extras
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Exact attention: ``softmax(softmax_scale * q @ k.T + mask) @ v`` for each batch item and head.
 
-    Every head_dim up to 256 runs; 64, 96, 128, 192 and 256, and 192 with head_dim_v 128, without a detour (a
-    head_dim that is no multiple of 8 is copied into padded rows first).
+    Every head_dim and head_dim_v up to 256 run, and up to a head_dim of 64 every head_dim_v up to 512; 64,
+    96, 128, 192 and 256, and 192 with head_dim_v 128, without a detour (a head_dim that is no multiple of 8
+    is copied into padded rows first).
     Computed as in "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision" (Shah et
     al., 2024), with the online softmax of Milakov and Gimelshein (2018). Grouped-query attention: query head
     ``i // (heads // heads_kv)``. A query row that the mask leaves no key, and every row when seqlen_k is 0,
@@ -87,46 +88,38 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         NotImplementedError: the argument is valid and has no kernel yet; also raised by the backward pass.
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
-    if not (
-        window_size == (-1, -1)
-        and num_splits in (0, 1)
-        and (qv is None and q_descale is None and k_descale is None and v_descale is None)
-        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0)
+    if (
+        (window_size == (-1, -1) and out is None and learnable_sink is None and s_aux is None)
+        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0 and num_splits in (0, 1))
         and (pack_gqa is None and deterministic is False)
-        and (learnable_sink is None and s_aux is None and out is None)
+        and (qv is None and q_descale is None and k_descale is None and v_descale is None)
     ):
+        result = _forward_plain(q, k, v, softmax_scale, causal)
+    else:
         check_options(
-            attention_chunk=attention_chunk,
-            softcap=softcap,
-            num_splits=num_splits,
-            pack_gqa=pack_gqa,
-            deterministic=deterministic,
-            sm_margin=sm_margin,
-            absent={"qv": qv, "q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale},
+            *(attention_chunk, softcap, num_splits, pack_gqa, deterministic, sm_margin),
+            *(qv, q_descale, k_descale, v_descale),
         )
-        written, lse = forward_general(
-            *(q, k, v),
-            sequences=NO_SEQUENCES,
-            sink=choose_sink(learnable_sink, s_aux),
-            max_seqlens=None,
-            softmax_scale=softmax_scale,
-            causal=causal,
-            window=resolve_window(window_size),
-            attention_chunk=attention_chunk,
-            softcap=softcap,
-            sm_margin=sm_margin,
-            out=out,
+        result = forward_general(
+            *(q, k, v, None, None, None, None, None),
+            *(choose_sink(learnable_sink, s_aux), 0, 0, softmax_scale, causal, resolve_window(window_size)),
+            *(attention_chunk, softcap, sm_margin, out),
         )
-        return (written, lse) if return_attn_probs else written
+    return result if return_attn_probs else result[0]
+
+
+def _forward_plain(
+    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Return (out, lse) of the call that most programs make."""
     try:
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            out, lse = _autograd.run(_forward, (q, k, v, scale, causal, 0))
-        else:
-            out, lse = _forward(q, k, v, scale, causal, 0)
+            return _autograd.run(_forward, (q, k, v, scale, causal, 0))
+        out, lse = _forward(q, k, v, scale, causal, 0)
     except REFUSALS as error:
         raise explain(error, (q, k, v), Extras(), softmax_scale, causal) from None
-    return (out, lse) if return_attn_probs else out
+    return out, lse
 
 
 def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
@@ -176,21 +169,9 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
     """
     q, k, v = _unpack(qkv, num_heads_q)
     return flash_attn_func(
-        *(q, k, v),
-        softmax_scale=softmax_scale,
-        causal=causal,
-        q_descale=q_descale,
-        k_descale=k_descale,
-        v_descale=v_descale,
-        window_size=window_size,
-        attention_chunk=attention_chunk,
-        softcap=softcap,
-        deterministic=deterministic,
-        sm_margin=sm_margin,
-        return_attn_probs=return_attn_probs,
-        learnable_sink=learnable_sink,
-        s_aux=s_aux,
-        out=out,
+        *(q, k, v, softmax_scale, causal, None, q_descale, k_descale, v_descale),
+        *(window_size, attention_chunk, softcap, 1, None, deterministic, sm_margin),
+        *(return_attn_probs, learnable_sink, s_aux, out),
     )
 
 
@@ -217,5 +198,6 @@ def _unpack(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tenso
             "num_heads_q must leave an even number of heads, at least 2, of the "
             f"{shape[2]} heads of qkv; it is {num_heads_q}"
         )
-    q, k, v = qkv.split((num_heads_q, heads_kv, heads_kv), dim=2)
+    # Tensor.split is a Python function around this one.
+    q, k, v = qkv.split_with_sizes((num_heads_q, heads_kv, heads_kv), dim=2)
     return q, k, v

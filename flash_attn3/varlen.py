@@ -98,38 +98,15 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         NotImplementedError: the argument is valid and has no kernel yet; also raised by the backward pass.
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
-    if not (
-        num_splits in (0, 1)
-        and (qv is None and q_descale is None and k_descale is None and v_descale is None)
-        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0)
-        and (pack_gqa is None and deterministic is False)
-    ):
-        check_options(
-            attention_chunk=attention_chunk,
-            softcap=softcap,
-            num_splits=num_splits,
-            pack_gqa=pack_gqa,
-            deterministic=deterministic,
-            sm_margin=sm_margin,
-            absent={"qv": qv, "q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale},
-        )
-    # A window keeps its limits even where they exceed every length: the kernel, and with it the last bit of a
-    # sequence's output, must not depend on the longest sequence beside it.
-    window = (-1, -1) if window_size == (-1, -1) else resolve_window(window_size)
-    sequences = (cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table)
-    sink = choose_sink(learnable_sink, s_aux)
-    max_seqlens = (0 if cu_seqlens_q is None else max_seqlen_q, 0 if cu_seqlens_k is None else max_seqlen_k)
-    written, lse = forward_general(
-        *(q, k, v),
-        sequences=sequences,
-        sink=sink,
-        max_seqlens=max_seqlens,
-        softmax_scale=softmax_scale,
-        causal=causal,
-        window=window,
-        attention_chunk=attention_chunk,
-        softcap=softcap,
-        sm_margin=sm_margin,
-        out=out,
+    check_options(
+        *(attention_chunk, softcap, num_splits, pack_gqa, deterministic, sm_margin),
+        *(qv, q_descale, k_descale, v_descale),
     )
-    return (written, lse) if return_attn_probs else written
+    result = forward_general(
+        *(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table),
+        choose_sink(learnable_sink, s_aux),
+        0 if cu_seqlens_q is None else max_seqlen_q,
+        0 if cu_seqlens_k is None else max_seqlen_k,
+        *(softmax_scale, causal, resolve_window(window_size), attention_chunk, softcap, sm_margin, out),
+    )
+    return result if return_attn_probs else result[0]

@@ -13,7 +13,6 @@ from flash_attn3 import (
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
 )
-from flash_attn3._arguments import open_window
 from kernels.variants import VARIANTS
 
 # The signature that callers of FlashAttention-3 rely on, position by position.
@@ -178,31 +177,6 @@ def test_a_wrong_option_is_named(options, error, message):
 def test_options_are_accepted(options):
     out = flash_attn_func(Q, K, K, **options)
     assert out.shape == Q.shape
-
-
-def _visible(left, right, causal, seqlen_q, seqlen_k):
-    right = 0 if causal else right
-    seen = set()
-    for i in range(seqlen_q):
-        position = i + seqlen_k - seqlen_q
-        for j in range(seqlen_k):
-            if (left < 0 or j >= position - left) and (right < 0 or j <= position + right):
-                seen.add((i, j))
-    return seen
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(
-    ("seqlen_q", "seqlen_k"), [(1, 1), (1, 4), (4, 1), (3, 5), (5, 3), (4, 4), (0, 3), (3, 0)]
-)
-def test_an_opened_window_hides_the_same_keys(seqlen_q, seqlen_k, causal):
-    for left in range(-1, 7):
-        for right in range(-1, 7):
-            opened = open_window((left, right), seqlen_q, seqlen_k)
-            wanted = _visible(left, right, causal, seqlen_q, seqlen_k)
-            assert _visible(*opened, causal, seqlen_q, seqlen_k) == wanted
-            assert all(new in (old, -1) for new, old in zip(opened, (left, right), strict=True))
-    assert open_window((max(0, seqlen_k - 1), max(0, seqlen_q - 1)), seqlen_q, seqlen_k) == (-1, -1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_v
 
 # torch.compile instantiates every autograd.Function that it traces, which torch itself deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+_WIDE = [(64, 512, 512), (64, 256, 256), (40, 384, 384), (64, 136, 136), (8, 509, 512)]
 SHAPE_Q, SHAPE_K = (2, 64, 4, 128), (2, 33, 2, 128)
 
 
@@ -129,7 +130,7 @@ def _varlen(q, k, v, starts, used, **options):
 
 @pytest.mark.parametrize(
     ("head_dim", "head_dim_v", "row"),
-    [(64, 64, 64), (40, 40, 40), (59, 59, 64), (59, 32, 32), (64, 33, 40), (1, 1, 8)],
+    [(64, 64, 64), (40, 40, 40), (59, 59, 64), (59, 32, 32), (64, 33, 40), (1, 1, 8), *_WIDE],
 )
 def test_rows_are_padded_where_they_must_be(head_dim, head_dim_v, row):
     q, k, v = (_empty((2, 7, 4, size)) for size in (head_dim, head_dim, head_dim_v))
@@ -179,6 +180,27 @@ def test_compile_of_varlen_makes_one_graph(dynamic, needs_grad):
         assert out.requires_grad == needs_grad
 
 
+def _longest(q, k, starts, longest):
+    return flash_attn_varlen_func(q, k, k, starts, starts, longest, longest, causal=True)
+
+
+@pytest.mark.parametrize(("dynamic", "graphs"), [(True, 1), (None, 2)])
+def test_the_longest_length_makes_no_new_graph(dynamic, graphs):
+    """It is another one in every batch; without `dynamic` torch learns from the second that it varies."""
+    torch._dynamo.reset()
+    made = []
+
+    def count(graph, _inputs):
+        made.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(_longest, backend=count, fullgraph=True, dynamic=dynamic)
+    q, k, starts = _empty((64, 4, 128)), _empty((64, 2, 128)), _int32(3)
+    for longest in (40, 41, 57, 63, 64):
+        assert compiled(q, k, starts, longest).shape == q.shape
+    assert len(made) == graphs
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_writes_to_out(dynamic):
     torch._dynamo.reset()
@@ -209,7 +231,7 @@ def test_export_of_a_window_holds_for_any_length():
     assert len(program.range_constraints) == 3
 
 
-@pytest.mark.parametrize("name", ["fwd", "fwd_general", "fwd_into"])
+@pytest.mark.parametrize("name", ["fwd", "fwd_general", "fwd_into", "combine", "combine_into"])
 def test_operators_say_what_they_write(name):
     schema = getattr(torch.ops.flash_attn3, name).default._schema
-    assert schema.is_mutable == (name == "fwd_into")
+    assert schema.is_mutable == name.endswith("_into")
