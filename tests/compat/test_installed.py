@@ -1,0 +1,153 @@
+"""The wheel installed by pip beside flash_attn3: its metadata, and transformers' detection and use of it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ci.project import project_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ci.environment import Environment
+
+pytestmark = pytest.mark.slow
+NEEDS_TRANSFORMERS = pytest.mark.skipif(
+    importlib.util.find_spec("transformers") is None, reason="transformers is not installed here"
+)
+
+# What transformers asks a machine; the answers are those of a Hopper GPU. Nothing below computes anything.
+_AS_IF_ON_A_GPU = """
+import torch
+torch.cuda.is_available = lambda: True
+torch.cuda.get_device_capability = lambda *_: (9, 0)
+"""
+
+
+def test_pip_brings_flash_attn3_along(installed: Environment, tmp_path: Path):
+    program = """
+import importlib.metadata as metadata
+import importlib.util
+print(metadata.version("flash-attn-3"), metadata.version("flash_attn_3"), metadata.version("flash-attn3"))
+names = ("flash_attn_interface", "flash_attn_config", "flash_attn_3", "flash_attn3")
+print(*(metadata.packages_distributions()[name] for name in names))
+print(all(importlib.util.find_spec(name) for name in names))
+"""
+    version = project_version()
+    assert installed.python_output(program, cwd=tmp_path).splitlines() == [
+        f"{version} {version} {version}",
+        "['flash-attn-3'] ['flash-attn-3'] ['flash-attn-3'] ['flash-attn3']",
+        "True",
+    ]
+
+
+def test_what_callers_import_is_there(installed: Environment, tmp_path: Path):
+    """The import lines of diffusers, TransformerEngine, Megatron-LM and others."""
+    program = """
+from flash_attn_interface import flash_attn_func, flash_attn_varlen_func, flash_attn_with_kvcache
+from flash_attn_interface import _flash_attn_forward, _flash_attn_backward
+from flash_attn_3.flash_attn_interface import _flash_attn_forward as forward
+from flash_attn_config import CONFIG
+import flash_attn_3._C, torch
+assert forward is _flash_attn_forward
+assert CONFIG["build_flags"]["FLASHATTENTION_DISABLE_BACKWARD"] is True
+print(flash_attn_3.__version__, torch.ops.flash_attn_3.fwd.default.name())
+"""
+    assert installed.python_output(program, cwd=tmp_path).split() == [project_version(), "flash_attn_3::fwd"]
+
+
+@NEEDS_TRANSFORMERS
+def test_transformers_finds_the_package(installed: Environment, tmp_path: Path):
+    program = """
+from transformers.modeling_flash_attention_utils import FLASH_ATTENTION_COMPATIBILITY_MATRIX
+from transformers.utils.import_utils import is_flash_attn_3_available
+import torch
+print(FLASH_ATTENTION_COMPATIBILITY_MATRIX[3]["pkg_availability_check"]())
+print(is_flash_attn_3_available() == torch.cuda.is_available())
+"""
+    assert installed.python_output(program, cwd=tmp_path).split() == ["True", "True"]
+
+
+@NEEDS_TRANSFORMERS
+def test_transformers_takes_its_functions_and_sees_their_options(installed: Environment, tmp_path: Path):
+    program = f"""
+{_AS_IF_ON_A_GPU}
+import flash_attn_interface
+from transformers.modeling_flash_attention_utils import _lazy_imports, lazy_import_flash_attention
+from transformers.utils.import_utils import is_flash_attn_3_available
+print(is_flash_attn_3_available())
+functions = _lazy_imports("flash_attention_3")[:3]
+names = ("flash_attn_func", "flash_attn_varlen_func", "flash_attn_with_kvcache")
+print(all(found is getattr(flash_attn_interface, name) for found, name in zip(functions, names)))
+for process in lazy_import_flash_attention("flash_attention_3")[1]:
+    print(*sorted(name for name, found in process.keywords["supports_mapping"].items() if found))
+"""
+    found = installed.python_output(program, cwd=tmp_path).splitlines()
+    assert found[:2] == ["True", "True"]
+    options = [set(line.split()) for line in found[2:]]
+    assert len(options) == 2
+    assert all(
+        {"window_size", "softcap", "s_aux", "learnable_sink", "page_table"} <= seen for seen in options
+    )
+    assert "deterministic" in options[0]
+    assert "cache_seqlens" in options[1]
+
+
+_TRANSFORMERS_CALL = """
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.modeling_flash_attention_utils import _flash_attention_forward
+
+class Calls(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "flash_attn3":
+            names = [argument.name for argument in func._schema.arguments]
+            numbers = {k: v for k, v in zip(names, args) if isinstance(v, (bool, int, float))}
+            sink = "with a sink" if "sink" in names and args[names.index("sink")] is not None else ""
+            print(func._opname, sink, *(f"{name}={value}" for name, value in sorted(numbers.items())))
+        return func(*args, **(kwargs or {}))
+
+def tensor(*shape, dtype=torch.bfloat16):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+heads, starts = {"query_states": 4, "key_states": 2, "value_states": 2}, tensor(3, dtype=torch.int32)
+states = {name: tensor(1, 24, count, 64) for name, count in heads.items()}
+with Calls():
+    out = _flash_attention_forward(
+        **states, attention_mask=None, query_length=24, is_causal=True,
+        attn_implementation="flash_attention_3", $OPTIONS
+    )
+print(tuple(out.shape))
+"""
+
+
+@NEEDS_TRANSFORMERS
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ("", "fwd  causal=True sm_margin=0 softmax_scale=0.125"),
+        (
+            "sliding_window=8, softcap=30.0, softmax_scale=0.5",
+            (
+                "fwd_general  attention_chunk=0 causal=True max_seqlen_k=0 max_seqlen_q=0 sm_margin=0 "
+                "softcap=30.0 softmax_scale=0.5 window_left=7 window_right=7"
+            ),
+        ),
+        (
+            "s_aux=tensor(4), cu_seq_lens_q=starts, cu_seq_lens_k=starts, max_length_q=16, max_length_k=16",
+            (
+                "fwd_general with a sink attention_chunk=0 causal=True max_seqlen_k=16 max_seqlen_q=16 "
+                "sm_margin=0 softcap=0.0 softmax_scale=0.125 window_left=-1 window_right=-1"
+            ),
+        ),
+    ],
+)
+def test_what_models_of_transformers_call_reaches_the_kernels(
+    installed: Environment, tmp_path: Path, options: str, seen: str
+):
+    """On tensors without data: every argument that transformers gives is one that we take, in its meaning."""
+    program = _AS_IF_ON_A_GPU + _TRANSFORMERS_CALL.replace("$OPTIONS", options)
+    assert installed.python_output(program, cwd=tmp_path).splitlines() == [seen, "(1, 24, 4, 64)"]
