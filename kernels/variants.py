@@ -6,7 +6,9 @@ import difflib
 import fnmatch
 from typing import TYPE_CHECKING
 
+from kernels.combine_rows import COMBINE
 from kernels.errors import UnknownVariantError
+from kernels.fwd_portable_rows import FWD_PORTABLE
 from kernels.fwd_sm90_rows import FWD_SM90
 from kernels.variant import Variant
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VARIANTS", "Variant", "select"]
 
-VARIANTS: tuple[Variant, ...] = FWD_SM90
+VARIANTS: tuple[Variant, ...] = (*FWD_SM90, *FWD_PORTABLE, *COMBINE)
 
 
 def select(patterns: Sequence[str] = ()) -> tuple[Variant, ...]:

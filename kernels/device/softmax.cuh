@@ -35,6 +35,7 @@ struct OnlineSoftmax {
     float rescale[2];  // what O must be multiplied by before the new block is added
     float scale_log2;  // |softmax_scale| * log2(e)
 
+    OnlineSoftmax() = default;
     CUTE_DEVICE explicit OnlineSoftmax(float scale) : scale_log2(scale) {
         row_max[0] = row_max[1] = -infinity();
         row_sum[0] = row_sum[1] = 0.f;
@@ -93,14 +94,15 @@ struct OnlineSoftmax {
         for (int i = 0; i < Count; ++i) o[i] *= rescale[(i / 2) % 2];
     }
 
-    // Divides O by the row sum (0 for a row that saw no key) and gives the LSE, natural logarithm. `sink_log2`: the
-    // logarithm, base 2, of what joins the denominator without a value; -inf: nothing.
+    // Divides O by the row sum (0 for a row that saw no key) and gives the LSE, natural logarithm. `sinks_log2`: of each
+    // row the logarithm, base 2, of what joins the denominator without a value; -inf: nothing.
     template <int Count>
-    CUTE_DEVICE void finish(float sink_log2, float (&o)[Count], float (&lse)[2]) {
+    CUTE_DEVICE void finish(float const (&sinks_log2)[2], float (&o)[Count], float (&lse)[2]) {
         constexpr float kLn2 = 0.693147180559945309f;
         float factor[2];
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
+            float const sink_log2 = sinks_log2[row];
             float const top = row_max[row] == -infinity() ? -infinity() : row_max[row] * scale_log2;
             float const peak = fmaxf(top, sink_log2);
             float const keys = top == -infinity() ? 0.f : exp2_approx(top - peak);
@@ -111,6 +113,13 @@ struct OnlineSoftmax {
         }
         CUTE_UNROLL
         for (int i = 0; i < Count; ++i) o[i] *= factor[(i / 2) % 2];
+    }
+
+    // The same for two rows of one head.
+    template <int Count>
+    CUTE_DEVICE void finish(float sink_log2, float (&o)[Count], float (&lse)[2]) {
+        float const sinks_log2[2] = {sink_log2, sink_log2};
+        finish(sinks_log2, o, lse);
     }
 };
 

@@ -1,0 +1,112 @@
+// Warp matrix multiply: fragments from shared memory and the unrolled products of one warp.
+//
+// Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16". Lane l holds of a 16 x 8 accumulator the elements
+// (l / 4, 2 (l % 4) + {0, 1}) and the same eight rows below; ldmatrix takes from lane l the address of row l % 8 of its
+// 8 x 8 matrix l / 8.
+#pragma once
+
+#include "element.cuh"
+#include "shared_tile.cuh"
+
+namespace fa3 {
+
+constexpr int kMmaK = 16;    // elements of the inner dimension that one product consumes
+constexpr int kMmaRows = 16;
+
+// Not to be moved across a barrier, hence volatile.
+CUTE_DEVICE void load_matrices(uint32_t (&f)[4], uint32_t address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
+                 : "r"(address));
+}
+CUTE_DEVICE void load_matrices_transposed(uint32_t (&f)[4], uint32_t address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
+                 : "r"(address));
+}
+
+// d (16 x 8) = a (16 x 16) . b (16 x 8) + c; d and c may be the same.
+CUTE_DEVICE void multiply(cutlass::half_t, float* d, uint32_t const (&a)[4], uint32_t b0, uint32_t b1, float const* c) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+CUTE_DEVICE void multiply(cutlass::bfloat16_t, float* d, uint32_t const (&a)[4], uint32_t b0, uint32_t b1,
+                          float const* c) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+}
+
+// Where a lane's ldmatrix rows lie in a tile, at the tile's first row and column.
+struct LaneOffsets {
+    // Matrices: upper and lower eight rows, then the same of the next eight columns. A of a product, and B whose rows
+    // are the inner dimension, transposed.
+    CUTE_DEVICE static uint32_t rows_first(int lane) { return chunk_offset(lane % 16, lane / 16); }
+    // Matrices: left and right eight columns, then the same of the next eight rows. B whose columns are the inner
+    // dimension.
+    CUTE_DEVICE static uint32_t columns_first(int lane) {
+        return chunk_offset(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+    }
+};
+
+// The address at a 16-column step: steps change bits that the permutation's lowest does not, so that one XOR does.
+// `Rows`: of a whole slab.
+template <int Rows>
+CUTE_DEVICE uint32_t at_step(uint32_t address, int step) {
+    constexpr int kStepsOfSlab = kSlab / 16;
+    return (address ^ static_cast<uint32_t>(step % kStepsOfSlab * 32)) + step / kStepsOfSlab * Rows * kSlabRowBytes;
+}
+
+// s (RowTiles x 16 x N) = q . k (N x HeadDim)^T. `load_q(step, a)` gives the fragments of q; `k`: columns_first.
+template <class Element, int RowTiles, int N, int HeadDim, class LoadQ>
+CUTE_DEVICE void product_qk(LoadQ const& load_q, uint32_t k, float (&s)[RowTiles][N / 2]) {
+    float const zeros[4] = {0.f, 0.f, 0.f, 0.f};
+    CUTE_UNROLL
+    for (int step = 0; step < HeadDim / kMmaK; ++step) {
+        uint32_t a[RowTiles][4];
+        load_q(step, a);
+        uint32_t const address = at_step<N>(k, step);
+        CUTE_UNROLL
+        for (int key = 0; key < N; key += 16) {
+            uint32_t b[4];
+            load_matrices(b, address + key * kSlabRowBytes);
+            CUTE_UNROLL
+            for (int t = 0; t < RowTiles; ++t) {
+                float* const left = &s[t][key / 2];
+                float* const right = left + 4;
+                multiply(Element{}, left, a[t], b[0], b[1], step == 0 ? zeros : left);
+                multiply(Element{}, right, a[t], b[2], b[3], step == 0 ? zeros : right);
+            }
+        }
+    }
+}
+
+// o (RowTiles x 16 x HeadDimV) += p (RowTiles x 16 x 16) . v (16 keys from `step` on of N x HeadDimV). `v`: rows_first.
+template <class Element, int RowTiles, int N, int HeadDimV>
+CUTE_DEVICE void product_pv(uint32_t const (&p)[RowTiles][4], uint32_t v, int step,
+                            float (&o)[RowTiles][HeadDimV / 2]) {
+    CUTE_UNROLL
+    for (int column = 0; column < HeadDimV; column += 16) {
+        uint32_t b[4];
+        load_matrices_transposed(b, at_step<N>(v, column / 16) + step * kMmaK * kSlabRowBytes);
+        CUTE_UNROLL
+        for (int t = 0; t < RowTiles; ++t) {
+            float* const left = &o[t][column / 2];
+            float* const right = left + 4;
+            multiply(Element{}, left, p[t], b[0], b[1], left);
+            multiply(Element{}, right, p[t], b[2], b[3], right);
+        }
+    }
+}
+
+// An accumulator of 16 x 16 is, two floats to a register, the A operand of the next product.
+template <class Element>
+CUTE_DEVICE void to_operand(float const (&s)[8], uint32_t (&a)[4]) {
+    CUTE_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = pack(Element{}, s[2 * i], s[2 * i + 1]);
+}
+
+}  // namespace fa3

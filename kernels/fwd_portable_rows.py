@@ -1,0 +1,111 @@
+"""The rows of `fwd_portable.cu`: attention forward for every compute capability from 8.0 on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernels.targets import LARGE_SMEM, MEDIUM_SMEM, PORTABLE_TARGETS, SMALL_SMEM, Target
+from kernels.variant import ELEMENT_BYTES, ELEMENTS, SLAB, Variant, head_dims_name, slabs
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A schedule: `warps` share the query rows, and K and V have `stages` buffers each."""
+
+    head_dim: int
+    head_dim_v: int
+    tile_m: int
+    tile_n: int
+    warps: int
+    stages: int
+    blocks_per_sm: int
+    q_in_registers: bool = False
+    value_slices: int = 1
+
+    @property
+    def slice(self) -> int:
+        """Columns of v and out that a tile computes."""
+        return self.head_dim_v // self.value_slices
+
+    @property
+    def smem_bytes(self) -> int:
+        """Bytes of the buffers, or of the output staged where they lay, if that is more."""
+        buffers = self.tile_m * slabs(self.head_dim) + self.stages * self.tile_n * (
+            slabs(self.head_dim) + slabs(self.slice)
+        )
+        return max(buffers, self.tile_m * slabs(self.slice)) * SLAB * ELEMENT_BYTES
+
+
+# By the shared memory that one block may have; multiprocessors have 1 KiB more.
+_TILES = {
+    SMALL_SMEM: (
+        _Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
+        _Tile(96, 96, 128, 64, 8, 2, 1),
+        _Tile(128, 128, 128, 64, 8, 2, 1),
+        _Tile(192, 128, 128, 64, 8, 1, 1),
+        _Tile(192, 192, 128, 64, 8, 1, 1),
+        _Tile(256, 256, 128, 32, 8, 1, 1),
+        _Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
+    ),
+    MEDIUM_SMEM: (
+        _Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
+        _Tile(96, 96, 128, 64, 4, 1, 2),
+        _Tile(128, 128, 128, 64, 4, 1, 2),
+        _Tile(192, 128, 128, 64, 8, 2, 1),
+        _Tile(192, 192, 128, 64, 8, 2, 1),
+        _Tile(256, 256, 128, 64, 8, 1, 1),
+        _Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
+    ),
+    LARGE_SMEM: (
+        _Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
+        _Tile(96, 96, 128, 64, 4, 2, 2),
+        _Tile(128, 128, 128, 64, 4, 2, 2),
+        _Tile(192, 128, 128, 64, 8, 2, 1),
+        _Tile(192, 192, 128, 64, 8, 2, 1),
+        _Tile(256, 256, 128, 64, 8, 2, 1),
+        _Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
+    ),
+}
+
+
+def _row(target: Target, tile: _Tile, dtype: str) -> Variant:
+    name = f"fwd_portable_{target.name}_{dtype}_{head_dims_name(tile.head_dim, tile.head_dim_v)}"
+    return Variant(
+        name=name,
+        op="fwd",
+        sm=target.sm,
+        code=target.code,
+        dtype=dtype,
+        head_dim=tile.head_dim,
+        head_dim_v=tile.head_dim_v,
+        mask="any",
+        source="fwd_portable.cu",
+        tile_m=tile.tile_m,
+        tile_n=tile.tile_n,
+        threads=tile.warps * 32,
+        smem_bytes=tile.smem_bytes,
+        blocks_per_sm=tile.blocks_per_sm,
+        macros=(
+            ("FA3_KERNEL", name),
+            ("FA3_ELEMENT", ELEMENTS[dtype]),
+            ("FA3_HEAD_DIM", str(tile.head_dim)),
+            ("FA3_HEAD_DIM_V", str(tile.slice)),
+            ("FA3_TILE_M", str(tile.tile_m)),
+            ("FA3_TILE_N", str(tile.tile_n)),
+            ("FA3_WARPS", str(tile.warps)),
+            ("FA3_STAGES", str(tile.stages)),
+            ("FA3_Q_IN_REGISTERS", str(int(tile.q_in_registers))),
+            ("FA3_BLOCKS_PER_SM", str(tile.blocks_per_sm)),
+            ("FA3_SMEM_BYTES", str(tile.smem_bytes)),
+        ),
+        value_slices=tile.value_slices,
+        packs_gqa=True,
+    )
+
+
+FWD_PORTABLE: tuple[Variant, ...] = tuple(
+    _row(target, tile, dtype)
+    for target in PORTABLE_TARGETS
+    for tile in _TILES[target.smem_bytes]
+    for dtype in ("fp16", "bf16")
+)
