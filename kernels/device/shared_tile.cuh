@@ -2,8 +2,8 @@
 //
 // A tile lies in slabs of 64 elements (128 bytes) of the contiguous dimension, one slab after another, each slab
 // `rows` x 128 bytes. Within a row the eight 16-byte chunks are permuted: chunk c lies at c ^ (row % 8). So eight
-// threads that fill a row, and eight rows that ldmatrix reads at one chunk, touch all 32 banks once. Addresses are those
-// of the shared window, in bytes.
+// threads that fill a row, and eight rows that ldmatrix reads at one chunk, touch all 32 banks once. Addresses are
+// those of the shared window, in bytes.
 #pragma once
 
 #include <cute/config.hpp>
