@@ -31,9 +31,8 @@ def audit_compat(facts: WheelFile, members: Mapping[str, bytes], dist_info: str)
 
 def _pure(facts: WheelFile, wheel_file: bytes) -> Check:
     ok = facts.tags == ("py3-none-any",) and b"Root-Is-Purelib: true" in wheel_file.splitlines()
-    return Check(
-        "pure", ok, "for any platform" if ok else f"should be py3-none-any, is {', '.join(facts.tags)}"
-    )
+    wrong = f"should be pure and py3-none-any, is {', '.join(facts.tags)}"
+    return Check("pure", ok, "for any platform" if ok else wrong)
 
 
 def _requirements(facts: WheelFile) -> Check:

@@ -1,0 +1,216 @@
+"""The compatibility wheel on an index: it follows the flash-attn3 that it needs, and can be installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ci.audit import audit
+from ci.environment import run
+from ci.errors import CorruptManifest, ReportMismatch, VerifyFailed
+from ci.listing import Context
+from ci.manifest import dump_manifest, parse_manifest, read_manifest
+from ci.project import project_version
+from ci.publish import publish, yank
+from ci.trial import trial_environment
+from ci.verify import verify
+from tests.quiet import Quiet
+from tests.site_kit import NOW, flash_wheel, report, torch_folder, write_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ci.manifest import Manifest, Wheel
+
+PYTHON = Path(sys.executable)
+VERSION = project_version()
+UNMET = f"no wheel of flash-attn3=={VERSION}, which it needs, is stable"
+
+
+def _put(site: Path, *wheels: Path, reports: Sequence[Path] = (), **options: object) -> Manifest:
+    return publish(wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet(), **options)
+
+
+def _compat(manifest: Manifest) -> Wheel:
+    (wheel,) = (wheel for wheel in manifest.wheels if wheel.project == "flash-attn-3")
+    return wheel
+
+
+@pytest.fixture
+def main(tmp_path: Path) -> Path:
+    """A flash_attn3 wheel of the same version."""
+    return flash_wheel(tmp_path / "dist", version=VERSION)
+
+
+@pytest.fixture
+def passed(tmp_path: Path, main: Path) -> Path:
+    """A report that proves it."""
+    return report(tmp_path / "passed.json", main)
+
+
+def test_alone_it_is_a_candidate(tmp_path: Path, compat_wheel: Path):
+    wheel = _compat(_put(tmp_path / "site", compat_wheel))
+    assert (wheel.channel, wheel.channel_reason, wheel.proofs) == ("candidate", UNMET, ())
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_it_is_stable_where_what_it_needs_is(
+    tmp_path: Path, compat_wheel: Path, main: Path, passed: Path, together: bool
+):
+    site = tmp_path / "site"
+    if together:
+        manifest = _put(site, main, compat_wheel, reports=[passed])
+    else:
+        assert _compat(_put(site, main, compat_wheel)).channel_reason == UNMET
+        manifest = _put(site, main, reports=[passed])  # the proof comes later, and takes both along
+    wheel = _compat(manifest)
+    assert (wheel.channel, wheel.channel_reason) == ("stable", "")
+    assert read_manifest(site) == manifest
+
+
+def test_another_version_does_not_help(tmp_path: Path, compat_wheel: Path):
+    other = flash_wheel(tmp_path / "dist", version="9.9.9")
+    manifest = _put(tmp_path / "site", other, compat_wheel, reports=[report(tmp_path / "r.json", other)])
+    assert _compat(manifest).channel_reason == UNMET
+
+
+def test_a_publisher_cannot_insist(tmp_path: Path, compat_wheel: Path):
+    with pytest.raises(ReportMismatch, match=f"cannot go to stable: {UNMET}"):
+        _put(tmp_path / "site", compat_wheel, channel="stable")
+
+
+def test_it_can_be_held_back_and_stays_there(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
+    site = tmp_path / "site"
+    _put(site, main, reports=[passed])
+    held = _compat(_put(site, compat_wheel, channel="candidate"))
+    assert held.channel_reason == "it is held back by its publisher"
+    assert _compat(_put(site, flash_wheel(tmp_path / "dist", version="9.9.9"))) == held
+    assert _compat(_put(site, compat_wheel, channel="stable")).channel == "stable"
+
+
+def test_a_failed_audit_keeps_it_a_candidate(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
+    binary = write_wheel(
+        tmp_path / "other",
+        name=compat_wheel.name,
+        members={**_metadata(), "flash_attn_3/_C.so": b"\x7fELF"},
+    )
+    context = Context(audits={binary.name: audit(binary)})
+    wheel = _compat(_put(tmp_path / "site", main, binary, reports=[passed], context=context))
+    assert wheel.channel == "candidate"
+    assert wheel.channel_reason.startswith("its audit failed: contents: ")
+
+
+def _metadata() -> dict[str, bytes]:
+    info = f"flash_attn_3-{VERSION}.dist-info"
+    metadata = (
+        f"Metadata-Version: 2.4\nName: flash-attn-3\nVersion: {VERSION}\nRequires-Python: >=3.10\n"
+        f"Requires-Dist: flash-attn3=={VERSION}\n"
+    )
+    wheel = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    return {f"{info}/METADATA": metadata.encode(), f"{info}/WHEEL": wheel.encode()}
+
+
+def test_it_is_yanked_with_what_it_needs(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
+    site = tmp_path / "site"
+    _put(site, main, compat_wheel, reports=[passed])
+    yanked = _compat(yank(site=site, patterns=["flash_attn3-*"], reason="wrong"))
+    assert (yanked.channel, yanked.yanked) == ("stable", f"flash-attn3=={VERSION} is yanked")
+    assert _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None)).yanked is None
+
+
+def test_its_own_yank_stays(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
+    site = tmp_path / "site"
+    _put(site, main, compat_wheel, reports=[passed])
+    yank(site=site, patterns=["flash_attn_3-*"], reason="a module is missing")
+    yank(site=site, patterns=["flash_attn3-*"], reason="wrong")
+    assert _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None)).yanked == "a module is missing"
+
+
+def test_a_manifest_that_lists_it_as_stable_alone_is_refused(
+    tmp_path: Path, compat_wheel: Path, main: Path, passed: Path
+):
+    manifest = _put(tmp_path / "site", main, compat_wheel, reports=[passed])
+    alone = manifest.model_copy(update={"wheels": (_compat(manifest),)})
+    with pytest.raises(CorruptManifest, match=f"is on stable without flash-attn3=={VERSION}"):
+        parse_manifest(dump_manifest(alone), name="manifest.json")
+
+
+def test_the_pages_show_it_beside_the_project(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
+    site = tmp_path / "site"
+    _put(site, main, reports=[passed])
+    assert "drop-in" not in (site / "index.html").read_text()
+    _put(site, compat_wheel)
+    for channel in ("stable", "candidate"):
+        root = (site / channel / "simple" / "index.html").read_text()
+        assert '<a href="flash-attn-3/">flash-attn-3</a>' in root
+        assert '<a href="flash-attn3/">flash-attn3</a>' in root
+        page = (site / channel / "simple" / "flash-attn-3" / "index.html").read_text()
+        assert page.count(".whl</a>") == 1
+        assert compat_wheel.name in page
+    assert 'data-command="drop-in"' in (site / "index.html").read_text()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A small wheel in the place of the real one, whose modules import like it those of flash_attn3."""
+    members = _modules()
+    return write_wheel(tmp_path / "small", name=f"flash_attn_3-{VERSION}-py3-none-any.whl", members=members)
+        tmp_path / "small", name=f"flash_attn_3-{VERSION}-py3-none-any.whl", members=_modules()
+    )
+
+
+def _modules() -> dict[str, bytes]:
+    return {
+        **_metadata(),
+        "flash_attn_interface.py": b"import flash_attn3, flash_attn_3._C\n",
+        "flash_attn_3/__init__.py": b"",
+        "flash_attn_3/_C.py": b"import flash_attn3\n",
+    }
+
+
+@pytest.mark.slow
+def test_verify_installs_it_as_the_page_says(tmp_path: Path, main: Path, passed: Path, small: Path):
+    site, torch_site = tmp_path / "site", torch_folder(tmp_path / "torch")
+    _put(site, main, small, reports=[passed])
+    checks = verify(site=site, python=PYTHON, progress=Quiet(), torch_site=torch_site)
+    details = {check.name: check.detail for check in checks}
+    assert details["stable: pip, for code that imports flash_attn_interface"] == (
+        f"installed and imported flash_attn3, flash_attn_interface, flash_attn_3._C {VERSION}"
+    )
+
+
+@pytest.mark.slow
+def test_verify_fails_where_its_modules_do_not_import(tmp_path: Path, main: Path, passed: Path, small: Path):
+    members = {**_modules(), "flash_attn_3/_C.py": b"import no_such_module\n"}
+    broken = write_wheel(tmp_path / "broken", name=small.name, members=members)
+    _put(tmp_path / "site", main, broken, reports=[passed])
+    with pytest.raises(VerifyFailed, match="1 of 11 checks failed") as caught:
+        verify(
+            site=tmp_path / "site",
+            python=PYTHON,
+            progress=Quiet(),
+            torch_site=torch_folder(tmp_path / "torch"),
+        )
+    assert "No module named 'no_such_module'" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_run_installs_it_on_request_alone(tmp_path: Path, main: Path, passed: Path, small: Path):
+    _put(tmp_path / "site", main, small, reports=[passed])
+    page = tmp_path / "site" / "stable" / "index.html"
+    torch_site = torch_folder(tmp_path / "torch")
+    trial = trial_environment(
+        tmp_path / "env", python=PYTHON, torch="torch", torch_site=torch_site, progress=Quiet()
+    )
+    code = "import importlib.util as u; print([u.find_spec(n) is not None for n in NAMES])"
+    names = ("flash_attn3", "flash_attn_interface", "flash_attn_3")
+    both = {"flash-attn3": "flash_attn3", "flash-attn-3": "flash_attn_interface"}
+    for projects in ({"flash-attn3": "flash_attn3"}, both, {"flash-attn3": "flash_attn3"}):
+        trial.install(projects, VERSION, page)
+        found = run([trial.python, "-I", "-c", code.replace("NAMES", repr(names))], env=os.environ)
+        asked = "flash-attn-3" in projects
+        assert found.strip() == str([True, asked, asked])
