@@ -22,6 +22,8 @@ from ci.wheel_file import WheelFile, read_wheel
 from kernels.errors import CorruptPackError
 from kernels.pack import PackRecord, read_pack
 from kernels.variants import VARIANTS
+from matrix.model import read_matrix
+from matrix.serving import KINDS, compiled_for, serving_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +78,7 @@ def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check
         _needed(libraries),
         _rpath(libraries),
         _exports(libraries),
-        _kernels(facts, members, variants),
+        *_pack(facts, members, variants),
     )
 
 
@@ -188,13 +190,17 @@ def _exports(libraries: Mapping[str, SharedLibrary]) -> Check:
     )
 
 
-def _kernels(facts: WheelFile, members: Mapping[str, bytes], variants: Sequence[Variant]) -> Check:
-    """Compare the pack and build.json with the kernel table."""
-    expected = sorted(variant.name for variant in variants)
+def _pack(facts: WheelFile, members: Mapping[str, bytes], variants: Sequence[Variant]) -> tuple[Check, ...]:
     try:
         records = _read_pack(members.get(f"flash_attn3/lib/{PACK_NAME}", b""))
     except CorruptPackError as error:
-        return Check("kernels", ok=False, detail=str(error))
+        return (Check("kernels", ok=False, detail=str(error)),)
+    return _kernels(facts, records, variants), _gpus(records, variants)
+
+
+def _kernels(facts: WheelFile, records: Sequence[PackRecord], variants: Sequence[Variant]) -> Check:
+    """Compare the pack and build.json with the kernel table."""
+    expected = sorted(variant.name for variant in variants)
     names = sorted(record.name for record in records)
     if names != expected:
         missing = sorted(set(expected) - set(names))
@@ -213,7 +219,22 @@ def _kernels(facts: WheelFile, members: Mapping[str, bytes], variants: Sequence[
     wrong = [key for key, value in told.items() if _plain(build.get(key)) != _plain(value)]
     if wrong:
         return Check("kernels", ok=False, detail=f"build.json disagrees about {', '.join(wrong)}")
-    return Check("kernels", ok=True, detail=f"all {len(names)} of the kernel table")
+    return Check("kernels", ok=True, detail=f"{len(names)} kernels, each as the table has it")
+
+
+def _gpus(records: Sequence[PackRecord], variants: Sequence[Variant]) -> Check:
+    """Hold what the pack serves, GPU by GPU of the matrix, against what its kernels should."""
+    held = {(record.sm, KINDS[record.code]) for record in records if record.op == "fwd"}
+    promised = {compiled_for(variant) for variant in variants if variant.op == "fwd"}
+    names = [sm.name for sm in read_matrix().sm]
+    served = {name: serving_kind(name, held) for name in names}
+    wrong = [
+        f"{name} should be served by {kind} kernels, is by {served[name] or 'none'}"
+        for name in names
+        if (kind := serving_kind(name, promised)) and kind != served[name]
+    ]
+    seen = ", ".join(f"{name} {kind}" for name, kind in served.items() if kind)
+    return Check("gpus", not wrong, "; ".join(wrong) or seen)
 
 
 def _some(names: Sequence[str]) -> str:

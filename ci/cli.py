@@ -27,6 +27,7 @@ from kernels.variants import VARIANTS, Variant, select
 from matrix.errors import MatrixError
 from matrix.model import read_matrix
 from matrix.planner import plan as make_plan
+from matrix.serving import NEWER, compiled_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,11 +112,12 @@ def variants(patterns: tuple[str, ...], sm: str | None, as_json: bool) -> None:
     if as_json:
         _print_json([variant_row(row) for row in rows])
         return
-    table = _table("name", "op", "sm", "dtype", "head_dim", "mask", "tile", "threads", "shared memory")
+    table = _table("name", "op", "code", "dtype", "head_dim", "mask", "tile", "threads", "shared memory")
     for row in rows:
         dims = f"{row.head_dim}/{row.head_dim_v}" if row.head_dim != row.head_dim_v else f"{row.head_dim}"
         tile, memory = f"{row.tile_m} x {row.tile_n}", f"{row.smem_bytes / 1024:.0f} KiB"
-        table.add_row(row.name, row.op, row.sm, row.dtype, dims, row.mask, tile, str(row.threads), memory)
+        code = f"{row.code} {row.sm}"
+        table.add_row(row.name, row.op, code, row.dtype, dims, row.mask, tile, str(row.threads), memory)
     _out.print(table)
 
 
@@ -129,10 +131,13 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
 
     A cell is what a user has, such as linux_x86_64-py312-torch2.11-cu130-sm90; a PATTERN narrows them down.
     """
+    from ci.evidence import read_archive
+
     matrix = read_matrix()
     whole = make_plan(matrix)
     chosen = select_cells(whole, matrix, Selection(patterns, toolkit, sm))
-    document = plan_document(chosen, whole, matrix)
+    proofs = [found.proof for found in read_archive(ROOT / "validation")]
+    document = plan_document(chosen, whole, matrix, proofs)
     if as_json:
         _print_json(document)
         return
@@ -140,6 +145,10 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
     for row in document["artefacts"]:
         artefacts.add_row(row["artefact"], row["tag"], "yes" if row["released"] else "no", str(row["cells"]))
     _out.print(artefacts)
+    gpus = _table("GPUs", "kernels", "status")
+    for row in document["gpus"]:
+        gpus.add_row(row["gpus"], row["kernels"], row["status"])
+    _out.print(gpus)
     reasons = [row.reason for row in chosen.excluded]
     excluded = _table("cells", "excluded because")
     for reason in dict.fromkeys(reasons):
@@ -147,7 +156,7 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
     _out.print(excluded)
     if patterns:
         for served in chosen.served:
-            _out.print(f" {served.cell} → {served.artefact}")
+            _out.print(f" {served.cell} → {served.artefact}, {served.kernels} kernels")
     _out.print(f" {len(chosen.served)} cells served, {len(chosen.excluded)} excluded")
 
 
@@ -507,8 +516,14 @@ def _select_variants(patterns: tuple[str, ...], sm: str | None) -> tuple[Variant
     rows = select(patterns) if patterns else VARIANTS
     if sm is None:
         return rows
-    target = named_sm(read_matrix(), sm).target
-    return tuple(row for row in rows if row.sm == target)
+    name = named_sm(read_matrix(), sm).name
+    return tuple(row for row in rows if _sm_of(row) == name)
+
+
+def _sm_of(row: Variant) -> str:
+    """Return the matrix's name of the GPUs that a row is compiled for; PTX is for those yet to come."""
+    number, kind = compiled_for(row)
+    return NEWER if kind == "ptx" else str(number)
 
 
 def _install_in_place(wheel: Path) -> None:

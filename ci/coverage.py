@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ci.manifest import Exclusion, Support
+from ci.manifest import Exclusion, SmSupport, Support
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from matrix.model import Exclusion as Rule
     from matrix.model import Matrix
-    from matrix.planner import Plan
+    from matrix.planner import Plan, Served
 
 
 def support_by_tag(matrix: Matrix, plan: Plan) -> dict[str, Support]:
     """Return the cells that the wheel of each platform tag serves, axis by axis, in the matrix's order."""
-    gpus = {sm.name: f"{sm.gpus} (sm_{sm.target})" for sm in matrix.sm}
     support = {}
     for platform in matrix.platform:
-        cells = [row.cell for row in plan.served if row.cell.platform == platform.name]
+        rows = [row for row in plan.served if row.cell.platform == platform.name]
+        cells = [row.cell for row in rows]
+        sms = sm_support(matrix, rows)
         if platform.tag is not None and cells:
             support[platform.tag] = Support(
                 platforms=(platform.name,),
                 python=tuple(dict.fromkeys(cell.python for cell in cells)),
                 torch=tuple(dict.fromkeys(cell.torch for cell in cells)),
                 cuda=tuple(dict.fromkeys(cell.cuda for cell in cells)),
-                gpus=tuple(dict.fromkeys(gpus[cell.sm] for cell in cells)),
+                gpus=tuple(sm.gpus for sm in sms),
+                sms=sms,
             )
     return support
+
+
+def sm_support(matrix: Matrix, served: Iterable[Served]) -> tuple[SmSupport, ...]:
+    """Return the GPUs of the cells served, SM by SM, with the kind of kernels that serves them."""
+    kinds = {row.cell.sm: row.kernels for row in served}
+    return tuple(
+        SmSupport(sm=sm.name, gpus=sm.gpus, kernels=kinds[sm.name]) for sm in matrix.sm if sm.name in kinds
+    )
 
 
 def exclusions(matrix: Matrix) -> tuple[Exclusion, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,10 @@ from ci.manifest import Proof
 from ci.report import read_report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from ci.report import RaceResult
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ def read_evidence(path: Path) -> Evidence:
     failures = [f"{case.name}: {case.failures[0]}" for case in report.cases if case.failures]
     failures += [f"{race.name}: {race.failures[0]}" for race in report.races if race.failures]
     raced = sorted(report.races, key=lambda race: (race.setting.causal, race.setting.seqlen))
+    races, tflops = _slowest(raced)
     proof = Proof(
         path=f"reports/{digest}.json",
         sha256=digest,
@@ -52,7 +57,32 @@ def read_evidence(path: Path) -> Evidence:
         cases_passed=sum(case.passed for case in report.cases),
         cases_total=len(report.cases),
         worst_error_ratio=report.worst_error_ratio,
-        races={race.name: race.ratio_to_cudnn for race in raced if race.ratio_to_cudnn is not None},
-        tflops={race.name: race.tflops for race in raced if race.ratio_to_cudnn is not None},
+        races=races,
+        tflops=tflops,
+        sm=report.compute_capability.replace(".", ""),
+        kernels=report.kinds_passed,
     )
     return Evidence(path, report.wheel_sha256, report.wheel_filename, proof, raw)
+
+
+def _slowest(raced: Iterable[RaceResult]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the ratio to cuDNN and the speed of each race, of the slowest run of it.
+
+    Races in which the kernels were chosen for the wheel are left out.
+    """
+    races: dict[str, float] = {}
+    tflops: dict[str, float] = {}
+    for race in raced:
+        ratio = race.ratio_to_cudnn
+        if ratio is not None and not race.kernels and ratio < races.get(race.name, math.inf):
+            races[race.name], tflops[race.name] = ratio, race.tflops
+    return races, tflops
+
+
+def read_archive(folder: Path) -> list[Evidence]:
+    """Read every report of a folder, in the order of their names.
+
+    Raises:
+        CorruptReport: as :func:`read_evidence` does.
+    """
+    return [read_evidence(path) for path in sorted(folder.glob("*.json"))]

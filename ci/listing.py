@@ -111,20 +111,29 @@ def _build(facts: WheelFile) -> Build | None:
     try:
         if facts.build["version"] != facts.version:
             raise CorruptWheel(f"{facts.filename}: build.json is of version {facts.build['version']!r}")
-        rows = facts.build["kernels"]
+        rows = [row for row in facts.build["kernels"] if row["op"] == "fwd"]
         toolkits: dict[str, list[str]] = {}
         for kernel, toolkit in sorted(facts.build["toolkits"].items()):
             toolkits.setdefault(toolkit, []).append(kernel)
         return Build(
             source_digest=facts.build["source_digest"],
             toolkits={toolkit: tuple(toolkits[toolkit]) for toolkit in sorted(toolkits)},
-            sms=tuple(sorted({row["sm"] for row in rows})),
+            sms=tuple(sorted({row["sm"] for row in rows}, key=_number)),
             dtypes=tuple(sorted({row["dtype"] for row in rows})),
             head_dims=tuple(sorted({row["head_dim"] for row in rows})),
-            masks=tuple(sorted({row["mask"] for row in rows})),
+            masks=tuple(sorted({mask for row in rows for mask in _masks(row["mask"])})),
         )
     except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise CorruptWheel(f"{facts.filename}: build.json is not what a build writes: {error!r}") from error
+
+
+def _number(sm: str) -> tuple[int, str]:
+    """``90a`` -> (90, ``90a``), after (80, ``80``)."""
+    return int(sm.rstrip("af")), sm
+
+
+def _masks(mask: str) -> tuple[str, ...]:
+    return ("full", "causal", "local") if mask == "any" else (mask,)
 
 
 def _audit(checks: Sequence[Check]) -> Audit:

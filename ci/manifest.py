@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ci.compat_listing import is_compat, needed_by
 from ci.errors import CorruptManifest
+from matrix.serving import Kind  # noqa: TC001 (pydantic reads the annotations)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,7 @@ class Proof(Record):
     ``tflops`` gives the speed itself, for the same shapes.
     ``quick`` says that only a small selection of the cases was run, and ``failure`` is the first that failed.
     ``worst_error_ratio`` is the largest error of any case, as a fraction of what the error rule allows.
+    ``sm`` is the GPU's, such as ``90``; ``kernels`` are the kinds whose every correctness case passed on it.
     """
 
     path: str
@@ -56,6 +58,12 @@ class Proof(Record):
     worst_error_ratio: float | None
     races: dict[str, float]
     tflops: dict[str, float]
+    sm: str = ""
+    kernels: tuple[Kind, ...] = ()
+
+    def proves(self, kind: Kind) -> bool:
+        """Say whether a GPU passed a whole validation with kernels of this kind."""
+        return self.passed and not self.quick and kind in self.kernels
 
 
 class Audit(Record):
@@ -76,6 +84,14 @@ class Build(Record):
     masks: tuple[str, ...]
 
 
+class SmSupport(Record):
+    """The GPUs of one SM, and the kind of kernels that serves them."""
+
+    sm: str
+    gpus: str
+    kernels: Kind
+
+
 class Support(Record):
     """The cells that a wheel serves, axis by axis, as the matrix states them."""
 
@@ -84,6 +100,7 @@ class Support(Record):
     torch: tuple[str, ...] = ()
     cuda: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    sms: tuple[SmSupport, ...] = ()
 
 
 class Exclusion(Record):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ci.coverage import sm_support
 from ci.errors import UnknownCell, UnknownSm
 from ci.names import matching, nearest
 from ci.toolkits import named_toolkit
+from index_site.gpus import gpu_rows
 from matrix.cell import Artefact
 from matrix.planner import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ci.manifest import Proof
     from matrix.model import Matrix, Platform, Sm
 
 
@@ -82,27 +85,31 @@ def this_platform(matrix: Matrix) -> Platform:
 
 
 def named_sm(matrix: Matrix, name: str) -> Sm:
-    """Return the SM called ``name``: its user's name (90) or its compile target's (90a).
+    """Return the SM called ``name``, with or without the letter of a compile target (90, 90a).
 
     Raises:
         UnknownSm: if the matrix does not list it.
     """
     for sm in matrix.sm:
-        if name in {sm.name, sm.target}:
+        if sm.name in {name, name.rstrip("af")}:
             return sm
-    known = [known for sm in matrix.sm for known in (sm.name, sm.target)]
-    raise UnknownSm(f"no SM is called {name!r}; {nearest(name, known)}")
+    raise UnknownSm(f"no SM is called {name!r}; {nearest(name, [sm.name for sm in matrix.sm])}")
 
 
-def plan_document(plan: Plan, whole: Plan, matrix: Matrix) -> dict[str, Any]:
-    """Return a plan, narrowed from the whole one, as plain data."""
+def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proof]) -> dict[str, Any]:
+    """Return a plan, narrowed from the whole one, as plain data; of GPUs it says what these reports do."""
     tags = {row.name: row.tag for row in matrix.platform}
+    sms = sm_support(matrix, plan.served)
     released = {row.artefact for row in whole.served}
     users = {
         artefact: [row for row in plan.served if row.artefact == artefact] for artefact in plan.artefacts
     }
     return {
-        "cells": [{"cell": str(row.cell), "artefact": str(row.artefact)} for row in plan.served],
+        "cells": [
+            {"cell": str(row.cell), "artefact": str(row.artefact), "kernels": row.kernels}
+            for row in plan.served
+        ],
+        "gpus": [{"sm": sm.sm, **asdict(row)} for sm, row in zip(sms, gpu_rows(sms, proofs), strict=True)],
         "artefacts": [
             {
                 "artefact": str(artefact),

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from ci.compat_listing import followed, is_compat
 from ci.errors import CorruptManifest, FarmError, ReportMismatch, UnknownWheel, WheelConflict
-from ci.evidence import Evidence, read_evidence
+from ci.evidence import Evidence, read_archive, read_evidence
 from ci.files import room_in, sha256_of, write_atomically
 from ci.listing import Context, describe, judge, with_evidence
 from ci.manifest import (
@@ -86,7 +86,7 @@ def publish(
     """
     told = context or Context()
     given = [read_evidence(path) for path in reports]
-    kept = [read_evidence(path) for path in sorted(archive.glob("*.json"))] if archive else []
+    kept = read_archive(archive) if archive else []
     with held_site(site) as root, room_in(root), without_collector():
         before = _published(root)
         old = {wheel.filename: wheel for wheel in before.wheels}

@@ -9,9 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ci.errors import CorruptReport
 from ci.report_file import DIGEST_FIELD, SCHEMA_VERSION, report_digest
+from matrix.serving import KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from matrix.serving import Kind
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _OURS = "flash_attn3"
@@ -150,6 +153,16 @@ class Report(_Record):
     totals: Totals
     passed: bool
     report_sha256: _Sha256
+
+    @property
+    def kinds_passed(self) -> tuple[Kind, ...]:
+        """The kinds of kernels whose every correctness case passed; older reports are of one kind alone."""
+        passed: dict[object, bool] = {}
+        for case in self.cases:
+            if case.section == "correctness":
+                kind = case.params.get("kernels", "exact")
+                passed[kind] = passed.get(kind, True) and case.passed
+        return tuple(kind for kind in KINDS if passed.get(kind))
 
     @property
     def worst_error_ratio(self) -> float | None:

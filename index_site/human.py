@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from index_site.gpus import GpuRow, gpu_rows
 from index_site.machine import file_href
 from index_site.releases import PROJECT, current_candidates, has_drop_in, offered_release, stable_release
 from index_site.snippets import Snippet, drop_in, snippets
@@ -51,12 +52,19 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             manifest,
             install=_install(manifest, offered),
             offered=offered,
+            gpus=_gpus(offered),
             stable=stable,
             candidates=current_candidates(manifest, stable),
             total=len(manifest.wheels),
         ),
     }
     return {path: page.encode() for path, page in pages.items()}
+
+
+def _gpus(release: tuple[Wheel, ...]) -> tuple[GpuRow, ...]:
+    """Return what serves each GPU; the wheels of a release hold the same kernels."""
+    sms = {sm.sm: sm for wheel in release if wheel.support for sm in wheel.support.sms}
+    return gpu_rows(sms.values(), [proof for wheel in release for proof in wheel.proofs])
 
 
 def _install(manifest: Manifest, release: tuple[Wheel, ...]) -> Install | None:

@@ -12,7 +12,7 @@ _CELL = re.compile(
     r"-py(?P<major>[1-9])(?P<minor>0|[1-9][0-9]*)(?P<threads>t?)"
     r"-torch(?P<torch>(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*))"
     r"-(?P<cuda>cu[1-9][0-9]+)"
-    r"-sm(?P<sm>[1-9][0-9]+)",
+    r"-sm(?P<sm>[1-9][0-9]+|newer)",
     re.ASCII,
 )
 _ARTEFACT = re.compile(r"(?P<platform>[a-z0-9_]+)-cuda(?P<toolkit>[1-9][0-9]*\.(?:0|[1-9][0-9]*))", re.ASCII)
@@ -34,7 +34,7 @@ class Cell:
     cuda: str
     """``cu130``."""
     sm: str
-    """``90``: what the GPU calls itself, without the ``a`` of a compile target."""
+    """``90``: what the GPU calls itself, without the ``a`` of a compile target; or ``newer``."""
 
     def __str__(self) -> str:
         python = self.python.replace(".", "", 1)

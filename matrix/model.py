@@ -31,7 +31,7 @@ _Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 _Python = Annotated[str, StringConstraints(pattern=r"^[1-9]\.(0|[1-9][0-9]*)t?$")]
 _Minor = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)$")]
 _Cuda = Annotated[str, StringConstraints(pattern=r"^cu[1-9][0-9]+$")]
-_Sm = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]+$")]
+_Sm = Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]+|newer)$")]
 _Specifier = Annotated[str, AfterValidator(_specifier)]
 
 
@@ -67,11 +67,9 @@ class Platform(_Table):
 
 
 class Sm(_Table):
-    """A GPU architecture."""
+    """A GPU architecture, or with the name ``newer`` all that come after those listed."""
 
     name: _Sm
-    target: str
-    """The compile target, such as ``90a``."""
     gpus: str
     """The products people know it by."""
 

@@ -8,19 +8,26 @@ from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
 
+from kernels.variants import VARIANTS
 from matrix.cell import Artefact, Cell
 from matrix.errors import MatrixError
+from matrix.serving import compiled_for, serving_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kernels.variant import Variant
     from matrix.model import Exclusion, Matrix
+    from matrix.serving import Kind
 
 
 @dataclass(frozen=True)
 class Served:
-    """A cell and the artefact that serves it."""
+    """A cell, the artefact that serves it, and the kind of kernels in it that does."""
 
     cell: Cell
     artefact: Artefact
+    kernels: Kind
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,12 @@ class Plan:
     artefacts: tuple[Artefact, ...]
 
 
-def plan(matrix: Matrix) -> Plan:
+def plan(matrix: Matrix, *, table: Iterable[Variant] = VARIANTS) -> Plan:
     """Map every cell to one artefact or to the reason of its exclusion.
+
+    Args:
+        matrix: the axes and exclusions.
+        table: the kernels that every artefact holds.
 
     Raises:
         MatrixError: if a cell is neither served nor excluded, or an exclusion excludes nothing.
@@ -53,6 +64,8 @@ def plan(matrix: Matrix) -> Plan:
         for toolkit in matrix.toolkit
     )
     cuda_majors = {toolkit.name: toolkit.cuda for toolkit in matrix.toolkit}[matrix.release.toolkit]
+    compiled = {compiled_for(row) for row in table if row.op == "fwd"}
+    kinds = {sm.name: serving_kind(sm.name, compiled) for sm in matrix.sm}
     served: list[Served] = []
     excluded: list[Excluded] = []
     used: set[int] = set()
@@ -62,10 +75,11 @@ def plan(matrix: Matrix) -> Plan:
         artefact = Artefact(cell.platform, matrix.release.toolkit)
         if matching:
             excluded.append(Excluded(cell, matrix.exclude[matching[0]].reason))
-        elif artefact in artefacts and _cuda_major(cell) in cuda_majors:
-            served.append(Served(cell, artefact))
+        elif artefact in artefacts and _cuda_major(cell) in cuda_majors and (kind := kinds[cell.sm]):
+            served.append(Served(cell, artefact, kind))
         else:
-            raise MatrixError(f"{cell}: no artefact serves this cell and no exclusion says why")
+            lacking = "artefact" if kinds[cell.sm] else "kernel of the table"
+            raise MatrixError(f"{cell}: no {lacking} serves this cell and no exclusion says why")
     for index in range(len(matrix.exclude)):
         if index not in used:
             raise MatrixError(f"exclude[{index}]: excludes no cell; remove it or correct it")

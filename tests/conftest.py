@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from kernels.variants import Variant
 
 ROOT = Path(__file__).parents[1]
-FEW = ("fwd_sm90_*_d64_full",)
-"""Patterns of the rows that most tests compile."""
+FEW = (
+    "fwd_sm90_*_d64_full",
+    "fwd_portable_sm86_bf16_d64",
+    "fwd_portable_ptx80_bf16_d64",
+    "combine_sm80",
+)
+"""Patterns of the rows that most tests compile: exact, portable and PTX, of every operation."""
 WHEELHOUSE = Path(os.environ["FARM_WHEELHOUSE"]) if "FARM_WHEELHOUSE" in os.environ else None
 
 

@@ -10,7 +10,7 @@ import zipfile
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ci.manifest import Audit, Build, Proof, Support, Wheel, timestamp
+from ci.manifest import Audit, Build, Proof, SmSupport, Support, Wheel, timestamp
 from ci.report_file import SCHEMA_VERSION, write_report
 
 if TYPE_CHECKING:
@@ -131,7 +131,15 @@ def manifest_wheel(version: str, **fields: Any) -> Wheel:
             masks=("causal", "full"),
         ),
         "support": Support(
-            platforms=("linux_x86_64",), python=("3.10", "3.13"), torch=("2.9", "2.15"), cuda=("cu130",)
+            platforms=("linux_x86_64",),
+            python=("3.10", "3.13"),
+            torch=("2.9", "2.15"),
+            cuda=("cu130",),
+            sms=(
+                SmSupport(sm="80", gpus="A100, A30", kernels="portable"),
+                SmSupport(sm="90", gpus="H100, H200, GH200", kernels="exact"),
+                SmSupport(sm="newer", gpus="GPUs of later architectures", kernels="ptx"),
+            ),
         ),
     }
     return Wheel(**{**defaults, **fields})

@@ -9,12 +9,14 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ci.audit import SIZE_GOAL, SIZE_LIMIT, audit, require_passed
 from ci.errors import AuditFailed, CorruptWheel
+from kernels.pack import PackEntry, read_pack, write_pack
 from kernels.variants import VARIANTS, select
 from tests.conftest import FEW
 
@@ -57,15 +59,16 @@ def failed(wheel: Path) -> dict[str, str]:
 def test_the_wheel_of_this_tree_passes(whole_wheel: Path):
     checks = audit(whole_wheel)
     assert [check for check in checks if not check.ok] == []
-    assert len(checks) == 11
+    assert len(checks) == 12
     require_passed(whole_wheel, checks)
 
 
 def test_a_wheel_that_lacks_kernels_is_seen(wheel: Path, few: tuple[Variant, ...]):
-    """It is right in every other respect, and right for who asked for those kernels alone."""
+    """So are the GPUs that are served worse for it. It is right for who asked for those kernels alone."""
     lacking = {check.name: check.detail for check in audit(wheel) if not check.ok}
     absent = sorted({variant.name for variant in VARIANTS} - {variant.name for variant in few})
-    assert list(lacking) == ["kernels"]
+    assert list(lacking) == ["kernels", "gpus"]
+    assert "100 should be served by portable kernels, is by ptx" in lacking["gpus"]
     assert f"the pack lacks {', '.join(absent[:3])} and {len(absent) - 3} more" in lacking["kernels"]
     found = {check.name: check.detail for check in audit(wheel, variants=few[:-1]) if not check.ok}
     assert found["kernels"] == f"the pack should not hold {few[-1].name}"
@@ -217,6 +220,20 @@ def test_a_foreign_library_fails_three_checks(wheel: Path, tmp_path: Path, forei
     assert "PyInit_x" in found["exports"]
     assert "libflash_attn3.so needs libother.so" in found["needed"]
     assert "libflash_attn3.so searches /nowhere" in found["rpath"]
+
+
+def test_a_pack_that_serves_a_gpu_otherwise_than_its_kernels_is_seen(wheel: Path, tmp_path: Path):
+    """As portable code, a kernel would run on later GPUs of its kind, where its instructions do not exist."""
+    images = tmp_path / "pack"
+    images.write_bytes(read_members(wheel)[PACK])
+    known = {record.name: record for record in read_pack(images)}
+    entries = [
+        PackEntry(replace(row, sm=row.sm.rstrip("a")), known[row.name].image, known[row.name].toolkit)
+        for row in select(FEW)
+    ]
+    write_pack(entries, images)
+    found = failed(rebuilt(wheel, tmp_path, {PACK: images.read_bytes()}))
+    assert found == {"gpus": "90 should be served by exact kernels, is by portable"}
 
 
 def test_a_damaged_pack_is_seen(wheel: Path, tmp_path: Path):

@@ -41,12 +41,12 @@ def test_help_lists_the_stages_in_order():
     ("arguments", "exit_code", "words"),
     [
         (["variants", "fwd_sm90_bf16_d129_full"], 10, ["_d129_full'", "fwd_sm90_bf16_d128_full"]),
-        (["variants", "--sm", "75"], 12, ["'75'", "90"]),
+        (["variants", "--sm", "75"], 12, ["'75'", "80"]),
         (["plan", "--toolkit", "12.9"], 11, ["'12.9'", "12.8"]),
-        (["plan", "--sm", "75"], 12, ["'75'", "90"]),
+        (["plan", "--sm", "75"], 12, ["'75'", "80"]),
         (["plan", "linux_x86_64-py39-*"], 16, ["'linux_x86_64-py39-*'", "linux_x86_64-py3"]),
         (["build", "--toolkit", "11.8"], 11, ["'11.8'", "12.8"]),
-        (["build", "--sm", "75"], 12, ["'75'", "90"]),
+        (["build", "--sm", "75"], 12, ["'75'", "80"]),
         (["build", "--only", "bwd_*"], 10, ["bwd_*", "fwd_"]),
         (["build", "macos_arm64-cuda12.8"], 16, ["'macos_arm64-cuda12.8'", "linux_aarch64-cuda12.8"]),
         (["build", "--jobs", "0"], 2, ["--jobs"]),
@@ -87,6 +87,19 @@ def test_variants_are_narrowed_by_patterns():
     assert [row["name"] for row in rows] == [row.name for row in VARIANTS if row.name.endswith("_causal")]
 
 
+@pytest.mark.parametrize(
+    ("sm", "targets"),
+    [
+        ("90", {("90a", "cubin"), ("90", "cubin")}),
+        ("86", {("86", "cubin")}),
+        ("newer", {("80", "ptx")}),
+    ],
+)
+def test_variants_are_narrowed_to_the_gpus_they_are_compiled_for(sm: str, targets: set[tuple[str, str]]):
+    rows = json.loads(farm("variants", "--json", "--sm", sm).stdout)
+    assert {(row["sm"], row["code"]) for row in rows} == targets
+
+
 def test_variants_for_people_are_never_cut():
     shown = farm("variants").stdout
     for variant in VARIANTS:
@@ -103,9 +116,13 @@ def test_plan_as_json_names_every_cell_once():
     assert document["release"] == {"cadence_days": 14, "channels": ["stable", "candidate"], "toolkit": "12.8"}
 
 
-def test_plan_for_people_gives_every_reason():
+def test_plan_for_people_gives_every_reason_and_gpu():
     document = json.loads(farm("plan", "--json").stdout)
     shown = farm("plan").stdout
+    for row in document["gpus"]:
+        line = next(line for line in shown.splitlines() if row["gpus"] in line)
+        assert row["kernels"] in line
+        assert row["status"] in line
     for reason in {row["reason"] for row in document["exclusions"]}:
         assert reason in shown
     assert f"{len(document['cells'])} cells served, {len(document['exclusions'])} excluded" in shown

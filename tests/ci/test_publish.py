@@ -34,6 +34,7 @@ from ci.errors import (
 from ci.listing import Context
 from ci.manifest import Manifest, Wheel, read_manifest
 from ci.publish import publish, yank
+from ci.report_file import write_report
 from ci.serve import served
 from index_site import render
 from matrix.model import read_matrix
@@ -124,9 +125,29 @@ def test_wheel_with_a_passing_report_is_stable_and_the_report_is_served(site: Pa
         0.4,
     )
     assert proof.races == {"bf16_d128_causal_s4096": 1.08}
+    assert (proof.sm, proof.kernels) == ("90", ("exact",))
     assert proof.tflops == {"bf16_d128_causal_s4096": 600.0}
     assert (site / proof.path).read_bytes() == given_report.read_bytes()
     assert wheel.name in (site / "stable" / "index.html").read_text()
+
+
+def test_a_race_counts_as_its_slowest_run_and_only_by_kernels_that_the_wheel_chose(
+    site: Path, wheel: Path
+) -> None:
+    path = report(site.parent / "r.json", wheel)
+    document = json.loads(path.read_text())
+    race = document["races"][0]
+    document["races"] = [
+        race,
+        {**race, "run": 2, "ratio_to_cudnn": 1.05},
+        {**race, "run": 3, "ratio_to_cudnn": 1.2},
+        {**race, "name": f"{race['name']}@portable", "kernels": "portable", "ratio_to_cudnn": 0.6},
+    ]
+    document["totals"]["races"] = 4
+    write_report(path, document)
+    (proof,) = only(put(site, wheel, reports=[path])).proofs
+    assert proof.races == {race["name"]: 1.05}
+    assert list(proof.tflops) == [race["name"]]
 
 
 def test_report_may_come_later(site: Path, wheel: Path) -> None:
@@ -294,6 +315,12 @@ def test_what_the_wheel_serves_comes_from_the_matrix(site: Path, tmp_path: Path)
     assert support is not None
     assert support.platforms == ("linux_x86_64",)
     assert support.python == matrix.axes.python
+    assert [(sm.sm, sm.kernels) for sm in support.sms][-4:] == [
+        ("90", "exact"),
+        ("100", "portable"),
+        ("120", "portable"),
+        ("newer", "ptx"),
+    ]
     assert len(manifest.exclusions) == len(matrix.exclude)
     assert "Python 3.10, torch >=2.15" in [exclusion.cells for exclusion in manifest.exclusions]
     build = only(manifest).build

@@ -28,6 +28,21 @@ def test_what_was_written_is_read(tmp_path: Path):
     assert report.host_times[0].us == 12.5
 
 
+def test_kinds_of_kernels_pass_case_by_case(tmp_path: Path):
+    """A kind with one wrong case has not passed, and checks of another section speak for none."""
+    portable, ptx = ({**CASE, "params": {"kernels": kind}} for kind in ("portable", "ptx"))
+    memory = {**CASE, "section": "memory", "params": {"kernels": "exact"}}
+    cases = [portable, failed(portable, "wrong"), ptx, memory]
+    path = write(
+        tmp_path / "r.json",
+        cases=cases,
+        totals={"cases": 4, "races": 1, "failed": 1},
+        passed=False,
+    )
+    assert read_report(path).kinds_passed == ("ptx",)
+    assert read_report(write(tmp_path / "old.json")).kinds_passed == ("exact",)
+
+
 def test_a_race_may_say_more(tmp_path: Path):
     more = {"head_dim_v": 128, "group": 8, "window": 1024, "varlen": True}
     races = [RACE, {**RACE, "setting": {**RACE["setting"], **more}}]

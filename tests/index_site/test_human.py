@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from typing import Any
 
 import pytest
 
-from ci.manifest import Exclusion, Manifest, Wheel, sort_wheels
+from ci.manifest import Exclusion, Manifest, SmSupport, Wheel, sort_wheels
 from index_site import render
+from index_site.gpus import gpu_rows
 from index_site.human import UNKNOWN_BASE
 from index_site.releases import newest_release
 from index_site.snippets import snippets
@@ -52,6 +54,30 @@ def test_stable_wheel_shows_what_vouches_for_it() -> None:
     ):
         assert shown in text
     assert f'href="{wheel.proofs[0].path}"' in render(manifest(wheel))["index.html"].decode()
+
+
+def test_each_gpu_is_shown_with_what_serves_it_and_what_was_proven() -> None:
+    """A report speaks for the GPU that it ran on; for others it says only that the source is the same."""
+    validated = proof("x").model_copy(update={"sm": "90", "kernels": ("exact", "portable", "ptx")})
+    text = index_text(manifest_wheel("0.1.0", channel="stable", proofs=(validated,)))
+    assert "H100, H200, GH200 (sm_90)Kernels made for it: validated on NVIDIA H200" in text
+    other = "built, not yet run on this GPU; the same source passed on NVIDIA H200"
+    assert f"A100, A30 (sm_80)Kernels portable: {other}" in text
+    assert (
+        f"GPUs of later architecturesKernels PTX, which the driver compiles at the first call: {other}"
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"quick": True}, {"passed": False}, {"kernels": ("portable",)}, {"sm": "89"}, {"sm": "", "kernels": ()}],
+)
+def test_a_gpu_counts_as_proven_only_after_a_whole_validation_of_its_kernels(change: dict[str, Any]) -> None:
+    validated = proof("x").model_copy(update={"sm": "90", "kernels": ("exact",), **change})
+    (row,) = gpu_rows([SmSupport(sm="90", gpus="H200", kernels="exact")], [validated])
+    assert not row.proven
+    assert row.status.startswith("built, not yet run on ")
 
 
 def test_candidate_shows_why_it_is_not_stable() -> None:

@@ -12,7 +12,7 @@ platforms = st.from_regex(r"[a-z0-9_]+", fullmatch=True, alphabet=st.characters(
 pythons = st.builds("{}.{}{}".format, st.integers(1, 9), numbers, st.sampled_from(["", "t"]))
 versions = st.builds("{}.{}".format, st.integers(1, 99), numbers)
 cudas = st.builds("cu{}".format, st.integers(min_value=10, max_value=9999))
-sms = st.builds(str, st.integers(min_value=10, max_value=999))
+sms = st.one_of(st.builds(str, st.integers(min_value=10, max_value=999)), st.just("newer"))
 cells = st.builds(Cell, platforms, pythons, versions, cudas, sms)
 artefacts = st.builds(Artefact, platforms, versions)
 
@@ -67,6 +67,7 @@ def test_the_name_of_a_cell_is_the_documented_one():
         "linux_x86_64-py312-torch2.011-cu130-sm90",
         "linux_x86_64-py312-torch2.11-cpu-sm90",
         "linux_x86_64-py312-torch2.11-cu130-sm90a",
+        "linux_x86_64-py312-torch2.11-cu130-smold",
         "Linux_x86_64-py312-torch2.11-cu130-sm90",
         "linux_x86_64-py312-torch2.11-cu130-sm90\n",
         "linux_x86_64-py٣12-torch2.11-cu130-sm90",

@@ -65,7 +65,9 @@ def test_a_matrix_is_immutable():
         ('cuda = ["cu126"', 'cuda = ["12.6"', "axes.cuda[0]: "),
         ('tag = "manylinux_2_28_aarch64"', "", "platform[1]: target and tag should come together"),
         ('name = "win_amd64"', 'name = "linux_x86_64"', "platform: should name each once"),
-        ('target = "90a"', "target = 90", "sm[0].target: "),
+        ('name = "86"', "name = 86", "sm[1].name: "),
+        ('name = "newer"', 'name = "older"', "sm[6].name: "),
+        ('name = "86"', 'name = "80"', "sm: should name each once, got '80' twice"),
         ("ad9b6d2ead", "XYZ", "toolkit[1].wheels[0].sha256: "),
         ('version = "12.8.93"', 'verison = "12.8.93"', "toolkit[0].wheels[0].version: "),
         (

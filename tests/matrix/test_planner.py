@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from kernels.variants import VARIANTS
 from matrix.cell import Artefact, Cell
 from matrix.errors import MatrixError
 from matrix.model import read_matrix
@@ -41,6 +42,8 @@ def test_one_artefact_serves_all_cells_of_a_platform():
         ("linux_x86_64-py312-torch2.15-cu126-sm90", "CUDA 12.6"),
         ("linux_x86_64-py312-torch2.12-cu128-sm90", "CUDA 12.8"),
         ("linux_x86_64-py312-torch2.11-cu132-sm90", "CUDA 13.2"),
+        ("linux_x86_64-py312-torch2.11-cu126-sm100", "Blackwell"),
+        ("linux_x86_64-py312-torch2.11-cu126-smnewer", "Blackwell"),
     ],
 )
 def test_cells_that_never_existed_are_excluded_with_the_reason(name: str, reason: str):
@@ -64,6 +67,23 @@ def test_a_cell_that_nothing_serves_or_excludes_is_an_error():
         plan(silent)
 
 
+@pytest.mark.parametrize(
+    ("sm", "kernels"),
+    [("80", "portable"), ("90", "exact"), ("120", "portable"), ("newer", "ptx")],
+)
+def test_a_served_cell_says_which_kernels_serve_it(sm: str, kernels: str):
+    served = {row.cell: row.kernels for row in plan(read_matrix()).served}
+    assert served[Cell.parse(f"linux_x86_64-py312-torch2.11-cu130-sm{sm}")] == kernels
+
+
+def test_a_gpu_that_no_kernel_of_the_table_runs_on_is_an_error():
+    hopper = [row for row in VARIANTS if row.sm == "90a"]
+    with pytest.raises(
+        MatrixError, match=r"-sm80: no kernel of the table serves this cell and no exclusion says why"
+    ):
+        plan(read_matrix(), table=hopper)
+
+
 def test_a_toolkit_serves_no_older_cuda():
     """A 13.0 cubin does not load on a driver of CUDA 12."""
     matrix = read_matrix()
@@ -75,5 +95,5 @@ def test_a_toolkit_serves_no_older_cuda():
 def test_an_exclusion_that_excludes_nothing_is_an_error():
     matrix = read_matrix()
     useless = matrix.exclude[2].model_copy(update={"torch": ">=3"})
-    with pytest.raises(MatrixError, match=r"exclude\[7\]: excludes no cell"):
+    with pytest.raises(MatrixError, match=r"exclude\[8\]: excludes no cell"):
         plan(matrix.model_copy(update={"exclude": (*matrix.exclude, useless)}))
