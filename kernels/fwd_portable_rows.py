@@ -9,7 +9,7 @@ from kernels.variant import ELEMENT_BYTES, ELEMENTS, SLAB, Variant, head_dims_na
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """A schedule: `warps` share the query rows, and K and V have `stages` buffers each."""
 
     head_dim: int
@@ -39,37 +39,39 @@ class _Tile:
 # By the shared memory that one block may have; multiprocessors have 1 KiB more.
 _TILES = {
     SMALL_SMEM: (
-        _Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
-        _Tile(96, 96, 128, 64, 8, 2, 1),
-        _Tile(128, 128, 128, 64, 8, 2, 1),
-        _Tile(192, 128, 128, 64, 8, 1, 1),
-        _Tile(192, 192, 128, 64, 8, 1, 1),
-        _Tile(256, 256, 128, 32, 8, 1, 1),
-        _Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
+        Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
+        Tile(96, 96, 128, 64, 8, 2, 1),
+        Tile(128, 128, 128, 64, 8, 2, 1),
+        Tile(192, 128, 128, 64, 8, 1, 1),
+        Tile(192, 192, 128, 64, 8, 1, 1),
+        Tile(256, 256, 128, 32, 8, 1, 1),
+        Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
     ),
     MEDIUM_SMEM: (
-        _Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
-        _Tile(96, 96, 128, 64, 4, 1, 2),
-        _Tile(128, 128, 128, 64, 4, 1, 2),
-        _Tile(192, 128, 128, 64, 8, 2, 1),
-        _Tile(192, 192, 128, 64, 8, 2, 1),
-        _Tile(256, 256, 128, 64, 8, 1, 1),
-        _Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
+        Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
+        Tile(96, 96, 128, 64, 4, 1, 2),
+        Tile(128, 128, 128, 64, 4, 1, 2),
+        Tile(192, 128, 128, 64, 8, 2, 1),
+        Tile(192, 192, 128, 64, 8, 2, 1),
+        Tile(256, 256, 128, 64, 8, 1, 1),
+        Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
     ),
     LARGE_SMEM: (
-        _Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
-        _Tile(96, 96, 128, 64, 4, 2, 2),
-        _Tile(128, 128, 128, 64, 4, 2, 2),
-        _Tile(192, 128, 128, 64, 8, 2, 1),
-        _Tile(192, 192, 128, 64, 8, 2, 1),
-        _Tile(256, 256, 128, 64, 8, 2, 1),
-        _Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
+        Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
+        Tile(96, 96, 128, 64, 4, 2, 2),
+        Tile(128, 128, 128, 64, 4, 2, 2),
+        Tile(192, 128, 128, 64, 8, 2, 1),
+        Tile(192, 192, 128, 64, 8, 2, 1),
+        Tile(256, 256, 128, 64, 8, 2, 1),
+        Tile(64, 512, 128, 64, 8, 2, 1, value_slices=2),
     ),
 }
 
 
-def _row(target: Target, tile: _Tile, dtype: str) -> Variant:
-    name = f"fwd_portable_{target.name}_{dtype}_{head_dims_name(tile.head_dim, tile.head_dim_v)}"
+def row(target: Target, tile: Tile, dtype: str, suffix: str = "") -> Variant:
+    """Return the row of a tile for one target and dtype; `suffix` ends its name."""
+    head_dims = head_dims_name(tile.head_dim, tile.head_dim_v)
+    name = f"fwd_portable_{target.name}_{dtype}_{head_dims}{suffix}"
     return Variant(
         name=name,
         op="fwd",
@@ -104,7 +106,7 @@ def _row(target: Target, tile: _Tile, dtype: str) -> Variant:
 
 
 FWD_PORTABLE: tuple[Variant, ...] = tuple(
-    _row(target, tile, dtype)
+    row(target, tile, dtype)
     for target in PORTABLE_TARGETS
     for tile in _TILES[target.smem_bytes]
     for dtype in ("fp16", "bf16")
