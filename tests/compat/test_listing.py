@@ -159,8 +159,6 @@ def small(tmp_path: Path) -> Path:
     """A small wheel in the place of the real one, whose modules import like it those of flash_attn3."""
     members = _modules()
     return write_wheel(tmp_path / "small", name=f"flash_attn_3-{VERSION}-py3-none-any.whl", members=members)
-        tmp_path / "small", name=f"flash_attn_3-{VERSION}-py3-none-any.whl", members=_modules()
-    )
 
 
 def _modules() -> dict[str, bytes]:
