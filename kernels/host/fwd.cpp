@@ -89,8 +89,9 @@ fa3_status encode_tensors(const cuda::Driver& driver, const fa3_fwd_args& args, 
                           const Kernel& kernel, FwdParams& params, Error error) {
     const auto encode = [&](const fa3_tensor& tensor, Storage storage, const char* argument, uint32_t heads,
                             uint32_t box_rows, TensorMap& map) {
-        return encode_tensor_map(driver, tensor, storage, argument, static_cast<fa3_dtype>(args.dtype),
-                                 {heads, box_rows / heads}, args.out.data, &map, error);
+        return encode_tensor_map(driver, args.device, tensor, storage, argument,
+                                 static_cast<fa3_dtype>(args.dtype), {heads, box_rows / heads}, args.out.data,
+                                 &map, error);
     };
     const uint32_t box_rows_kv = static_cast<uint32_t>(params.box_rows_kv);
     const uint32_t heads = static_cast<uint32_t>(params.pack_gqa);

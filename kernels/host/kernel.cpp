@@ -33,13 +33,13 @@ Op op_of(const Kernel& kernel) {
     return Op::kOther;
 }
 
-uint8_t masks_of(const Kernel& kernel) {
-    unsigned masks = 0;
-    for (unsigned mask = 0; mask < sizeof(kMaskNames) / sizeof(*kMaskNames); ++mask) {
-        const bool serves = strcmp(kernel.mask, kMaskNames[mask]) == 0 || strcmp(kernel.mask, kAnyMask) == 0;
-        masks |= static_cast<unsigned>(serves) << mask;
+uint32_t services_of(const Kernel& kernel, Op op) {
+    uint32_t services = 0;
+    for (Mask mask : {Mask::kFull, Mask::kCausal, Mask::kLocal}) {
+        const bool serves = strcmp(kernel.mask, mask_name(mask)) == 0 || strcmp(kernel.mask, kAnyMask) == 0;
+        if (serves) services |= service(op, kernel.dtype, mask);
     }
-    return static_cast<uint8_t>(masks);
+    return services;
 }
 
 }  // namespace
@@ -59,15 +59,14 @@ bool is_sound(const Kernel& kernel, uint64_t file_size) {
 KernelKey key_of(const Kernel& kernel) {
     KernelKey key;
     key.op = op_of(kernel);
-    key.code = static_cast<Code>(kernel.code);
-    key.masks = masks_of(kernel);
-    key.dtype = static_cast<uint8_t>(kernel.dtype);
+    key.services = services_of(kernel, key.op);
+    key.smem_bytes = kernel.smem_bytes;
+    key.min_seqlen_q = kernel.min_seqlen_q;
     key.sm = static_cast<uint16_t>(kernel.sm);
     key.head_dim = static_cast<uint16_t>(kernel.head_dim);
     key.head_dim_v = static_cast<uint16_t>(kernel.head_dim_v);
     key.slice_columns = static_cast<uint16_t>(kernel.slice_columns());
-    key.min_seqlen_q = kernel.min_seqlen_q;
-    key.smem_bytes = kernel.smem_bytes;
+    key.code = static_cast<Code>(kernel.code);
     return key;
 }
 

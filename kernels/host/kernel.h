@@ -15,6 +15,8 @@ constexpr uint32_t kCodes = 3;
 
 enum class Op : uint8_t { kFwd, kCombine, kOther };
 enum class Mask : uint8_t { kFull, kCausal, kLocal };
+constexpr uint32_t kMasks = 3;
+constexpr uint32_t kDtypes = 3;
 
 // As the pack has them; kernels of other ops are counted only, and "any" serves every mask.
 constexpr const char* kOpNames[] = {"fwd", "combine", "other"};
@@ -22,6 +24,7 @@ constexpr const char* kMaskNames[] = {"full", "causal", "local"};
 constexpr char kAnyMask[] = "any";
 
 inline const char* op_name(Op op) { return kOpNames[static_cast<int>(op)]; }
+inline const char* mask_name(Mask mask) { return kMaskNames[static_cast<int>(mask)]; }
 
 // A record of the table, as it lies in the file.
 struct Kernel {
@@ -61,20 +64,22 @@ static_assert(sizeof(Kernel) == 256);
 // False when a field has a value that no kernel can have.
 bool is_sound(const Kernel& kernel, uint64_t file_size);
 
+// A bit for each thing that a kernel may be asked to do.
+constexpr uint32_t service(Op op, uint32_t dtype, Mask mask) {
+    return 1u << ((static_cast<uint32_t>(op) * kDtypes + dtype) * kMasks + static_cast<uint32_t>(mask));
+}
+
 // What every call compares, of every kernel: kept apart from the records, so that it is little memory.
 struct KernelKey {
-    Op op;
-    Code code;
-    uint8_t masks;  // a bit each
-    uint8_t dtype;
+    uint32_t services;
+    uint32_t smem_bytes;
+    uint32_t min_seqlen_q;
     uint16_t sm;
     uint16_t head_dim;
     uint16_t head_dim_v;
     uint16_t slice_columns;
-    uint32_t min_seqlen_q;
-    uint32_t smem_bytes;
-
-    bool serves(Mask mask) const { return masks >> static_cast<int>(mask) & 1; }
+    Code code;
+    Op op;
 };
 
 KernelKey key_of(const Kernel& kernel);

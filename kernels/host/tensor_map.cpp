@@ -1,5 +1,7 @@
 #include "tensor_map.h"
 
+#include <string.h>
+
 namespace fa3 {
 namespace {
 
@@ -12,6 +14,31 @@ struct Geometry {
     uint64_t extents[kMapRank];
     uint64_t byte_strides[kMapRank - 1];
 };
+
+// All that a map follows from, without padding.
+struct Description {
+    void* address;
+    Geometry geometry;
+    uint32_t box[kMapRank];
+    int32_t type;
+    int32_t device;
+    int32_t unused;
+};
+static_assert(sizeof(Description) == 112);
+
+// A thread's maps of late, each in the place that its address gives it. Encoding four of them takes the
+// driver longer than all else that a warm call does here.
+struct CachedMap {
+    Description description;
+    TensorMap map;
+};
+constexpr int kCacheBits = 7;
+thread_local CachedMap cache[1 << kCacheBits];
+
+CachedMap& place_of(const void* address) {
+    constexpr uint64_t kGoldenRatio = 0x9e3779b97f4a7c15;
+    return cache[reinterpret_cast<uint64_t>(address) * kGoldenRatio >> (64 - kCacheBits)];
+}
 
 // The stride of a dimension of extent 1 is never used, but it must be legal.
 uint64_t byte_stride(const fa3_tensor& tensor, int dimension) {
@@ -48,24 +75,35 @@ Geometry ragged_geometry(const fa3_tensor& tensor) {
 
 }  // namespace
 
-fa3_status encode_tensor_map(const cuda::Driver& driver, const fa3_tensor& tensor, Storage storage,
-                             const char* argument, fa3_dtype dtype, Box box, void* spare, TensorMap* map,
-                             Error error) {
+fa3_status encode_tensor_map(const cuda::Driver& driver, int32_t device, const fa3_tensor& tensor,
+                             Storage storage, const char* argument, fa3_dtype dtype, Box box, void* spare,
+                             TensorMap* map, Error error) {
     const bool empty = is_empty(tensor);
-    const Geometry geometry = empty                        ? empty_geometry(tensor, storage)
-                              : storage == Storage::kDense ? dense_geometry(tensor)
-                                                           : ragged_geometry(tensor);
-    const uint32_t box_extents[kMapRank] = {kBoxColumns, box.heads, box.rows, 1, 1};
-    const uint32_t element_strides[kMapRank] = {1, 1, 1, 1, 1};
-    const int type = dtype == FA3_FP16 ? cuda::kTensorFloat16 : cuda::kTensorBfloat16;
-    const cuda::Result result = driver.tensor_map_encode_tiled(
-        map, type, kMapRank, empty ? spare : tensor.data, geometry.extents, geometry.byte_strides,
-        box_extents, element_strides, cuda::kInterleaveNone, cuda::kSwizzle128B, cuda::kL2Promotion256B,
-        cuda::kFillZeros);
-    if (result == cuda::kSuccess) return FA3_OK;
-    Text call;
-    call.append("cuTensorMapEncodeTiled for %s", argument);
-    return driver.fail(result, call.data, error);
+    const Description wanted = {empty ? spare : tensor.data,
+                                empty                        ? empty_geometry(tensor, storage)
+                                : storage == Storage::kDense ? dense_geometry(tensor)
+                                                             : ragged_geometry(tensor),
+                                {kBoxColumns, box.heads, box.rows, 1, 1},
+                                dtype == FA3_FP16 ? cuda::kTensorFloat16 : cuda::kTensorBfloat16,
+                                device,
+                                0};
+    CachedMap& cached = place_of(wanted.address);
+    if (memcmp(&cached.description, &wanted, sizeof(wanted)) != 0) {
+        constexpr uint32_t kElementStrides[kMapRank] = {1, 1, 1, 1, 1};
+        cached.description.address = nullptr;  // of no tensor, until the map is there
+        const cuda::Result result = driver.tensor_map_encode_tiled(
+            &cached.map, wanted.type, kMapRank, wanted.address, wanted.geometry.extents,
+            wanted.geometry.byte_strides, wanted.box, kElementStrides, cuda::kInterleaveNone,
+            cuda::kSwizzle128B, cuda::kL2Promotion256B, cuda::kFillZeros);
+        if (result != cuda::kSuccess) {
+            Text call;
+            call.append("cuTensorMapEncodeTiled for %s", argument);
+            return driver.fail(result, call.data, error);
+        }
+        cached.description = wanted;
+    }
+    *map = cached.map;
+    return FA3_OK;
 }
 
 }  // namespace fa3

@@ -13,10 +13,10 @@ struct Box {
     uint32_t rows;
 };
 
-// Encodes the map of a tensor that passed check_layout; fwd_params.h says what the kernels expect of it. An
+// Makes the map of a tensor that passed check_layout; fwd_params.h says what the kernels expect of it. An
 // empty tensor is described at `spare`, an aligned address that is never read.
-fa3_status encode_tensor_map(const cuda::Driver& driver, const fa3_tensor& tensor, Storage storage,
-                             const char* argument, fa3_dtype dtype, Box box, void* spare, TensorMap* map,
-                             Error error);
+fa3_status encode_tensor_map(const cuda::Driver& driver, int32_t device, const fa3_tensor& tensor,
+                             Storage storage, const char* argument, fa3_dtype dtype, Box box, void* spare,
+                             TensorMap* map, Error error);
 
 }  // namespace fa3

@@ -11,6 +11,10 @@ constexpr size_t kQueueBytes =
     128;  // a cache line each: queues of different streams do not disturb each other
 constexpr size_t kSlabBytes = 64 << 10;
 
+// The legacy stream, whose handle is null, cannot be captured and is one for each device: nothing is asked
+// about it, and this is its id here.
+constexpr unsigned long long kLegacyStream = ~0ull;
+
 // Zeroes a slab on a stream of its own: the legacy stream may be unusable while another one is captured.
 cuda::Result zero(const cuda::Driver& driver, cuda::DevicePointer slab, const char** call) {
     cuda::Stream stream = nullptr;
@@ -30,17 +34,19 @@ cuda::Result zero(const cuda::Driver& driver, cuda::DevicePointer slab, const ch
 }  // namespace
 
 fa3_status QueuePool::take(const cuda::Driver& driver, cuda::Stream stream, TileQueue** queue, Error error) {
-    int capture = cuda::kCaptureStatusNone;
-    cuda::Result result = driver.stream_is_capturing(stream, &capture);
-    if (result != cuda::kSuccess) return driver.fail(result, "cuStreamIsCapturing", error);
-    if (capture != cuda::kCaptureStatusNone) {
-        SetupLock lock;
-        return allocate(driver, queue, error);
+    unsigned long long id = kLegacyStream;
+    if (stream != nullptr) {
+        int capture = cuda::kCaptureStatusNone;
+        cuda::Result result = driver.stream_is_capturing(stream, &capture);
+        if (result != cuda::kSuccess) return driver.fail(result, "cuStreamIsCapturing", error);
+        if (capture != cuda::kCaptureStatusNone) {
+            SetupLock lock;
+            return allocate(driver, queue, error);
+        }
+        // An id names one stream for the life of the process; a handle may be used again for another.
+        result = driver.stream_get_id(stream, &id);
+        if (result != cuda::kSuccess) return driver.fail(result, "cuStreamGetId", error);
     }
-    // An id names one stream for the life of the process; a handle may be used again for another.
-    unsigned long long id = 0;
-    result = driver.stream_get_id(stream, &id);
-    if (result != cuda::kSuccess) return driver.fail(result, "cuStreamGetId", error);
     *queue = find(id);
     return *queue != nullptr ? FA3_OK : add(driver, id, queue, error);
 }

@@ -24,10 +24,6 @@ bool runs_on(const KernelKey& key, const Device& device) {
            is_allowed(key.code);
 }
 
-bool does(const KernelKey& key, const Wanted& wanted) {
-    return key.op == wanted.op && key.dtype == wanted.dtype && key.serves(wanted.mask);
-}
-
 bool covers(const KernelKey& key, const Wanted& wanted) {
     return key.head_dim >= wanted.head_dim && key.head_dim_v >= wanted.head_dim_v &&
            key.min_seqlen_q <= wanted.seqlen_q;
@@ -87,8 +83,9 @@ void append_contents(Text& text, const Pack& pack) {
 
 // The head dimensions of the kernels that would serve any, as "64/64, 192/128", each once.
 void append_head_dims(Text& text, const Pack& pack, const Device& device, const Wanted& wanted) {
+    const uint32_t asked = service(wanted.op, wanted.dtype, wanted.mask);
     const auto serves = [&](const KernelKey& key) {
-        return runs_on(key, device) && does(key, wanted) && key.min_seqlen_q == 0;
+        return runs_on(key, device) && (key.services & asked) != 0 && key.min_seqlen_q == 0;
     };
     for (uint32_t i = 0; i < pack.count; ++i) {
         const KernelKey& key = pack.keys[i];
@@ -117,10 +114,11 @@ fa3_status check_device(const Pack& pack, const Device& device, Error error) {
 
 fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& wanted, const Kernel** kernel,
                          Error error) {
+    const uint32_t asked = service(wanted.op, wanted.dtype, wanted.mask);
     const KernelKey* best = nullptr;
     for (uint32_t i = 0; i < pack.count; ++i) {
         const KernelKey& key = pack.keys[i];
-        if (!does(key, wanted) || !covers(key, wanted) || !runs_on(key, device)) continue;
+        if ((key.services & asked) == 0 || !covers(key, wanted) || !runs_on(key, device)) continue;
         if (best == nullptr || is_better(key, *best, wanted)) best = &key;
     }
     if (best != nullptr) {
@@ -135,7 +133,6 @@ fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& w
                           device.sm, contents.data);
     }
     constexpr const char* kDtypeNames[] = {"fp16", "bf16"};
-    const char* mask = kMaskNames[static_cast<int>(wanted.mask)];
     const char* dtype = kDtypeNames[wanted.dtype];
     Text head_dims;
     append_head_dims(head_dims, pack, device, wanted);
@@ -143,7 +140,8 @@ fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& w
         FA3_UNSUPPORTED,
         "no fwd kernel for %s, head_dim %lld, head_dim of v %lld, mask %s on sm_%d; those of this "
         "build for %s and this mask have head_dim/head_dim of v up to: %s",
-        dtype, shown(wanted.head_dim), shown(wanted.head_dim_v), mask, device.sm, dtype, head_dims.data);
+        dtype, shown(wanted.head_dim), shown(wanted.head_dim_v), mask_name(wanted.mask), device.sm, dtype,
+        head_dims.data);
 }
 
 fa3_status allow_kernels(uint32_t codes, Error error) {

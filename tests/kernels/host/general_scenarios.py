@@ -93,14 +93,16 @@ def the_smallest_kernel_that_covers_serves(api: Api, fake: FakeDriver) -> None:
             assert (done.params.head_dim, done.params.head_dim_v) == (head_dim, head_dim_v)
             extents = [encoded.extents[0] for encoded in fake.encodes_of(done)]
             assert extents == [head_dim, head_dim, head_dim_v, head_dim_v]
-    for head_dim, head_dim_v in ((257, 256), (8, 264)):
-        args = fwd_args(head_dim=264, head_dim_v=264)
+    done = launch(api, fake, fwd_args(head_dim=64, head_dim_v=264))  # which no kernel of this SM's own covers
+    assert (fake.kernel(done), done.params.value_slices) == ("fwd_portable_sm90_bf16_d64x512", 2)
+    for head_dim, head_dim_v in ((257, 256), (65, 264), (8, 520)):
+        args = fwd_args(head_dim=264, head_dim_v=520)
         args.q.shape[3] = args.k.shape[3] = head_dim
         args.v.shape[3] = args.out.shape[3] = head_dim_v
         message = (
             f"no fwd kernel for bf16, head_dim {head_dim}, head_dim of v {head_dim_v}, mask full on sm_90; "
             "those of this build for bf16 and this mask have head_dim/head_dim of v up to: "
-            "128/128, 192/192, 192/128, 256/256, 64/64, 96/96"
+            "128/128, 192/192, 192/128, 256/256, 64/64, 64/512, 96/96"
         )
         assert api.fwd(args) == (UNSUPPORTED, message)
 

@@ -215,7 +215,7 @@ def nothing_to_do_needs_no_driver(api: Api, fake: FakeDriver) -> None:
 
 
 @scenario
-def warm_calls_only_encode_and_launch(api: Api, fake: FakeDriver) -> None:
+def warm_calls_only_launch(api: Api, fake: FakeDriver) -> None:
     launch(api, fake, fwd_args())
     cold = ("cuInit", "cuModuleLoadData", "cuMemAlloc", "cuDevicePrimaryCtxRetain", "cuDeviceGetAttribute")
     before = [fake.calls(name) for name in cold]
@@ -223,7 +223,55 @@ def warm_calls_only_encode_and_launch(api: Api, fake: FakeDriver) -> None:
         launch(api, fake, fwd_args())
     assert [fake.calls(name) for name in cold] == before
     assert fake.calls("cuModuleLoadData") == 1  # and only of the kernel that was used
-    assert fake.calls("cuTensorMapEncodeTiled") == 4 * 51
+    assert fake.calls("cuTensorMapEncodeTiled") == 4  # they were the same tensors
+    assert fake.calls("cuLaunchKernelEx") == 51
+    assert fake.calls("cuStreamIsCapturing") == fake.calls("cuStreamGetId") == 0  # of the legacy stream
+
+
+@scenario
+def maps_are_of_their_tensors(api: Api, fake: FakeDriver, pack: Path) -> None:
+    """A launch's maps say what it was given, whatever this thread launched before."""
+    pick = random.Random(7).choice  # noqa: S311 - the same cases every time
+    half = Kernel("half", dtype=FP16, box_rows_kv=80)
+    pack.write_bytes(pack_bytes((FULL, half)))
+    assert api.set_pack(pack) == (OK, "")
+    calls = 700
+    for _ in range(calls):
+        kernel = pick((FULL, half))
+        args = fwd_args(pick((1, 2)), pick((128, 256)), pick((0, 384)), 4, 2, dtype=kernel.dtype)
+        args.device = pick((0, 1))
+        args.q.data, args.k.data = pick((0x10000, 0x20000)), pick((0x10000, 0x20000, 0x30000))
+        args.k.stride[1] = pick((256, 512))
+        maps = fake.encodes_of(launch(api, fake, args))
+        boxes = (kernel.box_rows_q, kernel.box_rows_kv, kernel.box_rows_kv, kernel.box_rows_out)
+        for tensor_, map_, rows in zip((args.q, args.k, args.v, args.out), maps, boxes, strict=True):
+            batch, seqlen, heads, head_dim = tensor_.shape
+            assert (map_.type, tuple(map_.box)) == (6 if kernel is half else 9, (64, 1, rows, 1, 1))
+            if seqlen == 0:
+                assert (map_.address, tuple(map_.extents)) == (args.out.data, (head_dim, 1, 1, 1, 1))
+                continue
+            assert (map_.address, tuple(map_.extents)) == (tensor_.data, (head_dim, heads, seqlen, 1, batch))
+            steps = tuple(2 * tensor_.stride[i] if tensor_.shape[i] > 1 else 16 for i in (2, 1, 0))
+            assert (map_.strides[0], map_.strides[1], map_.strides[3]) == steps
+    assert fake.calls("cuTensorMapEncodeTiled") < 3.5 * calls  # and of 4 some were there
+
+
+@scenario
+def threads_do_not_share_maps(api: Api, fake: FakeDriver) -> None:
+    race(api, [fwd_args(seqlen_k=384 + 8 * index) for index in range(8)], repeats=50)
+    for done in fake.launches:
+        assert fake.encodes_of(done)[1].extents[2] == done.params.seqlen_k
+
+
+@scenario
+def a_map_that_failed_is_not_kept(api: Api, fake: FakeDriver) -> None:
+    fake.fail("cuTensorMapEncodeTiled")
+    for _ in range(2):
+        assert api.fwd(fwd_args())[0] == DRIVER_ERROR
+    fake.fail("")
+    assert [map_.address for map_ in fake.encodes_of(launch(api, fake, fwd_args()))] == [
+        *(0x10000, 0x20000, 0x30000, 0x40000)
+    ]
 
 
 def queue(api: Api, fake: FakeDriver, stream: int, device: int = 0) -> int:
@@ -469,9 +517,11 @@ def every_driver_failure_is_reported_and_recovered(api: Api, fake: FakeDriver) -
         *("cuCtxGetCurrent", "cuCtxPushCurrent", "cuStreamIsCapturing", "cuStreamGetId"),
         *("cuTensorMapEncodeTiled", "cuLaunchKernelEx"),
     )
-    for name in first_use + every_use:
+    for index, name in enumerate(first_use + every_use):
         fake.fail(name)
-        status, message = api.fwd(fwd_args())
+        args = fwd_args(stream=5)
+        args.q.data += 0x1000 * index  # whose map is not there yet
+        status, message = api.fwd(args)
         suffix = " for q" if name == "cuTensorMapEncodeTiled" else ""
         assert (status, message) == (
             DRIVER_ERROR,
