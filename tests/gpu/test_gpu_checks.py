@@ -8,11 +8,13 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
 
+from flash_attn3 import flash_attn_combine
 from flash_attn3.__main__ import main
-from flash_attn3.checks.behaviour import BEHAVIOURS, run_behaviour
+from flash_attn3.checks.behaviour import BEHAVIOURS, MIXED_BEHAVIOURS, run_behaviour
 from flash_attn3.checks.canary import memory_cases, out_cases, run_memory_case, run_out_case
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.catalogue import full_cases
+from flash_attn3.checks.combine import combine_cases, run_combine_case
 from flash_attn3.checks.correctness import public_forward, run_case
 from flash_attn3.checks.fresh import FRESH, run_fresh
 from flash_attn3.checks.race import race
@@ -36,7 +38,12 @@ def test_memory_of_out(case, out_layout, device):
     assert run_out_case(case, out_layout, public_forward, device).failures == ()
 
 
-@pytest.mark.parametrize("name", BEHAVIOURS)
+@pytest.mark.parametrize("case", combine_cases(quick=False), ids=lambda case: case.name)
+def test_combine(case, device):
+    assert run_combine_case(case, flash_attn_combine, device).failures == ()
+
+
+@pytest.mark.parametrize("name", [*BEHAVIOURS, *MIXED_BEHAVIOURS])
 def test_behaviour(name, device):
     assert run_behaviour(name, public_forward, device).failures == ()
 

@@ -1,4 +1,4 @@
-"""The operator inside torch: compile, export, opcheck, autograd."""
+"""The operators inside torch: compile, opcheck, autograd, vmap, CUDA graphs. See also test_gpu_export.py."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
 
-from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
+from flash_attn3 import (
+    flash_attn_combine,
+    flash_attn_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_func,
+)
 
-# torch.compile instantiates every autograd.Function that it traces, which torch itself deprecates.
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
-]
+# torch warns of its own parts while it compiles, of others in every version.
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
 
 def _inputs(device, seqlen_q=200, seqlen_k=300, **options):
@@ -27,11 +29,6 @@ def _inputs(device, seqlen_q=200, seqlen_k=300, **options):
 
 def _attention(q, k, v):
     return flash_attn_func(q, k, v, causal=True, return_attn_probs=True)
-
-
-class _Module(torch.nn.Module):
-    def forward(self, q, k, v):
-        return _attention(2 * q, k, v)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -54,28 +51,13 @@ def test_compiled_with_cuda_graphs(device):
         assert all(torch.equal(a, b) for a, b in zip(found, _attention(*inputs), strict=True))
 
 
-def test_exported_is_eager(device):
-    batch, seqlen_q, seqlen_k = (torch.export.Dim(name) for name in ("batch", "seqlen_q", "seqlen_k"))
-    shapes = ({0: batch, 1: seqlen_q}, {0: batch, 1: seqlen_k}, {0: batch, 1: seqlen_k})
-    module = _Module()
-    program = torch.export.export(module, _inputs(device), dynamic_shapes=shapes).module()
-    for seqlens in ((200, 300), (33, 65)):
-        inputs = _inputs(device, *seqlens)
-        for found, expected in zip(program(*inputs), module(*inputs), strict=True):
-            assert torch.equal(found, expected)
-
-
 @pytest.mark.parametrize("seqlens", [(200, 300), (0, 5), (5, 0)])
 @pytest.mark.parametrize("strided", [False, True])
 def test_opcheck(device, seqlens, strided):
     q, k, v = _inputs(device, *seqlens)
     if strided:
         q = q.transpose(1, 2).contiguous().transpose(1, 2)
-    torch.library.opcheck(
-        torch.ops.flash_attn3.fwd.default,
-        (q, k, v, 0.1, True, 0),
-        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
-    )
+    torch.library.opcheck(torch.ops.flash_attn3.fwd.default, (q, k, v, 0.1, True, 0))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -151,24 +133,8 @@ def _general_arguments(form, device, head_dim):
         q, k, v, starts, _, longest, _ = _packed(device, head_dim=head_dim)
         sink = torch.randn(4, device=device)
         return (
-            q,
-            k,
-            v,
-            starts,
-            starts,
-            None,
-            None,
-            None,
-            sink,
-            longest,
-            longest,
-            0.1,
-            True,
-            30,
-            -1,
-            0,
-            0.0,
-            0,
+            *(q, k, v, starts, starts, None, None, None, sink, longest, longest),
+            *(0.1, True, 30, -1, 0, 0.0, 0),
         )
     q, k, v = (tensor[..., :head_dim] for tensor in _inputs(device))
     if form == "dense":
@@ -183,11 +149,10 @@ def _general_arguments(form, device, head_dim):
 @pytest.mark.parametrize("form", ["dense", "packed", "paged"])
 def test_opcheck_of_the_general_operators(device, form, head_dim):
     arguments = _general_arguments(form, device, head_dim)
-    utils = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(torch.ops.flash_attn3.fwd_general.default, arguments, test_utils=utils)
+    torch.library.opcheck(torch.ops.flash_attn3.fwd_general.default, arguments)
     q = arguments[0]
     out = q.new_zeros((*q.shape[:-1], 64 if head_dim < 64 else 128))[..., :head_dim]
-    torch.library.opcheck(torch.ops.flash_attn3.fwd_into.default, (*arguments, out), test_utils=utils)
+    torch.library.opcheck(torch.ops.flash_attn3.fwd_into.default, (*arguments, out))
     expected, expected_lse = torch.ops.flash_attn3.fwd_general(*arguments)
     lse = torch.ops.flash_attn3.fwd_into(*arguments, out)
     assert torch.equal(out, expected)
@@ -238,3 +203,104 @@ def test_results_belong_to_the_stream_of_the_call(device):
         results = [flash_attn_func(q, k, v) for _ in range(50)]
     stream.synchronize()
     assert all(torch.equal(result, expected) for result in results)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_writes_to_out(device, backend, dynamic):
+    torch._dynamo.reset()
+
+    def into(q, k, v, out):
+        return flash_attn_func(q, k, v, softcap=20.0, out=out)
+
+    compiled = torch.compile(into, backend=backend, fullgraph=True, dynamic=dynamic)
+    for seqlens in ((200, 300), (77, 128)):
+        q, k, v = _inputs(device, *seqlens)
+        out = torch.full_like(q, torch.nan)
+        written = compiled(q, k, v, out)
+        expected = flash_attn_func(q, k, v, softcap=20.0)
+        assert torch.equal(out, expected)
+        assert torch.equal(written, expected)
+
+
+def test_the_longest_length_makes_no_new_graph(device):
+    torch._dynamo.reset()
+    made = []
+
+    def count(graph, _inputs):
+        made.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(_varlen, backend=count, fullgraph=True, dynamic=True)
+    q, k, v, starts, _, _, _ = _packed(device, (64, 100, 2))
+    for longest in (100, 128, 151, 166):
+        arguments = (q, k, v, starts, starts, longest, longest)
+        assert all(torch.equal(a, b) for a, b in zip(compiled(*arguments), _varlen(*arguments), strict=True))
+    assert len(made) == 1
+
+
+def _partials(device, seqlen=40, head_dim_v=96, **options):
+    out_partial = torch.randn(5, 2, seqlen, 3, head_dim_v, device=device, **options)
+    return out_partial, torch.randn(5, 2, 3, seqlen, device=device).transpose(2, 3)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("out_dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("head_dim_v", [96, 59])
+def test_opcheck_of_combine(device, head_dim_v, out_dtype, packed):
+    out_partial, lse_partial = _partials(device, head_dim_v=head_dim_v)
+    if packed:
+        out_partial, lse_partial = out_partial[:, 0], lse_partial[:, 0]
+    torch.library.opcheck(torch.ops.flash_attn3.combine.default, (out_partial, lse_partial, out_dtype))
+    out = out_partial.new_zeros((*out_partial.shape[1:-1], 128), dtype=out_dtype)[..., :head_dim_v]
+    torch.library.opcheck(torch.ops.flash_attn3.combine_into.default, (out_partial, lse_partial, out))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_combine_is_eager(device, backend, dynamic):
+    torch._dynamo.reset()
+    compiled = torch.compile(flash_attn_combine, backend=backend, fullgraph=True, dynamic=dynamic)
+    for seqlen in (40, 41):
+        inputs = _partials(device, seqlen)
+        options = {"out_dtype": torch.bfloat16}
+        for found, expected in zip(
+            compiled(*inputs, **options), flash_attn_combine(*inputs, **options), strict=True
+        ):
+            assert torch.equal(found, expected)
+            assert found.stride() == expected.stride()
+
+
+def test_combine_refuses_the_backward_pass(device):
+    out_partial, lse_partial = _partials(device, requires_grad=True)
+    out, lse = flash_attn_combine(out_partial, lse_partial)
+    assert torch.equal(out, flash_attn_combine(out_partial.detach(), lse_partial)[0])
+    for result in (out, lse):
+        with pytest.raises(NotImplementedError, match="no backward kernel yet"):
+            result.sum().backward(retain_graph=True)
+
+
+def test_parts_of_the_keys_combine_to_attention(device):
+    q, k, v = _inputs(device, 200, 300)
+    expected, expected_lse = flash_attn_func(q, k, v, return_attn_probs=True)
+    parts = [
+        flash_attn_func(q, k[:, keys], v[:, keys], return_attn_probs=True)
+        for keys in (slice(0, 64), slice(64, 64), slice(64, 300))
+    ]
+    out_partial = torch.stack([out.float() for out, _ in parts])
+    lse_partial = torch.stack([lse for _, lse in parts]).transpose(2, 3)
+    out, lse = flash_attn_combine(out_partial, lse_partial)
+    torch.testing.assert_close(out, expected.float(), rtol=2e-2, atol=2e-3)
+    torch.testing.assert_close(lse.transpose(1, 2), expected_lse, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_vmap_is_refused(device, needs_grad):
+    inputs = [tensor[None].requires_grad_(needs_grad) for tensor in _inputs(device)]
+    with pytest.raises(NotImplementedError, match=r"does not support torch\.vmap"):
+        torch.vmap(flash_attn_func)(*inputs)
+    with pytest.raises(NotImplementedError, match=r"does not support torch\.vmap"):
+        torch.vmap(lambda q, k, v: flash_attn_func(q, k, v, softcap=3.0))(*inputs)
+    partials = [tensor[None].requires_grad_(needs_grad) for tensor in _partials(device)]
+    with pytest.raises(NotImplementedError, match=r"does not support torch\.vmap"):
+        torch.vmap(flash_attn_combine)(*partials)
