@@ -25,28 +25,21 @@ torch.library.register_fake("flash_attn3::refuse_backward", torch.empty_like, li
 _refused = torch.ops.flash_attn3.refuse_backward.default
 
 
-class ForwardOnly(torch.autograd.Function):
-    """Any operator of this package that returns (out, lse), called on inputs that require a gradient."""
+class _ForwardOnly(torch.autograd.Function):
+    """An operator that returns (out, lse), called on inputs that require a gradient.
 
-    @staticmethod
-    def forward(operator: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        """Return (out, lse) of the operator for its arguments."""
-        out, lse = operator(*arguments)
-        return out, lse
+    Each operator has a class of its own: torch.compile need not trace one that is passed as an argument.
+    """
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004  torch fixes the names
         """Keep what the backward pass is told about: the floating tensors, which alone have gradients."""
-        ctx.differentiable = [isinstance(value, Tensor) and value.dtype.is_floating_point for value in inputs]
-        ctx.save_for_backward(
-            *(value for value, kept in zip(inputs, ctx.differentiable, strict=True) if kept)
-        )
+        ctx.save_for_backward(*(value if _is_floating(value) else None for value in inputs))
 
     @staticmethod
     def backward(ctx: Any, *_gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Raise NotImplementedError."""
-        saved = iter(ctx.saved_tensors)
-        return tuple(_refused(next(saved)) if kept else None for kept in ctx.differentiable)
+        return tuple(None if saved is None else _refused(saved) for saved in ctx.saved_tensors)
 
     @staticmethod
     def vmap(_info: object, _in_dims: object, *_arguments: Any) -> NoReturn:
@@ -56,10 +49,44 @@ class ForwardOnly(torch.autograd.Function):
         )
 
 
-def run(operator: Any, arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+class PlainForwardOnly(_ForwardOnly):
+    """``flash_attn3::fwd``."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        """Return (out, lse) for the operator's arguments."""
+        out, lse = torch.ops.flash_attn3.fwd.default(*arguments)
+        return out, lse
+
+
+class GeneralForwardOnly(_ForwardOnly):
+    """``flash_attn3::fwd_general``."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        """Return (out, lse) for the operator's arguments."""
+        out, lse = torch.ops.flash_attn3.fwd_general.default(*arguments)
+        return out, lse
+
+
+class CombineForwardOnly(_ForwardOnly):
+    """``flash_attn3::combine``."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        """Return (out, lse) for the operator's arguments."""
+        out, lse = torch.ops.flash_attn3.combine.default(*arguments)
+        return out, lse
+
+
+def _is_floating(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dtype.is_floating_point
+
+
+def run(function: type[_ForwardOnly], arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     """Call an operator on inputs of which one requires a gradient; its backward pass raises."""
     # torch leaves Function.apply without annotations
-    out, lse = ForwardOnly.apply(operator, *_distinct(arguments))  # type: ignore[no-untyped-call]
+    out, lse = function.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
     return out, lse
 
 

@@ -78,7 +78,7 @@ def forward_general(  # noqa: PLR0917  by position: an eager call has no microse
             written, lse = _forward_general(*arguments)
             return written, lse
         if out is None:
-            return _autograd.run(_forward_general, arguments)
+            return _autograd.run(_autograd.GeneralForwardOnly, arguments)
     except REFUSALS as error:
         extras = Extras(cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, given_sink, out)
         raise explain(error, (q, k, v), extras, softmax_scale, causal) from None

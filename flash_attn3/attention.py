@@ -115,7 +115,7 @@ def _forward_plain(
     try:
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            return _autograd.run(_forward, (q, k, v, scale, causal, 0))
+            return _autograd.run(_autograd.PlainForwardOnly, (q, k, v, scale, causal, 0))
         out, lse = _forward(q, k, v, scale, causal, 0)
     except REFUSALS as error:
         raise explain(error, (q, k, v), Extras(), softmax_scale, causal) from None

@@ -54,7 +54,9 @@ def flash_attn_combine(
     try:
         if torch.is_grad_enabled() and (out_partial.requires_grad or lse_partial.requires_grad):
             if out is None:
-                return _autograd.run(_combine, (out_partial, lse_partial, out_dtype or torch.float32))
+                return _autograd.run(
+                    _autograd.CombineForwardOnly, (out_partial, lse_partial, out_dtype or torch.float32)
+                )
         elif out is None:
             combined, lse = _combine(out_partial, lse_partial, out_dtype or torch.float32)
             return combined, lse
