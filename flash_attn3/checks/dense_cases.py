@@ -82,6 +82,15 @@ def values(dtypes: Iterable[str]) -> Iterator[Case]:
         yield replace(full, values="inf_in_v")
 
 
+def groups(dtypes: Iterable[str]) -> Iterator[Case]:
+    """Return heads in groups of every kind, which may share a tile, at lengths below and above a tile."""
+    for dtype in dtypes:
+        for heads, heads_kv in ((2, 1), (6, 2), (8, 2), (5, 1), (8, 1), (12, 1), (32, 2), (64, 1), (96, 1)):
+            for seqlen_q, seqlen_k in ((1, 300), (5, 130), (17, 17), (130, 200)):
+                yield from both_masks(dtype, (2, seqlen_q, seqlen_k, heads, heads_kv))
+            yield replace(both_masks(dtype, (2, 33, 200, heads, heads_kv))[1], layout="bhsd", head_dim=64)
+
+
 def long(dtypes: Iterable[str]) -> Iterator[Case]:
     """Return long sequences, wide batches and many heads."""
     shapes = (

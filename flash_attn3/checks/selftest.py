@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from flash_attn3 import _native
+from flash_attn3 import _native, flash_attn_combine
 from flash_attn3._installation import inspect_installation
 from flash_attn3.checks.behaviour import run_behaviour
 from flash_attn3.checks.canary import memory_cases, run_memory_case
 from flash_attn3.checks.catalogue import quick_cases
+from flash_attn3.checks.combine import combine_cases, run_combine_case
 from flash_attn3.checks.correctness import public_forward, run_case
 from flash_attn3.checks.race import Race, race
 from flash_attn3.checks.race_settings import Setting
@@ -59,6 +60,9 @@ def run_selftest(device_index: int) -> int:
 def _outcomes(device: torch.device) -> Iterator[Outcome]:
     for case in quick_cases():
         yield run_case(case, public_forward, device)
+    if any(kernel.op == "combine" for kernel in _native.kernels()):
+        for combine_case in combine_cases(quick=True)[::10]:
+            yield run_combine_case(combine_case, flash_attn_combine, device)
     for memory_case, layout in memory_cases()[::3]:
         yield run_memory_case(memory_case, layout, public_forward, device)
     for name in _BEHAVIOURS:
