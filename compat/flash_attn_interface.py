@@ -118,7 +118,8 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         heads, seqlen_q) or (heads, total_q) float32, and two empty tensors, as there are no parts to combine.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as ``flash_attn_varlen_func`` does.
+        TypeError, ValueError, RuntimeError: as ``flash_attn_varlen_func`` does, whose k, v and seqused_k are
+            k_cache, v_cache and cache_seqlens here.
         NotImplementedError: the argument has no kernel yet.
     """
     refuse_given(
@@ -138,19 +139,11 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
     refuse_fp8(q=q, k_cache=k_cache, v_cache=v_cache)
     if cu_seqlens_q is not None and max_seqlen_q is None:
         raise ValueError("max_seqlen_q must be given with cu_seqlens_q; it is None")
-    room = k_cache.shape[1] * (1 if page_table is None else page_table.shape[1])
-    if cache_seqlens is None and page_table is not None:
-        cache_seqlens = room
-    if isinstance(cache_seqlens, int):
-        if not 0 <= cache_seqlens <= room:
-            raise ValueError(f"cache_seqlens must be 0 to {room}, the cache's room; it is {cache_seqlens}")
-        batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
-        cache_seqlens = torch.full((batch,), cache_seqlens, dtype=torch.int32, device=q.device)
     written, lse = flash_attn_varlen_func(
         *(q, k_cache, v_cache, cu_seqlens_q, None),
         max_seqlen_q=max_seqlen_q or 0,
         max_seqlen_k=0,
-        seqused_k=cache_seqlens,
+        seqused_k=_lengths(cache_seqlens, q, k_cache, page_table, cu_seqlens_q),
         softmax_scale=softmax_scale,
         causal=causal,
         window_size=window_size,
@@ -168,6 +161,32 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
     if not return_softmax_lse:
         return written
     return written, lse, lse.new_empty(0), lse.new_empty(0)
+
+
+def _lengths(
+    given: int | Tensor | None,
+    q: Tensor,
+    k_cache: Tensor,
+    page_table: Tensor | None,
+    cu_seqlens_q: Tensor | None,
+) -> Tensor | None:
+    """Return how many keys of each sequence count; None where all rows of a dense cache do."""
+    if given is None and page_table is None:
+        return None
+    if isinstance(given, torch.Tensor):
+        if given.dtype != torch.int32:
+            raise TypeError(f"cache_seqlens must be torch.int32; it is {given.dtype}")
+        return given
+    room = k_cache.shape[1] * (1 if page_table is None else page_table.shape[1])
+    length = room if given is None else given
+    if not isinstance(length, int):
+        raise TypeError(
+            f"cache_seqlens must be an int, a tensor or None; its type is {type(length).__name__}"
+        )
+    if not 0 <= length <= room:
+        raise ValueError(f"cache_seqlens must be 0 to {room}, the cache's room; it is {length}")
+    batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
+    return torch.full((batch,), length, dtype=torch.int32, device=q.device)
 
 
 def get_scheduler_metadata(  # noqa: PLR0917  callers pass these by position

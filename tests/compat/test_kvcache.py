@@ -95,6 +95,12 @@ def test_a_length_beyond_the_cache_is_refused(length: int):
         flash_attn_with_kvcache(*dense(), cache_seqlens=length)
 
 
+@pytest.mark.parametrize("wrong", [1.5, [3, 4], torch.zeros(2, dtype=torch.int64)])
+def test_lengths_of_another_type_are_refused(wrong):
+    with pytest.raises(TypeError, match=r"^cache_seqlens must be (an int, a tensor or None|torch.int32); it"):
+        flash_attn_with_kvcache(*dense(), cache_seqlens=wrong)
+
+
 def test_packed_queries_need_their_longest_length():
     _, k, v = dense()
     with pytest.raises(ValueError, match=r"^max_seqlen_q must be given with cu_seqlens_q"):
