@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def build(
     work, version = workshop.work.resolve(), project_version()
     platform = next(row for row in matrix.platform if row.name == artefact.platform)
     whole = len(variants) == len(VARIANTS)
-    folder = work / "build" / (str(artefact) if whole else f"{artefact}-part")
+    folder = work / "build" / (str(artefact) if whole else f"{artefact}-{_selection(variants)}")
     with _held(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         kernel_jobs = [_kernel_job(variant, toolkit, site) for variant in variants]
@@ -131,6 +132,11 @@ def compile_rows(
         for variant in variants
         if variant.name in files
     )
+
+
+def _selection(variants: Sequence[Variant]) -> str:
+    """Name a selection of rows, so that two of them do not overwrite each other's wheel."""
+    return hashlib.sha256("\n".join(sorted(row.name for row in variants)).encode()).hexdigest()[:8]
 
 
 @contextmanager

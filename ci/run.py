@@ -21,6 +21,7 @@ from ci.project import COMPAT_PROJECT, ROOT
 from ci.publish import publish
 from ci.trial import trial_environment
 from ci.verify import verify
+from index_site.gpus import gpu_rows
 from index_site.releases import PROJECT
 from matrix.cell import Artefact
 from matrix.planner import plan
@@ -109,6 +110,9 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     unchecked = [
         f"other Pythons and torches than {trial.description}: only these were installed into and imported"
     ]
+    rows = gpu_rows(listed.support.sms, listed.proofs) if listed.support else ()
+    if unproven := [row.gpus for row in rows if not row.proven]:
+        unchecked.append(f"kernels built for GPUs of which no report tells: {'; '.join(unproven)}")
     if isinstance(report, str):
         known = "; a report of exactly these bytes came with the tree" if listed.channel == "stable" else ""
         unchecked.insert(0, f"speed and correctness on a GPU: {report}{known}")

@@ -152,7 +152,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_one_error_and_what_was_good_stays(wheel: Path, toolkits: Path, small_disk: Path):
     (small_disk / "cache").mkdir()
     (small_disk / "cache" / "toolkits").symlink_to(toolkits)
-    old = small_disk / "build" / f"{ARTEFACT}-part" / "dist" / wheel.name
+    old = small_disk / wheel.relative_to(toolkits.parents[1])
     old.parent.mkdir(parents=True)
     old.write_bytes(b"the wheel of before")
     build_there = build_few(small_disk)
@@ -172,8 +172,9 @@ def test_a_full_disk_is_one_error_and_what_was_good_stays(wheel: Path, toolkits:
 def test_a_wheel_of_a_few_kernels_is_a_wheel_that_lies_apart(
     wheel: Path, few: tuple[Variant, ...], toolkits: Path
 ):
-    folder = toolkits.parents[1] / "build" / f"{ARTEFACT}-part"
-    assert wheel.parent == folder / "dist"
+    folder = wheel.parents[1]
+    assert folder.parent == toolkits.parents[1] / "build"
+    assert folder.name.startswith(f"{ARTEFACT}-")
     assert [check for check in audit(wheel, variants=few) if not check.ok] == []
     resources = json.loads((folder / "resources.json").read_text())
     assert list(resources) == [variant.name for variant in few]
@@ -193,7 +194,7 @@ def test_a_build_says_what_the_compiles_took(
     again = build(
         artefact=ARTEFACT, matrix=read_matrix(), workshop=Workshop(work), progress=progress, variants=few
     )
-    cost = json.loads((work / "build" / f"{ARTEFACT}-part" / "cost.json").read_text())
+    cost = json.loads((again.parents[1] / "cost.json").read_text())
     assert cost["jobs"] == len(few) + 1
     assert cost["wheel_bytes"] == again.stat().st_size
     assert len(few) < cost["cpu_seconds"] < 300
@@ -211,7 +212,7 @@ def test_the_other_toolkit_compiles_every_source_for_every_target(toolkits: Path
     wheelhouse = os.environ.get("FARM_WHEELHOUSE")
     workshop = Workshop(work, Path(wheelhouse) if wheelhouse else None, 2)
     made = build(artefact=artefact, matrix=read_matrix(), workshop=workshop, progress=Quiet(), variants=rows)
-    assert made.parent == work / "build" / f"{artefact}-part" / "dist"
+    assert made.is_relative_to(work / "build")
     assert [check for check in audit(made, variants=rows) if not check.ok] == []
     resources = json.loads((made.parents[1] / "resources.json").read_text())
     assert set(resources) == {variant.name for variant in rows}

@@ -55,6 +55,7 @@ def test_help_lists_the_stages_in_order():
         (["publish"], 2, ["WHEEL", "--report", "--base-url"]),
         (["publish", "--report", "absent.json", "--channel", "stable"], 2, ["--channel"]),
         (["publish", "--report", "absent.json"], 21, ["absent.json"]),
+        (["tune", "fwd_sm90_bf16_d63_full"], 33, ["_d63_full'", "fwd_sm90_bf16_d64_full"]),
         (["serve", "--site", "absent"], 28, ["absent/manifest.json"]),
         (["frobnicate"], 2, ["frobnicate"]),
     ],

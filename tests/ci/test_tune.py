@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,8 @@ from ci.tune_run import SEQLENS, Row, read_plan, recommend
 from ci.tune_run import Case as Planned
 from kernels.candidates import CANDIDATES, row_named
 from kernels.errors import UnknownVariantError
-from kernels.fwd_sm90_rows import Tile, row
 from kernels.pack import read_pack
-from kernels.variants import VARIANTS
+from kernels.variants import VARIANTS, select
 from matrix.cell import Artefact
 from matrix.model import read_matrix
 from tests.quiet import Quiet
@@ -101,10 +101,10 @@ def test_the_folder_holds_a_pack_with_each_row_alone(prepared: Path):
     assert (case.name, case.head_dim, case.head_dim_v, case.mask) == (NAME, 64, 64, "full")
     assert [row.min_seqlen_q for row in case.rows] == [0, None]
     assert [row.name for row in case.rows] == [NAME, known.candidates[0].name]
-    for planned_row in case.rows:
-        (record,) = read_pack(planned_row.pack)
-        assert record.name == planned_row.name
-        assert planned_row.macros["FA3_TILE_M"] == str(record.numbers[5])
+    for row in case.rows:
+        (record,) = read_pack(row.pack)
+        assert record.name == row.name
+        assert row.macros["FA3_TILE_M"] == str(record.numbers[5])
     shipped = {record.name: record for record in read_pack(prepared / "site/flash_attn3/lib/kernels.fa3pack")}
     assert shipped[NAME].image == read_pack(case.rows[0].pack)[0].image
 
@@ -147,11 +147,13 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path):
 
 
 def test_a_candidate_of_the_table_does_not_compete_with_itself():
-    tile = Tile(64, 64, 192, 128, 2, output_in_q=False)
-    table = (row(tile, "bf16", "full"),)
-    other = row(Tile(64, 64, 128, 128, 2, output_in_q=False), "bf16", "full", "_other")
-    (case,) = tune_cases(table=table, candidates=(row(tile, "bf16", "full", "_twin"), other))
-    assert case == Case(table, (other,))
+    (present,) = select([NAME])
+    macros = dict(present.macros)
+    twin = replace(present, name="twin", macros=tuple({**macros, "FA3_KERNEL": "twin"}.items()))
+    other_macros = {**macros, "FA3_KERNEL": "other", "FA3_TILE_N": "96"}
+    other = replace(present, name="other", macros=tuple(other_macros.items()))
+    (case,) = tune_cases(table=(present,), candidates=(twin, other))
+    assert case == Case((present,), (other,))
 
 
 # ---- what follows
