@@ -11,8 +11,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
-    monkeypatch.setattr(invariance, "NATIVE", ((64, 64), (192, 128)))
+    monkeypatch.setattr(invariance, "NATIVE", ((16, 8),))
     monkeypatch.setattr(invariance, "_KINDS", invariance._KINDS[1:3])
+    monkeypatch.setattr(invariance, "_LENGTHS_Q", (13, 0, 1, 25, 38, 30))
+    monkeypatch.setattr(invariance, "_LENGTHS_K", (20, 7, 51, 30, 0, 12))
 
 
 def test_a_kernel_that_takes_each_sequence_alone_passes():
@@ -27,7 +29,7 @@ def test_a_kernel_that_looks_at_the_batch_fails(mistake):
 def test_the_last_bit_counts():
     def forward(q, *arguments, **options):
         out, lse = TiledAttention()(q, *arguments, **options)
-        return out, torch.nextafter(lse, lse + 1) if q.shape[0] == 300 else lse
+        return out, torch.nextafter(lse, lse + 1) if q.shape[0] == 30 else lse
 
     found = list(invariance.varying_batches(forward, CPU))
     assert found

@@ -8,7 +8,10 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
 
+from flash_attn3._native import Code
+from flash_attn3.checks.bars import PORTABLE_OVER_FLASH
 from flash_attn3.checks.host_time import BAR, OURS, host_times
+from flash_attn3.checks.kinds import kinds_on
 from flash_attn3.checks.race import race
 from flash_attn3.checks.race_settings import Setting
 
@@ -28,3 +31,16 @@ def test_it_is_not_slower_than_cudnn_at_length(causal, device):
     if raced.ratio_to_cudnn is None:
         pytest.skip(f"cuDNN cannot run this here: {raced.absent['cudnn']}")
     assert raced.ratio_to_cudnn >= 0.97  # the spread of such a race is 2 %
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_portable_kernels_keep_up_with_flash(causal, head_dim, device):
+    kinds = [kind for kind in kinds_on(device) if kind.code == Code.PORTABLE]
+    if not kinds:
+        pytest.skip("this build has no portable cubin for this GPU")
+    with kinds[0].alone():
+        raced = race(Setting("bf16", head_dim, causal, 4096), device, rounds=7, kernels="portable")
+    assert raced.failures == ()
+    assert raced.ratio_to_flash is not None, raced.absent
+    assert raced.ratio_to_flash >= 0.97 * PORTABLE_OVER_FLASH  # the spread of such a race is 2 %
