@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from matrix.serving import Kind
 
 _WORDS: dict[Kind, str] = {
-    "exact": "made for it",
-    "portable": "portable",
+    "exact": "Kernels of their own",
+    "portable": "Portable kernels",
     "ptx": "PTX, which the driver compiles at the first call",
 }
 

@@ -60,11 +60,11 @@ def test_each_gpu_is_shown_with_what_serves_it_and_what_was_proven() -> None:
     """A report speaks for the GPU that it ran on; for others it says only that the source is the same."""
     validated = proof("x").model_copy(update={"sm": "90", "kernels": ("exact", "portable", "ptx")})
     text = index_text(manifest_wheel("0.1.0", channel="stable", proofs=(validated,)))
-    assert "H100, H200, GH200 (sm_90)Kernels made for it: validated on NVIDIA H200" in text
+    assert "H100, H200, GH200 (sm_90)Kernels of their own: validated on NVIDIA H200" in text
     other = "built, not yet run on this GPU; the same source passed on NVIDIA H200"
-    assert f"A100, A30 (sm_80)Kernels portable: {other}" in text
+    assert f"A100, A30 (sm_80)Portable kernels: {other}" in text
     assert (
-        f"GPUs of later architecturesKernels PTX, which the driver compiles at the first call: {other}"
+        f"GPUs of later architecturesPTX, which the driver compiles at the first call: {other}"
         in text
     )
 
