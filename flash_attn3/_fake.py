@@ -44,42 +44,41 @@ def general_shapes(  # noqa: PLR0917  the operator's order
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    cu_seqlens_q: Tensor | None,
-    cu_seqlens_k: Tensor | None,
-    seqused_q: Tensor | None,
-    seqused_k: Tensor | None,
-    page_table: Tensor | None,
-    sink: Tensor | None,
-    _max_seqlen_q: int | torch.SymInt,
-    _max_seqlen_k: int | torch.SymInt,
     softmax_scale: float,
     causal: bool,
-    _window_left: int,
-    _window_right: int,
-    _attention_chunk: int,
-    _softcap: float,
-    sm_margin: int,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    _max_seqlen_q: int | torch.SymInt = 0,
+    _max_seqlen_k: int | torch.SymInt = 0,
+    _window_left: int = -1,
+    _window_right: int = -1,
+    sink: Tensor | None = None,
+    _softcap: float = 0.0,
+    _attention_chunk: int = 0,
+    sm_margin: int = 0,
+    seqused_q: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    page_table: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return tensors as attention with every option returns them, without data.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_varlen_func`` does.
     """
-    check_tensors(q, k, v, Extras(cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, sink))
+    check_tensors(q, k, v, Extras(cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, sink, out))
     _check_scalars(softmax_scale, causal, sm_margin)
     return _new_out(q, v), _new_lse(q)
 
 
-def into_shapes(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
-    """Return the LSE of ``general_shapes``, for whose arguments, and ``out`` behind them, this is called.
+def into_shapes(out: Tensor, *arguments: Any) -> Tensor:
+    """Return the LSE of ``general_shapes``, for whose arguments, behind ``out``, this is called.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_varlen_func`` does.
     """
-    cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, sink = rest[:6]
-    sequences = (cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table)
-    check_tensors(q, k, v, Extras(*sequences, sink, rest[-1]))
-    return general_shapes(q, k, v, *rest[:-1])[1]
+    return general_shapes(*arguments, out=out)[1]
 
 
 def combine_shapes(out_partial: Tensor, lse_partial: Tensor, out_dtype: torch.dtype) -> tuple[Tensor, Tensor]:

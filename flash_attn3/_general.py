@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,32 +51,32 @@ def forward_general(  # noqa: PLR0917  by position: an eager call has no microse
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
         if sink is not None:
             sink = _plain(sink)
-        arguments = (
+        # In the operators' order, and no more than is needed: each costs time, and its default there less.
+        arguments: tuple[Any, ...] = (
             q,
             k,
             v,
-            cu_seqlens_q,
-            cu_seqlens_k,
-            seqused_q,
-            seqused_k,
-            page_table,
-            sink,
-            max_seqlen_q,
-            max_seqlen_k,
             scale,
             causal,
-            window[0],
-            window[1],
-            attention_chunk,
-            softcap,
-            sm_margin,
+            cu_seqlens_q,
+            cu_seqlens_k,
+            max_seqlen_q,
+            max_seqlen_k,
         )
+        has_lengths = seqused_q is not None or seqused_k is not None or page_table is not None
+        if has_lengths or softcap != 0.0 or attention_chunk != 0 or sm_margin != 0:
+            arguments += (*window, sink, softcap, attention_chunk, sm_margin)
+            arguments += (seqused_q, seqused_k, page_table)
+        elif sink is not None:
+            arguments += (*window, sink)
+        elif window != (-1, -1):
+            arguments += window
         needs_grad = torch.is_grad_enabled() and (
             q.requires_grad or k.requires_grad or v.requires_grad or (sink is not None and sink.requires_grad)
         )
         if not needs_grad:
             if out is not None:
-                return out, _forward_into(*arguments, out)
+                return out, _forward_into(out, *arguments)
             written, lse = _forward_general(*arguments)
             return written, lse
         if out is None:

@@ -15,7 +15,7 @@ struct FwdCall {
     TorchTensor lse{"lse"};
     fa3_fwd_args args = {};
 
-    // q, k and v lie first on every operator's stack; `given_out` is a tensor to write to, or 0. Masks
+    // q, k and v lie first on the stack, behind the tensor to write to, if any: `given_out`, or 0. Masks
     // nothing until told otherwise.
     explicit FwdCall(const StableIValue* stack, StableIValue given_out = 0);
 

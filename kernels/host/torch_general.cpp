@@ -11,22 +11,21 @@ enum Slot {
     kQ,
     kK,
     kV,
+    kSoftmaxScale,
+    kCausal,
     kCuSeqlensQ,
     kCuSeqlensK,
+    kMaxSeqlenQ,
+    kMaxSeqlenK,
+    kWindowLeft,
+    kWindowRight,
+    kSink,
+    kSoftcap,
+    kAttentionChunk,
+    kSmMargin,
     kSequsedQ,
     kSequsedK,
     kPageTable,
-    kSink,
-    kMaxSeqlenQ,
-    kMaxSeqlenK,
-    kSoftmaxScale,
-    kCausal,
-    kWindowLeft,
-    kWindowRight,
-    kAttentionChunk,
-    kSoftcap,
-    kSmMargin,
-    kGivenOut,  // of fwd_into
 };
 
 // An array without elements may have no address, and none of it is read: this one says that it was given.
@@ -199,9 +198,10 @@ fa3_status run_fwd_general(StableIValue* stack, Error error) {
 }
 
 fa3_status run_fwd_into(StableIValue* stack, Error error) {
-    GeneralCall call(stack, stack[kGivenOut]);
+    const StableIValue* behind_out = stack + 1;
+    GeneralCall call(behind_out, stack[0]);
     Problem problem;
-    fa3_status status = call.prepare(stack, &problem, error);
+    fa3_status status = call.prepare(behind_out, &problem, error);
     if (status == FA3_OK) status = check_dtypes(call.q, {&call.out}, error);
     if (status == FA3_OK) status = call.out.view(problem.storage_q, &call.args.out, error);
     if (status == FA3_OK) status = check_output(call.args, problem, error);

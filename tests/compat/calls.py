@@ -34,8 +34,10 @@ class Calls(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "flash_attn3":
-            names = [argument.name for argument in func._schema.arguments]
-            self.seen.append((func._opname, dict(zip(names, args, strict=False)) | (kwargs or {})))
+            # torch passes no argument on that has its default and none other behind it
+            named = {argument.name: argument.default_value for argument in func._schema.arguments}
+            named |= dict(zip(named, args, strict=False)) | (kwargs or {})
+            self.seen.append((func._opname, named))
         return func(*args, **(kwargs or {}))
 
     @property

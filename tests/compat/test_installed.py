@@ -104,9 +104,10 @@ from transformers.modeling_flash_attention_utils import _flash_attention_forward
 class Calls(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "flash_attn3":
-            names = [argument.name for argument in func._schema.arguments]
-            numbers = {k: v for k, v in zip(names, args) if isinstance(v, (bool, int, float))}
-            sink = "with a sink" if "sink" in names and args[names.index("sink")] is not None else ""
+            named = {argument.name: argument.default_value for argument in func._schema.arguments}
+            named |= zip(named, args)
+            numbers = {k: v for k, v in named.items() if isinstance(v, (bool, int, float))}
+            sink = "with a sink" if named.get("sink") is not None else ""
             print(func._opname, sink, *(f"{name}={value}" for name, value in sorted(numbers.items())))
         return func(*args, **(kwargs or {}))
 

@@ -132,17 +132,14 @@ def _general_arguments(form, device, head_dim):
     if form == "packed":
         q, k, v, starts, _, longest, _ = _packed(device, head_dim=head_dim)
         sink = torch.randn(4, device=device)
-        return (
-            *(q, k, v, starts, starts, None, None, None, sink, longest, longest),
-            *(0.1, True, 30, -1, 0, 0.0, 0),
-        )
+        return (q, k, v, 0.1, True, starts, starts, longest, longest, 30, -1, sink)
     q, k, v = (tensor[..., :head_dim] for tensor in _inputs(device))
     if form == "dense":
-        return (q, k, v, *(None,) * 6, 0, 0, 0.1, False, -1, -1, 64, 15.0, 0)
+        return (q, k, v, 0.1, False, None, None, 0, 0, -1, -1, None, 15.0, 64)
     pages = torch.randn(20, 16, 2, head_dim, device=device, dtype=torch.bfloat16)
     table = torch.randperm(20, device=device).int()[:16].view(2, 8)
     used = torch.tensor([100, 128], dtype=torch.int32, device=device)
-    return (q, pages, pages, None, None, None, used, table, None, 0, 0, 0.1, True, -1, -1, 0, 0.0, 0)
+    return (q, pages, pages, 0.1, True, None, None, 0, 0, -1, -1, None, 0.0, 0, 0, None, used, table)
 
 
 @pytest.mark.parametrize("head_dim", [128, 40, 59])
@@ -152,9 +149,9 @@ def test_opcheck_of_the_general_operators(device, form, head_dim):
     torch.library.opcheck(torch.ops.flash_attn3.fwd_general.default, arguments)
     q = arguments[0]
     out = q.new_zeros((*q.shape[:-1], 64 if head_dim < 64 else 128))[..., :head_dim]
-    torch.library.opcheck(torch.ops.flash_attn3.fwd_into.default, (*arguments, out))
+    torch.library.opcheck(torch.ops.flash_attn3.fwd_into.default, (out, *arguments))
     expected, expected_lse = torch.ops.flash_attn3.fwd_general(*arguments)
-    lse = torch.ops.flash_attn3.fwd_into(*arguments, out)
+    lse = torch.ops.flash_attn3.fwd_into(out, *arguments)
     assert torch.equal(out, expected)
     assert torch.equal(lse, expected_lse)
 

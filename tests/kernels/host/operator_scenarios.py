@@ -44,21 +44,21 @@ class TorchTensor(ctypes.Structure):
 
 # The arguments of `fwd_general` behind q, k and v, in their order: a call that is one of `fwd`.
 GENERAL: dict[str, object] = {
+    "softmax_scale": 0.5,
+    "causal": False,
     "cu_seqlens_q": None,
     "cu_seqlens_k": None,
+    "max_seqlen_q": 0,
+    "max_seqlen_k": 0,
+    "window_left": -1,
+    "window_right": -1,
+    "sink": None,
+    "softcap": 0.0,
+    "attention_chunk": 0,
+    "sm_margin": 0,
     "seqused_q": None,
     "seqused_k": None,
     "page_table": None,
-    "sink": None,
-    "max_seqlen_q": 0,
-    "max_seqlen_k": 0,
-    "softmax_scale": 0.5,
-    "causal": False,
-    "window_left": -1,
-    "window_right": -1,
-    "attention_chunk": 0,
-    "softcap": 0.0,
-    "sm_margin": 0,
 }
 
 
@@ -127,7 +127,7 @@ class Torch:
         stack = [*map(handle, (q, k, v)), *map(self._slot, arguments)]
         if out is None:
             return self.run("fwd_general", stack, 2, key)
-        return self.run("fwd_into", [*stack, handle(out)], 1, key)
+        return self.run("fwd_into", [handle(out), *stack], 1, key)
 
     def _slot(self, argument: object) -> int:
         if argument is None:
@@ -184,10 +184,13 @@ def the_operator_is_registered(torch: Torch) -> None:
         type(None): "Tensor?",
     }
     symbolic = {"max_seqlen_q": "SymInt", "max_seqlen_k": "SymInt"}
-    others = ", ".join(f"{symbolic.get(name, kinds[type(value)])} {name}" for name, value in GENERAL.items())
+    defaults = {name: f"={value}" for name, value in GENERAL.items()} | {"softmax_scale": "", "causal": ""}
+    others = ", ".join(
+        f"{symbolic.get(name, kinds[type(value)])} {name}{defaults[name]}" for name, value in GENERAL.items()
+    )
     general = f"Tensor q, Tensor k, Tensor v, {others}"
     assert torch.library.fake_schema(1).decode() == f"fwd_general({general}) -> (Tensor out, Tensor lse)"
-    assert torch.library.fake_schema(2).decode() == f"fwd_into({general}, Tensor(a!) out) -> Tensor lse"
+    assert torch.library.fake_schema(2).decode() == f"fwd_into(Tensor(a!) out, {general}) -> Tensor lse"
     parts = "Tensor out_partial, Tensor lse_partial"
     assert torch.library.fake_schema(3).decode() == (
         f"combine({parts}, ScalarType out_dtype) -> (Tensor out, Tensor lse)"

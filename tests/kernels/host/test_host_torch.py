@@ -91,6 +91,7 @@ def test_operator_in_a_torch_before_2_13(
         "errors_become_runtime_errors",
         "optional_tensors_arrive",
         "dtypes_arrive",
+        "what_is_left_out_has_a_default",
         "errors_leave_nothing_behind",
         "a_fake_kernel_makes_it_traceable",
         "lengths_are_compiled_once",

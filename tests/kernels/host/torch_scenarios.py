@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 BF16 = torch.bfloat16
 # The arguments of `fwd_general` behind q, k and v, in their order.
 GENERAL: dict[str, object] = {
-    **dict.fromkeys(("cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "page_table", "sink")),
-    "max_seqlen_q": 0,
-    "max_seqlen_k": 0,
     "softmax_scale": 1.0,
     "causal": False,
+    **dict.fromkeys(("cu_seqlens_q", "cu_seqlens_k")),
+    "max_seqlen_q": 0,
+    "max_seqlen_k": 0,
     "window_left": -1,
     "window_right": -1,
-    "attention_chunk": 0,
+    "sink": None,
     "softcap": 0.0,
+    "attention_chunk": 0,
     "sm_margin": 0,
+    **dict.fromkeys(("seqused_q", "seqused_k", "page_table")),
 }
 SHAPE = (1, 2, 3, 64)
 
@@ -100,7 +102,7 @@ def general(
     arguments = list((GENERAL | changes).values())
     if out is None:
         return torch.ops.flash_attn3.fwd_general(q, k, v, *arguments)
-    return torch.ops.flash_attn3.fwd_into(q, k, v, *arguments, out)
+    return torch.ops.flash_attn3.fwd_into(out, q, k, v, *arguments)
 
 
 def optional_tensors_arrive() -> None:
@@ -160,6 +162,19 @@ def dtypes_arrive() -> None:
         message = thrown(lambda dtype=dtype: torch.ops.flash_attn3.combine(parts, lse, dtype))
         name = str(dtype).removeprefix("torch.")
         assert message == f"flash_attn3: out_dtype is {name}; it should be float32, float16 or bfloat16"
+
+
+def what_is_left_out_has_a_default() -> None:
+    """A call of few arguments is one of `fwd`; each in its place counts."""
+    q, general_ = zeros(), torch.ops.flash_attn3.fwd_general
+    packed, starts = zeros(4, 3, 64), torch.zeros(2, dtype=torch.int32)
+    for arguments in ((q, q, q, 1.0, True), (packed, packed, packed, 1.0, True, starts, starts, 5, 5)):
+        assert thrown(lambda given=arguments: general_(*given)).endswith(
+            "q is on cpu, but this operator needs CUDA tensors"
+        )
+    assert "max_seqlen_k is -1" in thrown(
+        lambda: general_(packed, packed, packed, 1.0, True, starts, starts, 5, -1)
+    )
 
 
 def errors_leave_nothing_behind() -> None:
