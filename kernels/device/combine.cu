@@ -1,9 +1,8 @@
 // Joins partial results of attention over parts of the keys: see combine_params.h. Design note: combine.md.
-#include <cute/config.hpp>
 #include <cutlass/cutlass.h>
 
 #include "combine_params.h"
-#include "element.cuh"
+#include "instructions.cuh"
 #include "softmax.cuh"
 
 namespace fa3 {
@@ -110,9 +109,9 @@ CUTE_DEVICE void sum_rows(CombineParams const& p, int rows, RowOffsets const (&o
         if (p.out_dtype == kFp32) {
             *reinterpret_cast<Floats<Count>*>(static_cast<float*>(p.out.data) + to) = total;
         } else if (p.out_dtype == kFp16) {
-            store_halves<cutlass::half_t>(p.out.data, to, total);
+            store_halves<Half>(p.out.data, to, total);
         } else {
-            store_halves<cutlass::bfloat16_t>(p.out.data, to, total);
+            store_halves<Bfloat16>(p.out.data, to, total);
         }
     }
 }

@@ -3,7 +3,6 @@
 //
 // The variant table compiles this file once a row; the row arrives as FA3_* macros. One kernel serves every mask.
 #include <cutlass/cutlass.h>
-#include <cutlass/platform/platform.h>
 
 #include "fwd_params.h"
 #include "mask.cuh"
@@ -85,8 +84,25 @@ CUTE_DEVICE KeyRows<Element> key_rows(FwdParams const& p, Operand const& operand
 template <class Element>
 struct Task {
     Work work;
+    KeyRange clear_blocks;  // that every row sees in full
     KeyRows<Element> keys;
     KeyRows<Element> values;
+};
+
+// Blocks of keys that need no mask. Capped scores, which are rare, take the masked way throughout.
+template <class C>
+CUTE_DEVICE KeyRange clear_blocks(FwdParams const& p, Work const& work) {
+    if (p.softcap_scale != 0.f) return {work.block_end, work.block_end};
+    int const last = min(work.seqlen_q - 1, (work.first_row + C::kTileM - 1) / p.pack_gqa);
+    KeyRange const first_sees = visible_keys<C::kMask>(p, work.first_row / p.pack_gqa, work.seqlen_q, work.seqlen_k);
+    KeyRange const last_sees = visible_keys<C::kMask>(p, last, work.seqlen_q, work.seqlen_k);
+    return {(last_sees.begin + C::kTileN - 1) / C::kTileN, max(0, first_sees.end) / C::kTileN};
+}
+
+// Whether a block of keys may be the last of its sequence, as a type.
+template <bool kValue>
+struct Last {
+    static constexpr bool value = kValue;
 };
 
 // Starts the copy of one block of keys, or of values. Rows from seqlen_k on, which only the last block has, are not
@@ -197,8 +213,6 @@ struct QueryFragments {
 template <class C>
 CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C::Element> const& task) {
     using Element = typename C::Element;
-    using cutlass::platform::false_type;
-    using cutlass::platform::true_type;
     int const lane = cutlass::canonical_lane_idx();
     int const warp = threadIdx.x / 32;
     Work const& work = task.work;
@@ -219,8 +233,8 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         return SourceRow<Element>{queries + at.position * p.q.stride_row + at.head * p.q.stride_head,
                                   is_there(p, work, row)};
     });
-    copy_k(true_type{}, 0, block);
-    if constexpr (C::kStages == 2) copy_v(true_type{}, 0, block);
+    copy_k(Last<true>{}, 0, block);
+    if constexpr (C::kStages == 2) copy_v(Last<true>{}, 0, block);
     commit_copies();
     if (p.scale_log2 <= 0.f) {
         wait_copies();
@@ -259,13 +273,6 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         }
     };
 
-    // Blocks that every row sees in full need no mask. Capped scores, which are rare, take that way throughout.
-    int const last = min(work.seqlen_q - 1, (work.first_row + C::kTileM - 1) / p.pack_gqa);
-    KeyRange const first_sees = visible_keys<C::kMask>(p, work.first_row / p.pack_gqa, work.seqlen_q, work.seqlen_k);
-    KeyRange const last_sees = visible_keys<C::kMask>(p, last, work.seqlen_q, work.seqlen_k);
-    int const clear_end = max(0, first_sees.end) / C::kTileN;
-    int const clear_begin = p.softcap_scale != 0.f ? work.block_end : (last_sees.begin + C::kTileN - 1) / C::kTileN;
-
     // With two buffers the next block's copies run under the whole step; with one, V's run under the scores, and the
     // next K's under the rest. Behind a barrier every warp has read what the copies that follow it overwrite.
     uint32_t stage = 0;
@@ -276,11 +283,11 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         uint32_t const k_tile = k_tiles + stage * C::kBytesK;
         uint32_t const v_tile = v_tiles + stage * C::kBytesV;
         if constexpr (C::kStages == 1) {
-            copy_v(true_type{}, 0, block);
+            copy_v(Last<true>{}, 0, block);
         } else if (block > work.block_begin) {
             stage ^= 1;
-            copy_k(false_type{}, stage, block - 1);
-            copy_v(false_type{}, stage, block - 1);
+            copy_k(Last<false>{}, stage, block - 1);
+            copy_v(Last<false>{}, stage, block - 1);
         }
         commit_copies();
         float s[C::kRowTiles][C::kTileN / 2];
@@ -288,13 +295,13 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         if constexpr (C::kStages == 1) {
             wait_copies();
             __syncthreads();
-            if (block > work.block_begin) copy_k(false_type{}, 0, block - 1);
+            if (block > work.block_begin) copy_k(Last<false>{}, 0, block - 1);
             commit_copies();
         }
-        if (block >= clear_end || block < clear_begin) mask(s);
+        if (block >= task.clear_blocks.end || block < task.clear_blocks.begin) mask(s);
         CUTE_UNROLL
         for (int t = 0; t < C::kRowTiles; ++t) {
-            if (softmax[t].update_max(s[t])) softmax[t].rescale_output(o[t]);
+            if (softmax[t].update_max(s[t])) softmax[t].rescale(o[t]);
         }
         CUTE_UNROLL
         for (int chunk = 0; chunk < C::kTileN / kMmaK; ++chunk) {
@@ -348,6 +355,7 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, FA3_BLOCKS_P
         if (threadIdx.x == 0) {
             task.work = work;
             if (work.head >= 0) {
+                task.clear_blocks = fa3::clear_blocks<C>(p, work);
                 task.keys = fa3::key_rows<C::Element>(p, p.k, work, 0, p.head_dim);
                 task.values = fa3::key_rows<C::Element>(p, p.v, work, work.slice * C::kHeadDimV, p.head_dim_v);
             }

@@ -1,44 +1,16 @@
 // Warp matrix multiply: fragments from shared memory and the unrolled products of one warp.
 //
 // Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16". Lane l holds of a 16 x 8 accumulator the elements
-// (l / 4, 2 (l % 4) + {0, 1}) and the same eight rows below; ldmatrix takes from lane l the address of row l % 8 of its
-// 8 x 8 matrix l / 8.
+// (l / 4, 2 (l % 4) + {0, 1}) and the same eight rows below.
 #pragma once
 
-#include "element.cuh"
+#include "instructions.cuh"
 #include "shared_tile.cuh"
 
 namespace fa3 {
 
-constexpr int kMmaK = 16;    // elements of the inner dimension that one product consumes
+constexpr int kMmaK = 16;  // elements of the inner dimension that one product consumes
 constexpr int kMmaRows = 16;
-
-// Not to be moved across a barrier, hence volatile.
-CUTE_DEVICE void load_matrices(uint32_t (&f)[4], uint32_t address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
-                 : "r"(address));
-}
-CUTE_DEVICE void load_matrices_transposed(uint32_t (&f)[4], uint32_t address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
-                 : "r"(address));
-}
-
-// d (16 x 8) = a (16 x 16) . b (16 x 8) + c; d and c may be the same.
-CUTE_DEVICE void multiply(cutlass::half_t, float* d, uint32_t const (&a)[4], uint32_t b0, uint32_t b1, float const* c) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%10, %11, %12, %13};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
-}
-CUTE_DEVICE void multiply(cutlass::bfloat16_t, float* d, uint32_t const (&a)[4], uint32_t b0, uint32_t b1,
-                          float const* c) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%10, %11, %12, %13};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
-}
 
 // Where a lane's ldmatrix rows lie in a tile, at the tile's first row and column.
 struct LaneOffsets {

@@ -6,7 +6,7 @@
 // those of the shared window, in bytes.
 #pragma once
 
-#include <cute/config.hpp>
+#include "instructions.cuh"
 
 namespace fa3 {
 
@@ -18,13 +18,6 @@ constexpr int kChunksOfSlab = kSlab / kChunk;
 CUTE_DEVICE uint32_t chunk_offset(int row, int chunk) {
     return static_cast<uint32_t>(row * kSlabRowBytes + ((chunk ^ (row % 8)) * 16));
 }
-
-// Starts the copy of 16 bytes; zeros instead when `bytes` is 0, and nothing is read then.
-CUTE_DEVICE void copy_chunk(uint32_t to, void const* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-CUTE_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-CUTE_DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // A row of a tensor; `used` is false when it must not be read and zeros stand for it.
 template <class Element>
