@@ -38,8 +38,8 @@ class Tile:
         return max(buffers, self.tile_m * slabs(self.slice)) * SLAB * ELEMENT_BYTES
 
 
-# By the shared memory that one block may have; multiprocessors have 1 KiB more. What was timed, on an sm_90 alone,
-# and why the others are as they are: `fwd_portable.md`.
+# By the shared memory that one block may have; multiprocessors have 1 KiB more. Timed on an sm_90 alone:
+# `fwd_portable.md` says what was, and why the others are as they are.
 _SMALL = (
     Tile(64, 64, 128, 64, 4, 2, 2, q_in_registers=True),
     Tile(96, 96, 128, 64, 8, 2, 1),
