@@ -55,7 +55,8 @@ def check_options(  # noqa: PLR0917  by position: an eager call has no microseco
         NotImplementedError: a value asks for what no kernel does yet.
     """
     if (
-        (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0 and num_splits in (0, 1))
+        (type(softcap) is float and 0.0 <= softcap < math.inf)
+        and (attention_chunk == 0 and sm_margin == 0 and num_splits in (0, 1))
         and (pack_gqa is None and deterministic is False)
         and (qv is None and q_descale is None and k_descale is None and v_descale is None)
     ):

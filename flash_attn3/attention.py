@@ -178,19 +178,19 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
 def _unpack(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tensor]:
     if not isinstance(qkv, Tensor):
         raise TypeError(f"qkv must be a torch.Tensor; its type is {type(qkv).__name__}")
-    shape = tuple(qkv.shape)
+    shape = qkv.shape
     if num_heads_q is None:
         if qkv.ndim != 5 or shape[2] != 3:
             raise ValueError(
                 "qkv must have shape (batch, seqlen, 3, heads, head_dim) where num_heads_q is None; "
-                f"its shape is {shape}"
+                f"its shape is {tuple(shape)}"
             )
         q, k, v = qkv.unbind(2)
         return q, k, v
     if qkv.ndim != 4:
         raise ValueError(
             "qkv must have 4 dimensions, (batch, seqlen, num_heads_q + 2 * heads_kv, head_dim), with "
-            f"num_heads_q; its shape is {shape}"
+            f"num_heads_q; its shape is {tuple(shape)}"
         )
     heads_kv, rest = divmod(shape[2] - num_heads_q, 2)
     if num_heads_q < 1 or heads_kv < 1 or rest:
