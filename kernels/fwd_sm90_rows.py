@@ -14,8 +14,8 @@ _ROWS_OF_A_WARP = 16  # a warp stores its own rows
 class Tile:
     """A schedule, chosen by measurement (`NOTES.md`).
 
-    `stages_q` are buffers for tiles of Q; with `output_in_q` the output is staged where Q lay, for want of
-    shared memory.
+    `head_dim_v` are the columns of one slice of v, of which there are `value_slices`. `stages_q` are buffers
+    for tiles of Q. The output is staged `slabs_o` slabs of 64 columns at a time, as shared memory allows.
     """
 
     head_dim: int
@@ -23,20 +23,21 @@ class Tile:
     tile_m: int
     tile_n: int
     stages_q: int
-    output_in_q: bool
+    slabs_o: int
     masks: tuple[str, ...] = ("full", "causal", "local")
     min_seqlen_q: int = 0
+    value_slices: int = 1
 
 
 _TILES = (
-    Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("full",)),
-    Tile(64, 64, 128, 128, 2, output_in_q=False, masks=("causal", "local")),
-    Tile(64, 64, 192, 128, 2, output_in_q=False, masks=("causal",), min_seqlen_q=4096),
-    Tile(96, 96, 128, 128, 2, output_in_q=False),
-    Tile(128, 128, 128, 128, 2, output_in_q=False),
-    Tile(192, 128, 128, 128, 1, output_in_q=True),
-    Tile(192, 192, 128, 80, 1, output_in_q=False),
-    Tile(256, 256, 128, 64, 1, output_in_q=True),
+    Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("full", "causal")),
+    Tile(64, 64, 128, 128, 2, slabs_o=1, masks=("local",)),
+    Tile(64, 256, 128, 96, 1, slabs_o=2, value_slices=2),
+    Tile(96, 96, 128, 128, 2, slabs_o=2),
+    Tile(128, 128, 128, 128, 2, slabs_o=2),
+    Tile(192, 128, 128, 128, 1, slabs_o=1),
+    Tile(192, 192, 128, 80, 1, slabs_o=3),
+    Tile(256, 256, 128, 64, 1, slabs_o=2),
 )
 
 
@@ -45,14 +46,15 @@ def _smem_bytes(tile: Tile) -> int:
     rows = (
         tile.stages_q * tile.tile_m * slabs(tile.head_dim)
         + _STAGES * tile.tile_n * (slabs(tile.head_dim) + slabs(tile.head_dim_v))
-        + (0 if tile.output_in_q else tile.tile_m * slabs(tile.head_dim_v))
+        + tile.tile_m * tile.slabs_o
     )
     return rows * SLAB * ELEMENT_BYTES + 1024
 
 
 def row(tile: Tile, dtype: str, mask: str, suffix: str = "") -> Variant:
     """Return the row of a tile for one dtype and mask; `suffix` ends its name."""
-    name = f"fwd_sm90_{dtype}_{head_dims_name(tile.head_dim, tile.head_dim_v)}_{mask}{suffix}"
+    head_dim_v = tile.head_dim_v * tile.value_slices
+    name = f"fwd_sm90_{dtype}_{head_dims_name(tile.head_dim, head_dim_v)}_{mask}{suffix}"
     smem_bytes = _smem_bytes(tile)
     return Variant(
         name=name,
@@ -61,7 +63,7 @@ def row(tile: Tile, dtype: str, mask: str, suffix: str = "") -> Variant:
         code="cubin",
         dtype=dtype,
         head_dim=tile.head_dim,
-        head_dim_v=tile.head_dim_v,
+        head_dim_v=head_dim_v,
         mask=mask,
         source="fwd_sm90.cu",
         tile_m=tile.tile_m,
@@ -79,12 +81,14 @@ def row(tile: Tile, dtype: str, mask: str, suffix: str = "") -> Variant:
             ("FA3_STAGES_Q", str(tile.stages_q)),
             ("FA3_STAGES", str(_STAGES)),
             ("FA3_MASK", f"k{mask.capitalize()}"),
-            ("FA3_OUTPUT_IN_Q", str(int(tile.output_in_q))),
+            ("FA3_SLABS_O", str(tile.slabs_o)),
             ("FA3_SMEM_BYTES", str(smem_bytes)),
         ),
         dynamic=True,
         box_rows=(tile.tile_m, tile.tile_n, _ROWS_OF_A_WARP),
         min_seqlen_q=tile.min_seqlen_q,
+        value_slices=tile.value_slices,
+        packs_gqa=True,
     )
 
 

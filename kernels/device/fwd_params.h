@@ -93,6 +93,7 @@ struct FwdParams {
     fa3_i32 page_table_stride;
     fa3_i32 box_rows_kv;  // of the k and v maps: the kernel's tile_n, or less so that no box spans two pages
     fa3_i32 pack_gqa;      // query heads that share a tile's rows: 1, or all of a key head
+    fa3_i32 pack_shift;    // its logarithm, base 2, where it is a power of two; kernels with tensor maps pack no others
     fa3_i32 value_slices;  // tiles that share a row's columns of v and out, each with the kernel's own number of them
     fa3_i32 tiles_m;       // ceil(seqlen_q * pack_gqa / tile_m)
     fa3_i32 tiles;         // tiles_m * (heads_q / pack_gqa) * value_slices * batch; an upper bound when q is ragged

@@ -6,6 +6,7 @@
 #include <cutlass/cutlass.h>
 #include <cutlass/platform/platform.h>
 
+#include "element.cuh"
 #include "fwd_params.h"
 #include "mask.cuh"
 #include "pipeline.cuh"
@@ -24,7 +25,7 @@ struct Config {
     static constexpr Mask kMask = Mask::FA3_MASK;
     static constexpr int kStagesQ = FA3_STAGES_Q;
     static constexpr int kStages = FA3_STAGES;
-    static constexpr bool kOutputInQ = FA3_OUTPUT_IN_Q;  // O is staged where Q lay, for want of room
+    static constexpr int kSlabsO = FA3_SLABS_O;  // slabs of O that are staged at a time
 
     static constexpr int kSlabs = (kHeadDim + kSlab - 1) / kSlab;
     static constexpr int kSlabsV = (kHeadDimV + kSlab - 1) / kSlab;
@@ -35,7 +36,10 @@ struct Config {
     static constexpr int kProducerRegisters = kConsumers == 2 ? 40 : 32;
     static constexpr int kConsumerRegisters = kConsumers == 2 ? 232 : 160;
     static_assert(kConsumers == 2 || kConsumers == 3, "two or three consumer warpgroups");
-    static_assert(!kOutputInQ || (kStagesQ == 1 && kSlabsV <= kSlabs), "O must fit where Q lay");
+    // With three warpgroups the softmax takes as long as the products: they go in turns, so that their exponentials
+    // spread out. With two the products are the limit, and turns change nothing.
+    static constexpr bool kInTurns = kConsumers == 3;
+    static_assert(kSlabsV % kSlabsO == 0, "O is staged in whole rounds");
 };
 
 struct alignas(1024) SharedStorage {
@@ -43,7 +47,7 @@ struct alignas(1024) SharedStorage {
     C::Element q[C::kStagesQ][C::kSlabs * C::kTileM * kSlab];
     C::Element k[C::kStages][C::kSlabs * C::kTileN * kSlab];
     C::Element v[C::kStages][C::kSlabsV * C::kTileN * kSlab];
-    C::Element o[C::kOutputInQ ? 1 : C::kSlabsV * C::kTileM * kSlab];
+    C::Element o[C::kSlabsO * C::kTileM * kSlab];
     Pipeline<C::kStagesQ> q_pipe;
     Pipeline<C::kStages> k_pipe;
     Pipeline<C::kStages> v_pipe;
@@ -57,7 +61,8 @@ static_assert(sizeof(SharedStorage) == FA3_SMEM_BYTES, "the variant row states a
 // Loads one block of keys, or of values; the lanes share the boxes when pages cut the block into several.
 template <class C, int Slabs>
 CUTE_DEVICE void load_keys(FwdParams const& p, TensorMap const& map, Pipeline<C::kStages>& pipe,
-                           Cursor<C::kStages> at, typename C::Element* smem, Work const& work, int block, int head) {
+                           Cursor<C::kStages> at, typename C::Element* smem, Work const& work, int block, int head,
+                           int first_slab) {
     constexpr uint32_t kBytes = Slabs * C::kTileN * kSlabRowBytes;
     constexpr auto kHint = cute::TMA::CacheHintSm90::EVICT_LAST;
     int const lane = cutlass::canonical_lane_idx();
@@ -66,7 +71,7 @@ CUTE_DEVICE void load_keys(FwdParams const& p, TensorMap const& map, Pipeline<C:
     if (lane == 0) pipe.expect(at, kBytes);
     if (p.page_table == nullptr) {
         RowOrigin const origin = row_origin(p.ragged_k, work.start_k, work.seqlen_k, work.batch);
-        if (lane == 0) load_box<Slabs>(map, &pipe.full[at.stage], kHint, smem, C::kTileN, origin, row, head);
+        if (lane == 0) load_box<Slabs>(map, &pipe.full[at.stage], kHint, smem, C::kTileN, origin, row, head, first_slab);
         return;
     }
     __syncwarp();  // no box may land before its bytes are expected
@@ -78,7 +83,7 @@ CUTE_DEVICE void load_keys(FwdParams const& p, TensorMap const& map, Pipeline<C:
         int const length = used ? min(p.page_size, work.seqlen_k - page_row) : 0;
         load_box<Slabs>(map, &pipe.full[at.stage], kHint, smem + first * kSlab, C::kTileN,
                         row_origin(true, page * p.rows_per_batch_k, length, page), used ? row + first - page_row : 0,
-                        head);
+                        head, first_slab);
     }
 }
 
@@ -92,9 +97,8 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
     Cursor<2> at_work;
     TileFinder<C::kMask, C::kTileM, C::kTileN> finder;
 
-    int index = blockIdx.x;
+    Work work = finder.find(p, blockIdx.x);
     while (true) {
-        Work const work = finder.find(p, index);
         smem.work_pipe.wait_empty(at_work);
         if (lane == 0) {
             smem.work[at_work.stage] = work;
@@ -105,11 +109,12 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
 
         int const head_kv = work.head / group;
         auto load_k = [&](int block) {
-            load_keys<C, C::kSlabs>(p, p.k_map, smem.k_pipe, at_k, smem.k[at_k.stage], work, block, head_kv);
+            load_keys<C, C::kSlabs>(p, p.k_map, smem.k_pipe, at_k, smem.k[at_k.stage], work, block, head_kv, 0);
             at_k.advance();
         };
         auto load_v = [&](int block) {
-            load_keys<C, C::kSlabsV>(p, p.v_map, smem.v_pipe, at_v, smem.v[at_v.stage], work, block, head_kv);
+            load_keys<C, C::kSlabsV>(p, p.v_map, smem.v_pipe, at_v, smem.v[at_v.stage], work, block, head_kv,
+                                     work.slice * C::kSlabsV);
             at_v.advance();
         };
         smem.q_pipe.wait_empty(at_q);
@@ -118,17 +123,21 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
             load_box<C::kSlabs>(p.q_map, &smem.q_pipe.full[at_q.stage], cute::TMA::CacheHintSm90::EVICT_FIRST,
                                 smem.q[at_q.stage], C::kTileM,
                                 row_origin(p.ragged_q, work.start_q, work.seqlen_q, work.batch),
-                                work.first_row, work.head);
+                                work.first_row / p.pack_gqa, work.head);
         }
         at_q.advance();
+        Ticket ticket;
         load_k(work.block_end - 1);
         CUTE_NO_UNROLL
         for (int block = work.block_end - 2; block >= work.block_begin; --block) {
             load_k(block);
+            if (block == work.block_begin) ticket.take(p);
             load_v(block + 1);
         }
+        if (work.block_end - 1 == work.block_begin) ticket.take(p);
+        Work const next = finder.find(p, ticket.read());
         load_v(work.block_begin);
-        index = next_tile(p);
+        work = next;
     }
     retire(p);
 }
@@ -149,17 +158,6 @@ CUTE_DEVICE void fold_scale_sign(typename C::Element* q, float scale, int warpgr
     cutlass::arch::NamedBarrier::sync(128, static_cast<uint32_t>(warpgroup));
 }
 
-CUTE_DEVICE uint32_t pack(cutlass::half_t, float low, float high) {
-    uint32_t out;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-    return out;
-}
-CUTE_DEVICE uint32_t pack(cutlass::bfloat16_t, float low, float high) {
-    uint32_t out;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-    return out;
-}
-
 // The accumulator layout of a product is the A-operand layout of the next, two floats to a register.
 template <class Element, int Count>
 CUTE_DEVICE void to_operand(float const (&s)[Count], uint32_t (&p)[Count / 2]) {
@@ -167,34 +165,50 @@ CUTE_DEVICE void to_operand(float const (&s)[Count], uint32_t (&p)[Count / 2]) {
     for (int i = 0; i < Count / 2; ++i) p[i] = pack(Element{}, s[2 * i], s[2 * i + 1]);
 }
 
-// Writes this warp's 16 rows of O to the staging tile, swizzled, and sends them off. `row`: the first of them.
+// What a row of a tile stands for. Heads share a tile in powers of two only. With a division here the assembler no
+// longer takes the loops for uniform: see store_if.
+CUTE_DEVICE int position_of(FwdParams const& p, int tile_row) { return tile_row >> p.pack_shift; }
+CUTE_DEVICE int head_of(FwdParams const& p, Work const& work, int tile_row) {
+    return work.head + (tile_row & (p.pack_gqa - 1));
+}
+
+// Writes this warp's 16 rows of O to the staging tile, swizzled, and sends them off, as many slabs at a time as fit.
 template <class C>
 CUTE_DEVICE void store_output(FwdParams const& p, typename C::Element* staging, float const (&o)[C::kHeadDimV / 2],
                               int warp, Work const& work) {
     int const lane = cutlass::canonical_lane_idx();
     int const matrix_row = (lane / 8 % 2) * 8 + lane % 8;  // stmatrix: lane l addresses row l % 8 of matrix l / 8
     auto* const rows = staging + warp * 16 * kSlab;
-    CUTE_UNROLL
-    for (int column = 0; column < C::kHeadDimV; column += 16) {
-        int const chunk = column % kSlab / 8 + lane / 16;
-        auto* target = reinterpret_cast<unsigned char*>(rows + column / kSlab * C::kTileM * kSlab) +
-                       matrix_row * kSlabRowBytes + ((chunk ^ (matrix_row % 8)) * 16);
-        float const* r = &o[column / 2];
-        typename C::Element const e{};
-        cute::SM90_U32x4_STSM_N::copy(pack(e, r[0], r[1]), pack(e, r[2], r[3]), pack(e, r[4], r[5]),
-                                      pack(e, r[6], r[7]), *reinterpret_cast<cute::uint128_t*>(target));
-    }
-    cutlass::arch::fence_view_async_shared();
-    __syncwarp();
     int const row = work.first_row + warp * 16;
-    if (lane == 0 && row < work.seqlen_q) {
-        RowOrigin const at = row_origin(p.ragged_q, work.start_q, work.seqlen_q, work.batch);
+    int const position = position_of(p, row);
+    int const head = head_of(p, work, row);
+    RowOrigin const at = row_origin(p.ragged_q, work.start_q, work.seqlen_q, work.batch);
+    CUTE_UNROLL
+    for (int first = 0; first < C::kSlabsV; first += C::kSlabsO) {
+        if (lane == 0) cute::tma_store_wait<0>();  // what was sent before has left the buffer
+        __syncwarp();
+        constexpr int kRoundColumns = C::kSlabsO * kSlab;
         CUTE_UNROLL
-        for (int slab = 0; slab < C::kSlabsV; ++slab) {
-            cute::SM90_TMA_STORE_5D::copy(&p.out_map, rows + slab * C::kTileM * kSlab, slab * kSlab, at.first + row,
-                                          work.head, at.origin, at.batch);
+        for (int column = first * kSlab; column < min(first * kSlab + kRoundColumns, C::kHeadDimV); column += 16) {
+            int const chunk = column % kSlab / 8 + lane / 16;
+            auto* target = reinterpret_cast<unsigned char*>(rows + (column / kSlab - first) * C::kTileM * kSlab) +
+                           matrix_row * kSlabRowBytes + ((chunk ^ (matrix_row % 8)) * 16);
+            float const* r = &o[column / 2];
+            typename C::Element const e{};
+            cute::SM90_U32x4_STSM_N::copy(pack(e, r[0], r[1]), pack(e, r[2], r[3]), pack(e, r[4], r[5]),
+                                          pack(e, r[6], r[7]), *reinterpret_cast<cute::uint128_t*>(target));
         }
-        cute::tma_store_arrive();
+        cutlass::arch::fence_view_async_shared();
+        __syncwarp();
+        if (lane == 0 && row < work.seqlen_q * p.pack_gqa) {
+            CUTE_UNROLL
+            for (int slab = 0; slab < C::kSlabsO; ++slab) {
+                cute::SM90_TMA_STORE_5D::copy(&p.out_map, rows + slab * C::kTileM * kSlab,
+                                              (work.slice * C::kSlabsV + first + slab) * kSlab, head,
+                                              at.first + position, at.origin, at.batch);
+            }
+            cute::tma_store_arrive();
+        }
     }
 }
 
@@ -210,9 +224,26 @@ CUTE_DEVICE void store_if(bool condition, float* to, float value) {
 template <class C>
 CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup) {
     using Element = typename C::Element;
+    using cutlass::platform::false_type;
+    using cutlass::platform::true_type;
+    constexpr bool kCausal = C::kMask == Mask::kCausal;
+    constexpr bool kHalves = kCausal && C::kInTurns;  // elsewhere half blocks cost more than they save
+    static_assert(!kHalves || C::kTileN == 128, "half a block is 64 keys");
     int const lane = cutlass::canonical_lane_idx();
     int const warp = warpgroup * 4 + threadIdx.x % 128 / 32;
     float const scale_log2 = p.scale_log2 == 0.f ? 1.f : fabsf(p.scale_log2);
+    auto wait_turn = [&] {
+        if constexpr (C::kInTurns) {
+            cutlass::arch::NamedBarrier::sync(256, static_cast<uint32_t>(C::kConsumers + warpgroup));
+        }
+    };
+    auto pass_turn = [&] {
+        if constexpr (C::kInTurns) {
+            uint32_t const next = (warpgroup + 1) % C::kConsumers;
+            cutlass::arch::NamedBarrier::arrive(256, C::kConsumers + next);
+        }
+    };
+    if (warpgroup == C::kConsumers - 1) pass_turn();  // the first turn is that of warpgroup 0
 
     Cursor<C::kStagesQ> at_q;
     Cursor<C::kStages> at_k, at_v;
@@ -220,34 +251,30 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
     while (true) {
         smem.work_pipe.wait_full(at_work);
         Work const work = smem.work[at_work.stage];
-        __syncwarp();
-        smem.work_pipe.release(at_work);
+        smem.work_pipe.release_lane(at_work);
         at_work.advance();
         if (work.head < 0) break;
 
         int const row = work.first_row + warp * 16 + lane / 4;  // and row + 8
-        KeyRange const visible[2] = {visible_keys<C::kMask>(p, row, work.seqlen_q, work.seqlen_k),
-                                     visible_keys<C::kMask>(p, row + 8, work.seqlen_q, work.seqlen_k)};
+        int const first_row = work.first_row + warpgroup * 64;  // of the warpgroup
+        auto visible_to = [&](int tile_row) {
+            return visible_keys<C::kMask>(p, position_of(p, tile_row), work.seqlen_q, work.seqlen_k);
+        };
+        KeyRange const visible[2] = {visible_to(row), visible_to(row + 8)};
         OnlineSoftmax softmax(scale_log2);
         float s[C::kTileN / 2];
         uint32_t pr[C::kTileN / 4];
         float o[C::kHeadDimV / 2];
 
         smem.q_pipe.wait_full(at_q);
-        Element* const q_tile = smem.q[at_q.stage];
-        if (p.scale_log2 <= 0.f) fold_scale_sign<C>(q_tile, p.scale_log2, warpgroup);
-        // Only the variants of the general mask carry the softcap: the branch alone costs the others 2 %.
-        auto cap_if_asked = [&](float (&s)[C::kTileN / 2]) {
-            if constexpr (C::kMask == Mask::kLocal) {
-                if (p.softcap_scale != 0.f) cap_scores(s, p.softcap_scale);
-            }
-        };
-        auto issue_qk = [&] {
-            fence_registers(s);
+        if (p.scale_log2 <= 0.f) fold_scale_sign<C>(smem.q[at_q.stage], p.scale_log2, warpgroup);
+        auto issue_qk = [&](auto& scores) {
+            constexpr int kKeys = sizeof(scores) / sizeof(float) * 2;
+            fence_registers(scores);
             cute::warpgroup_arrive();
-            gemm_qk<Element, C::kTileN, C::kHeadDim, C::kTileM>(
+            gemm_qk<Element, kKeys, C::kHeadDim, C::kTileM, C::kTileN>(
                 make_descriptor(smem.q[at_q.stage] + warpgroup * 64 * kSlab, 0),
-                make_descriptor(smem.k[at_k.stage], 0), s);
+                make_descriptor(smem.k[at_k.stage], 0), scores);
             cute::warpgroup_commit_batch();
         };
         auto issue_pv = [&] {
@@ -258,57 +285,103 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
                 pr, make_descriptor(smem.v[at_v.stage], C::kTileN * kSlabRowBytes), o);
             cute::warpgroup_commit_batch();
         };
+        auto release_k = [&] {
+            smem.k_pipe.release(at_k);
+            at_k.advance();
+        };
+        auto release_v = [&] {
+            smem.v_pipe.release(at_v);
+            at_v.advance();
+        };
+        // Only the variants of the general mask carry the softcap: the branch alone costs the others 2 %.
+        auto cap_if_asked = [&](auto& scores) {
+            if constexpr (C::kMask == Mask::kLocal) {
+                if (p.softcap_scale != 0.f) cap_scores(scores, p.softcap_scale);
+            }
+        };
+        int block = work.block_end - 1;
+        auto mask_now = [&](auto& scores) {
+            mask_scores<C::kMask>(scores, block * C::kTileN + lane % 4 * 2, visible);
+        };
+
+        // Under a causal mask the tile's last blocks may be hidden from all rows of this warpgroup.
+        [[maybe_unused]] bool half = false;  // of the first block is all that they see
+        if constexpr (kCausal) {
+            int const end = visible_to(first_row + 63).end;
+            int const own_end = max(work.block_begin + 1, (end + C::kTileN - 1) / C::kTileN);
+            CUTE_NO_UNROLL
+            for (; block >= own_end; --block) {
+                smem.k_pipe.wait_full(at_k);
+                release_k();
+                wait_turn();
+                pass_turn();
+                smem.v_pipe.wait_full(at_v);
+                release_v();
+            }
+            half = end <= block * C::kTileN + C::kTileN / 2;
+        }
 
         // First block: the only one that can run past the last key.
-        int block = work.block_end - 1;
-        smem.k_pipe.wait_full(at_k);
-        issue_qk();
-        cute::warpgroup_wait<0>();
-        fence_registers(s);
-        smem.k_pipe.release(at_k);
-        at_k.advance();
-        cap_if_asked(s);
-        mask_scores<C::kMask>(s, block * C::kTileN + lane % 4 * 2, visible);
-        softmax.update_max(s);
-        softmax.exponentiate(s);
-        to_operand<Element>(s, pr);
+        auto first_block = [&](auto& scores, auto& operand) {
+            smem.k_pipe.wait_full(at_k);
+            issue_qk(scores);
+            cute::warpgroup_wait<0>();
+            fence_registers(scores);
+            release_k();
+            cap_if_asked(scores);
+            mask_now(scores);
+            softmax.update_max(scores);
+            softmax.exponentiate(scores);
+            to_operand<Element>(scores, operand);
+        };
+        if constexpr (kHalves) {
+            if (half) {
+                first_block(reinterpret_cast<float(&)[32]>(s), reinterpret_cast<uint32_t(&)[16]>(pr));
+                CUTE_UNROLL
+                for (int i = 16; i < 32; ++i) pr[i] = 0;
+            } else {
+                first_block(s, pr);
+            }
+        } else {
+            first_block(s, pr);
+        }
         CUTE_UNROLL
         for (int i = 0; i < C::kHeadDimV / 2; ++i) o[i] = 0.f;
+        --block;
 
         // Scores of this block and output of the previous one go in together; the other warpgroups' products run
         // under this one's softmax. The exponentials stay behind the wait for the output on purpose: ahead of it
         // they compete with their own product, which measured 8 % slower.
+        bool k_ready = smem.k_pipe.is_full(at_k);
+        bool v_ready = smem.v_pipe.is_full(at_v);
         auto step = [&](auto masked) {
-            smem.k_pipe.wait_full(at_k);
-            issue_qk();
-            smem.v_pipe.wait_full(at_v);
+            if (!k_ready) smem.k_pipe.wait_full(at_k);
+            wait_turn();
+            issue_qk(s);
+            if (!v_ready) smem.v_pipe.wait_full(at_v);
             issue_pv();
+            pass_turn();
             cute::warpgroup_wait<1>();
             fence_registers(s);
-            smem.k_pipe.release(at_k);
-            at_k.advance();
+            release_k();
             cap_if_asked(s);
-            if constexpr (masked.value) mask_scores<C::kMask>(s, block * C::kTileN + lane % 4 * 2, visible);
+            if constexpr (masked.value) mask_now(s);
             bool const grown = softmax.update_max(s);
             cute::warpgroup_wait<0>();
             fence_registers(o);
-            smem.v_pipe.release(at_v);
-            at_v.advance();
-            if (grown) softmax.rescale_output(o);
+            release_v();
+            if (grown) softmax.rescale(o);
+            k_ready = smem.k_pipe.is_full(at_k);
+            v_ready = smem.v_pipe.is_full(at_v);
             softmax.exponentiate(s);
             to_operand<Element>(s, pr);
         };
-        using cutlass::platform::false_type;
-        using cutlass::platform::true_type;
-        --block;
         int clear_begin = work.block_begin;  // blocks that every row of the warpgroup sees in full
         if constexpr (C::kMask != Mask::kFull) {
-            int const first = work.first_row + warpgroup * 64;
-            int const clear_end =
-                max(0, visible_keys<C::kMask>(p, first, work.seqlen_q, work.seqlen_k).end) / C::kTileN;
+            int const clear_end = max(0, visible_to(first_row).end) / C::kTileN;
             for (; block >= max(work.block_begin, clear_end); --block) step(true_type{});
             if constexpr (C::kMask == Mask::kLocal) {
-                int const begin = visible_keys<C::kMask>(p, first + 63, work.seqlen_q, work.seqlen_k).begin;
+                int const begin = visible_to(first_row + 63).begin;
                 clear_begin = max(clear_begin, (begin + C::kTileN - 1) / C::kTileN);
             }
         }
@@ -317,38 +390,31 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         if constexpr (C::kMask == Mask::kLocal) {
             for (; block >= work.block_begin; --block) step(true_type{});
         }
-        if constexpr (!C::kOutputInQ) {
-            smem.q_pipe.release(at_q);
-            at_q.advance();
-        }
+        smem.q_pipe.release(at_q);
+        at_q.advance();
 
         smem.v_pipe.wait_full(at_v);
         issue_pv();
         cute::warpgroup_wait<0>();
         fence_registers(o);
-        smem.v_pipe.release(at_v);
-        at_v.advance();
+        release_v();
 
         constexpr float kLog2E = 1.442695040888963f;
-        float lse[2];
-        softmax.finish(p.sink ? p.sink[work.head] * kLog2E : -infinity(), o, lse);
-        if constexpr (C::kOutputInQ) {
-            // Every warp of the warpgroup has read its share of Q; the rows of other warpgroups lie elsewhere.
-            cutlass::arch::NamedBarrier::sync(128, static_cast<uint32_t>(warpgroup));
-            store_output<C>(p, q_tile, o, warp, work);
-            if (lane == 0) cute::tma_store_wait<0>();
-            __syncwarp();
-            smem.q_pipe.release(at_q);
-            at_q.advance();
-        } else {
-            if (lane == 0) cute::tma_store_wait<0>();  // the previous tile's rows have left the buffer
-            __syncwarp();
-            store_output<C>(p, smem.o, o, warp, work);
+        float sinks_log2[2], lse[2];
+        CUTE_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            sinks_log2[i] = p.sink ? p.sink[head_of(p, work, row + 8 * i)] * kLog2E : -infinity();
         }
-        float* const lse_out = p.lse + work.head * p.lse_stride_head +
-                               (p.cu_seqlens_q ? int64_t(work.start_q) : work.batch * p.lse_stride_batch) + row;
-        store_if(lane % 4 == 0 && row < work.seqlen_q, lse_out, lse[0]);
-        store_if(lane % 4 == 0 && row + 8 < work.seqlen_q, lse_out + 8, lse[1]);
+        softmax.finish(sinks_log2, o, lse);
+        store_output<C>(p, smem.o, o, warp, work);
+        float* const lse_out = p.lse + (p.cu_seqlens_q ? int64_t(work.start_q) : work.batch * p.lse_stride_batch);
+        CUTE_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            int const position = position_of(p, row + 8 * i);
+            int const head = head_of(p, work, row + 8 * i);
+            store_if(lane % 4 == 0 && work.slice == 0 && position < work.seqlen_q,
+                     lse_out + head * p.lse_stride_head + position, lse[i]);
+        }
     }
     if (lane == 0) cute::tma_store_wait<0>();
 }
@@ -365,7 +431,7 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, 1)
         smem.q_pipe.init(C::kConsumerWarps);
         smem.k_pipe.init(C::kConsumerWarps);
         smem.v_pipe.init(C::kConsumerWarps);
-        smem.work_pipe.init(C::kConsumerWarps);
+        smem.work_pipe.init(C::kConsumers * 128);
         cutlass::arch::fence_barrier_init();
     }
     __syncthreads();

@@ -44,6 +44,8 @@ struct Pipeline {
     // A fresh barrier has completed the phase before its first: a producer's first pass does not wait.
     CUTE_DEVICE void wait_empty(Cursor<Stages> at) { Barrier::wait(&empty[at.stage], at.phase ^ 1); }
     CUTE_DEVICE void wait_full(Cursor<Stages> at) { Barrier::wait(&full[at.stage], at.phase); }
+    // Whether wait_full would return at once. Asked early, it takes the barrier's latency out of the way.
+    CUTE_DEVICE bool is_full(Cursor<Stages> at) { return Barrier::test_wait(&full[at.stage], at.phase, 1u); }
     CUTE_DEVICE void expect(Cursor<Stages> at, uint32_t bytes) {
         TransactionBarrier::arrive_and_expect_tx(&full[at.stage], bytes);
     }
@@ -52,6 +54,8 @@ struct Pipeline {
     CUTE_DEVICE void release(Cursor<Stages> at) {
         if (cutlass::canonical_lane_idx() == 0) Barrier::arrive(&empty[at.stage]);
     }
+    // Every lane for itself, where plain loads read the slot.
+    CUTE_DEVICE void release_lane(Cursor<Stages> at) { Barrier::arrive(&empty[at.stage]); }
 };
 
 // Coordinates of a sequence's rows in a tensor map: see FwdParams.
@@ -66,14 +70,15 @@ CUTE_DEVICE RowOrigin row_origin(bool ragged, int start, int length, int batch) 
     return {kRaggedRows - length, start + length, kRaggedRows};
 }
 
-// Loads a box of rows, slab by slab. `smem`: where its first row goes; `slab_rows`: rows of a whole slab there.
+// Loads a box of rows, slab by slab, from slab `first_slab` on. `smem`: where its first row goes; `slab_rows`: rows of
+// a whole slab there.
 template <int Slabs, class Element>
 CUTE_DEVICE void load_box(TensorMap const& map, uint64_t* full, cute::TMA::CacheHintSm90 hint, Element* smem,
-                          int slab_rows, RowOrigin at, int row, int head) {
+                          int slab_rows, RowOrigin at, int row, int head, int first_slab = 0) {
     CUTE_UNROLL
     for (int slab = 0; slab < Slabs; ++slab) {
         cute::SM90_TMA_LOAD_5D::copy(&map, full, static_cast<uint64_t>(hint), smem + slab * slab_rows * kSlab,
-                                     slab * kSlab, at.first + row, head, at.origin, at.batch);
+                                     (first_slab + slab) * kSlab, head, at.first + row, at.origin, at.batch);
     }
 }
 

@@ -111,12 +111,16 @@ struct TileFinder {
     }
 };
 
-// The first tile of a block is its own number; the rest come from the queue. Called by one warp.
-CUTE_DEVICE int next_tile(FwdParams const& p) {
+// The first tile of a block is its own number; the rest come from the queue. Called by one warp. Taking the ticket and
+// reading it are two steps, so that the queue's latency can pass while the tile before is loaded.
+struct Ticket {
     int taken = 0;
-    if (cutlass::canonical_lane_idx() == 0) taken = static_cast<int>(atomicAdd(&p.queue->next, 1u));
-    return static_cast<int>(gridDim.x) + __shfl_sync(0xFFFFFFFF, taken, 0);
-}
+
+    CUTE_DEVICE void take(FwdParams const& p) {
+        if (cutlass::canonical_lane_idx() == 0) taken = static_cast<int>(atomicAdd(&p.queue->next, 1u));
+    }
+    CUTE_DEVICE int read() const { return static_cast<int>(gridDim.x) + __shfl_sync(0xFFFFFFFF, taken, 0); }
+};
 
 // Called once by every block when it found no more tiles; the last one leaves the queue as it was before the launch.
 CUTE_DEVICE void retire(FwdParams const& p) {

@@ -32,26 +32,20 @@ struct Wgmma;
         template <Major B>                                                         \
         using RS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_RS<Major::K, B>; \
     };
-FA3_WGMMA(cutlass::half_t, F16, 48)
 FA3_WGMMA(cutlass::half_t, F16, 64)
 FA3_WGMMA(cutlass::half_t, F16, 80)
 FA3_WGMMA(cutlass::half_t, F16, 96)
 FA3_WGMMA(cutlass::half_t, F16, 112)
 FA3_WGMMA(cutlass::half_t, F16, 128)
-FA3_WGMMA(cutlass::half_t, F16, 144)
 FA3_WGMMA(cutlass::half_t, F16, 160)
-FA3_WGMMA(cutlass::half_t, F16, 176)
 FA3_WGMMA(cutlass::half_t, F16, 192)
 FA3_WGMMA(cutlass::half_t, F16, 256)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 48)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 64)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 80)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 96)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 112)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 128)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 144)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 160)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 176)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 192)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 256)
 #undef FA3_WGMMA
@@ -95,13 +89,13 @@ CUTE_DEVICE void fence_registers(T (&d)[Count]) {
     for (int i = 0; i < Count; ++i) cute::warpgroup_fence_operand(d[i]);
 }
 
-// s (64 x N) = q (64 x HeadDim) . k (N x HeadDim)^T; both K-contiguous. `RowsQ`: rows of a q slab.
-template <class Element, int N, int HeadDim, int RowsQ>
+// s (64 x N) = q (64 x HeadDim) . k (N x HeadDim)^T; both K-contiguous. `RowsQ`, `RowsK`: rows of a slab.
+template <class Element, int N, int HeadDim, int RowsQ, int RowsK>
 CUTE_DEVICE void gemm_qk(uint64_t q, uint64_t k, float (&s)[N / 2]) {
     using Op = typename Wgmma<Element, N>::template SS<Major::K>;
     CUTE_UNROLL
     for (int step = 0; step < HeadDim / kMmaK; ++step) {
-        fma_ss<Op>(advance(q, k_major_offset<RowsQ>(step)), advance(k, k_major_offset<N>(step)), s,
+        fma_ss<Op>(advance(q, k_major_offset<RowsQ>(step)), advance(k, k_major_offset<RowsK>(step)), s,
                    step == 0 ? ScaleOut::Zero : ScaleOut::One, cute::make_integer_sequence<int, N / 2>{});
     }
 }

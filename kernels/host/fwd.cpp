@@ -134,7 +134,7 @@ fa3_status fwd(const fa3_fwd_args& args, Error error) {
     fill_sizes(args, problem, params);
     fill_sequences(args, problem, kernel, params);
     fill_operands(args, problem, params);
-    fa3_status status = fill_tiles(args, problem, kernel, params, error);
+    fa3_status status = fill_tiles(args, problem, mask, kernel, params, error);
     if (status == FA3_OK) status = context.enter(device, error);
     if (status == FA3_OK && kernel.dynamic) status = device.queues.take(driver, stream, &params.queue, error);
     if (status == FA3_OK && kernel.uses_tensor_maps())

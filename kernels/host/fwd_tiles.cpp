@@ -5,9 +5,12 @@
 namespace fa3 {
 namespace {
 
-// K and V that the running tiles share should stay in the L2. It has 50 MiB on the largest Hopper parts, but
-// q, out and the two halves' copies of what both read take their share.
+// Under a causal mask the longest tiles of several heads go first, and the K and V of these heads should stay in
+// the L2. It has 50 MiB on the largest Hopper parts, but q, out and the two halves' copies of what both read take
+// their share; and of short sequences fewer heads suffice to keep every multiprocessor busy.
 constexpr int64_t kL2BytesForKv = 32 << 20;
+constexpr int64_t kL2BytesForShortKv = 8 << 20;
+constexpr int64_t kShortSeqlen = 1024;
 
 // What a kernel's box of q can hold, one head beside the other.
 constexpr int64_t kMaxHeadsPerBox = 64;
@@ -29,18 +32,32 @@ int64_t heads_per_tile(const Problem& problem, const Kernel& kernel) {
     return 10 * shared <= 9 * apart ? group : 1;
 }
 
-// How many key heads are worked on together: as many as fit in the L2, at least one.
-int64_t heads_in_l2(const fa3_fwd_args& args, const Problem& problem) {
+// Tiles of one head differ in work when their queries see ever more keys.
+bool tiles_differ(const FwdMask& mask) {
+    return mask.window_right >= 0 && mask.window_left < 0 && mask.attention_chunk == 0;
+}
+
+// How many key heads are worked on together. One, where all tiles are alike: its tiles run at the same time and
+// share what they read. Else as many as fit in the L2, at least one.
+int64_t heads_in_l2(const fa3_fwd_args& args, const Problem& problem, const FwdMask& mask) {
+    if (!tiles_differ(mask)) return 1;
     const int64_t all = problem.heads_kv * problem.batch;
     const int64_t bytes_per_head = problem.seqlen_k * (args.k.shape[3] + args.v.shape[3]) * kElementBytes;
-    const int64_t fitting = bytes_per_head == 0 ? all : kL2BytesForKv / bytes_per_head;
+    const int64_t bytes = problem.seqlen_k <= kShortSeqlen ? kL2BytesForShortKv : kL2BytesForKv;
+    const int64_t fitting = bytes_per_head == 0 ? all : bytes / bytes_per_head;
     return fitting < 1 ? 1 : fitting > all ? all : fitting;
+}
+
+int32_t logarithm(int64_t power_of_two) {
+    int32_t shift = 0;
+    while ((int64_t{1} << (shift + 1)) <= power_of_two) ++shift;
+    return shift;
 }
 
 }  // namespace
 
-fa3_status fill_tiles(const fa3_fwd_args& args, const Problem& problem, const Kernel& kernel,
-                      FwdParams& params, Error error) {
+fa3_status fill_tiles(const fa3_fwd_args& args, const Problem& problem, const FwdMask& mask,
+                      const Kernel& kernel, FwdParams& params, Error error) {
     const int64_t shared = heads_per_tile(problem, kernel);
     const int64_t slices = ceil_div(args.v.shape[3], kernel.slice_columns());
     const int64_t columns = problem.batch * (problem.heads_q / shared) * slices;
@@ -54,10 +71,11 @@ fa3_status fill_tiles(const fa3_fwd_args& args, const Problem& problem, const Ke
     }
     const int64_t per_key_head = problem.heads_q / problem.heads_kv / shared * slices;
     params.pack_gqa = static_cast<int32_t>(shared);
+    params.pack_shift = logarithm(shared);
     params.value_slices = static_cast<int32_t>(slices);
     params.tiles_m = static_cast<int32_t>(tiles_m);
     params.tiles = static_cast<int32_t>(tiles_m * columns);
-    params.l2_heads = static_cast<int32_t>(heads_in_l2(args, problem) * per_key_head);
+    params.l2_heads = static_cast<int32_t>(heads_in_l2(args, problem, mask) * per_key_head);
     return FA3_OK;
 }
 

@@ -6,14 +6,15 @@
 #include "../device/fwd_params.h"
 #include "device.h"
 #include "error.h"
+#include "fwd_mask.h"
 #include "fwd_problem.h"
 #include "pack.h"
 
 namespace fa3 {
 
-// Fills pack_gqa, value_slices, tiles_m, tiles and l2_heads.
-fa3_status fill_tiles(const fa3_fwd_args& args, const Problem& problem, const Kernel& kernel,
-                      FwdParams& params, Error error);
+// Fills pack_gqa, pack_shift, value_slices, tiles_m, tiles and l2_heads.
+fa3_status fill_tiles(const fa3_fwd_args& args, const Problem& problem, const FwdMask& mask,
+                      const Kernel& kernel, FwdParams& params, Error error);
 
 // Thread blocks of a launch: a kernel with a queue gets no more than run at once, any other a block a tile.
 // In whole clusters.

@@ -76,6 +76,7 @@ class FwdParams(ctypes.Structure):
         ("page_table_stride", ctypes.c_int32),
         ("box_rows_kv", ctypes.c_int32),
         ("pack_gqa", ctypes.c_int32),
+        ("pack_shift", ctypes.c_int32),
         ("value_slices", ctypes.c_int32),
         ("tiles_m", ctypes.c_int32),
         ("tiles", ctypes.c_int32),
