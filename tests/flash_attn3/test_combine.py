@@ -169,9 +169,10 @@ class PlainCombine:
 
 
 CASES = combine_cases(quick=False)
+SMALL = [c for c in CASES if c.splits * c.batch * c.seqlen * c.heads * c.head_dim_v < 1 << 20]
 
 
-@pytest.mark.parametrize("case", CASES[::29], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SMALL[::20], ids=lambda case: case.name)
 def test_a_right_kernel_passes(case):
     assert run_combine_case(case, PlainCombine(), CPU).failures == ()
 
