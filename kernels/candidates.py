@@ -8,36 +8,60 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.fwd_sm90_rows import Tile, row
+from kernels import fwd_portable_rows as portable
+from kernels import fwd_sm90_rows as sm90
+from kernels.targets import PORTABLE_TARGETS
 from kernels.variants import select
 
 if TYPE_CHECKING:
     from kernels.variant import Variant
 
-_NO_WINDOWS = ("full", "causal")  # with the registers that windows take besides, the tile spills
+# Tiles of 192 rows take causal blocks of 128 keys alone, and with the registers of windows some spill.
 _FWD_SM90 = (
-    Tile(64, 64, 128, 128, 2, output_in_q=False),
-    Tile(64, 64, 192, 128, 2, output_in_q=False, masks=_NO_WINDOWS),
-    Tile(64, 64, 192, 112, 2, output_in_q=False),
-    Tile(64, 64, 128, 192, 2, output_in_q=False),
-    Tile(96, 96, 192, 96, 1, output_in_q=False),
-    Tile(96, 96, 128, 160, 1, output_in_q=False),
-    Tile(128, 128, 128, 112, 2, output_in_q=False),
-    Tile(128, 128, 128, 160, 1, output_in_q=False),
-    Tile(128, 128, 192, 80, 1, output_in_q=False, masks=_NO_WINDOWS),
-    Tile(192, 128, 128, 112, 1, output_in_q=True),
-    Tile(192, 192, 128, 96, 1, output_in_q=True),
-    Tile(192, 192, 128, 112, 1, output_in_q=True),
-    Tile(256, 256, 128, 80, 1, output_in_q=True, masks=_NO_WINDOWS),
+    sm90.Tile(64, 64, 128, 128, 2, slabs_o=1),
+    sm90.Tile(64, 64, 128, 192, 2, slabs_o=1),
+    sm90.Tile(96, 96, 192, 96, 1, slabs_o=2, masks=("full", "local")),
+    sm90.Tile(96, 96, 128, 160, 1, slabs_o=2),
+    sm90.Tile(128, 128, 128, 112, 2, slabs_o=2),
+    sm90.Tile(128, 128, 128, 160, 1, slabs_o=2),
+    sm90.Tile(128, 128, 192, 80, 1, slabs_o=2, masks=("full",)),
+    sm90.Tile(192, 128, 128, 112, 1, slabs_o=2),
+    sm90.Tile(192, 192, 128, 96, 1, slabs_o=1),
+    sm90.Tile(256, 256, 128, 64, 1, slabs_o=1),
 )
 
 
-def _fwd_sm90(tile: Tile, mask: str) -> Variant:
-    staging = "o" if tile.output_in_q else ""
-    return row(tile, "bf16", mask, f"_m{tile.tile_m}n{tile.tile_n}q{tile.stages_q}{staging}")
+# Of the portable kernels those for sm_90, which can be timed on the same GPU.
+_PORTABLE_TARGET = next(target for target in PORTABLE_TARGETS if target.name == "sm90")
+_FWD_PORTABLE = (
+    portable.Tile(64, 64, 128, 64, 4, 2, 2),
+    portable.Tile(64, 64, 128, 64, 8, 2, 2, q_in_registers=True),
+    portable.Tile(64, 64, 64, 64, 4, 2, 3),
+    portable.Tile(96, 96, 128, 64, 8, 2, 1),
+    portable.Tile(128, 128, 128, 64, 8, 2, 1),
+    portable.Tile(128, 128, 64, 64, 4, 2, 2),
+    portable.Tile(128, 128, 128, 32, 4, 2, 2),
+    portable.Tile(128, 128, 128, 128, 8, 2, 1),
+    portable.Tile(192, 192, 128, 64, 8, 1, 1),
+    portable.Tile(256, 256, 128, 32, 8, 2, 1),
+)
 
 
-CANDIDATES: tuple[Variant, ...] = tuple(_fwd_sm90(tile, mask) for tile in _FWD_SM90 for mask in tile.masks)
+def _fwd_sm90(tile: sm90.Tile, mask: str) -> Variant:
+    schedule = f"_m{tile.tile_m}n{tile.tile_n}q{tile.stages_q}o{tile.slabs_o}"
+    return sm90.row(tile, "bf16", mask, schedule)
+
+
+def _fwd_portable(tile: portable.Tile) -> Variant:
+    schedule = f"_m{tile.tile_m}n{tile.tile_n}w{tile.warps}s{tile.stages}b{tile.blocks_per_sm}"
+    registers = "r" if tile.q_in_registers else ""
+    return portable.row(_PORTABLE_TARGET, tile, "bf16", f"{schedule}{registers}")
+
+
+CANDIDATES: tuple[Variant, ...] = (
+    *(_fwd_sm90(tile, mask) for tile in _FWD_SM90 for mask in tile.masks),
+    *(_fwd_portable(tile) for tile in _FWD_PORTABLE),
+)
 
 
 def row_named(name: str) -> Variant:

@@ -63,10 +63,7 @@ def test_each_gpu_is_shown_with_what_serves_it_and_what_was_proven() -> None:
     assert "H100, H200, GH200 (sm_90)Kernels of their own: validated on NVIDIA H200" in text
     other = "built, not yet run on this GPU; the same source passed on NVIDIA H200"
     assert f"A100, A30 (sm_80)Portable kernels: {other}" in text
-    assert (
-        f"GPUs of later architecturesPTX, which the driver compiles at the first call: {other}"
-        in text
-    )
+    assert f"GPUs of later architecturesPTX, which the driver compiles at the first call: {other}" in text
 
 
 @pytest.mark.parametrize(
