@@ -16,7 +16,7 @@ from flash_attn3 import _native
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.correctness import call
 from flash_attn3.checks.inputs import Inputs, make_inputs
-from flash_attn3.checks.option_cases import NATIVE, WIDE, with_head_dims
+from flash_attn3.checks.option_cases import NATIVE, ODD, WIDE, with_head_dims
 from flash_attn3.checks.outcome import Outcome
 from flash_attn3.checks.ragged_cases import quick_ragged
 
@@ -29,7 +29,9 @@ _POISON = {torch.int16: 0x7FAD, torch.int32: 0x7FADBEEF}
 _CANARY = {torch.int16: 0x5AC3, torch.int32: 0x5AC35AC3}
 _LAYOUTS = ("contiguous", "bhsd", "padded")
 _GUARD = 1 << 16  # elements on each side
+_ROW_ELEMENTS = 8  # every stride is a multiple of them; the columns up to there are canaries, too
 _SHAPES = ((1, 1, 1, 1, 1), (2, 65, 129, 4, 2), (3, 128, 0, 2, 2), (2, 257, 1000, 6, 2), (1, 1000, 177, 3, 3))
+_OTHER = (2, 257, 300, 6, 2)  # the shape of the head dimensions beside 128
 
 
 def memory_cases() -> tuple[tuple[Case, str], ...]:
@@ -42,8 +44,8 @@ def memory_cases() -> tuple[tuple[Case, str], ...]:
         for layout in _LAYOUTS
     )
     others = (
-        (with_head_dims(Case("bf16", causal, 2, 257, 300, 6, 2, window=window), pair), layout)
-        for pair in (*NATIVE, (72, 72), (160, 120), (40, 8), *WIDE[::2])
+        (with_head_dims(Case("bf16", causal, *_OTHER, layout="padded", window=window), pair), layout)
+        for pair in (*NATIVE, (72, 72), (160, 120), (40, 8), *ODD[:3], *WIDE[::2])
         for causal, window in ((False, (-1, -1)), (True, (-1, -1)), (False, (70, 30)))
         for layout in _LAYOUTS
     )
@@ -62,17 +64,8 @@ def out_cases() -> tuple[tuple[Case, str], ...]:
 def run_memory_case(case: Case, layout: str, forward: Forward, device: torch.device) -> Outcome:
     """Run one case through the C ABI; its result must equal that of ``forward`` bit for bit."""
     inputs = make_inputs(case, device)
-    batch, seqlen_q, heads, head_dim_v = case.batch, case.seqlen_q, case.heads, inputs.v.shape[3]
-    out_shapes = {
-        "contiguous": (batch, seqlen_q, heads, head_dim_v),
-        "bhsd": (batch, heads, seqlen_q, head_dim_v),
-        "padded": (batch, seqlen_q + 5, heads + 1, head_dim_v + 8),
-    }
-    out_memory = Memory(out_shapes[layout], torch.int16, device)
-    out_bits = out_memory.block.transpose(1, 2) if layout == "bhsd" else out_memory.block
-    out_bits = out_bits[:, :seqlen_q, :heads, :head_dim_v]
-    lse_memory = Memory((batch, heads, seqlen_q), torch.int32, device)
-    out_memory.poison(out_bits)
+    out_memory, out_bits = place_out((*inputs.q.shape[:3], inputs.v.shape[3]), layout, device)
+    lse_memory = Memory((case.batch, case.heads, case.seqlen_q), torch.int32, device)
     lse_memory.poison(lse_memory.block)
     out = out_bits.view(inputs.q.dtype)
     failures: list[str] = []
@@ -108,17 +101,7 @@ def run_out_case(case: Case, layout: str, forward: Forward, device: torch.device
 def _out_failures(case: Case, layout: str, forward: Forward, device: torch.device) -> Iterator[str]:
     inputs = make_inputs(case, device)
     expected, expected_lse = call(forward, case, inputs)
-    shape = tuple(expected.shape)
-    heads, head_dim_v = shape[-2:]
-    shapes = {
-        "contiguous": shape,
-        "bhsd": (*shape[:-3], heads, shape[-3], head_dim_v),
-        "padded": (*shape[:-2], heads + 1, head_dim_v + 8),
-    }
-    memory = Memory(shapes[layout], torch.int16, device)
-    bits = memory.block.transpose(-2, -3) if layout == "bhsd" else memory.block
-    bits = bits[..., :heads, :head_dim_v]
-    memory.poison(bits)
+    memory, bits = place_out(tuple(expected.shape), layout, device)
     out = bits.view(inputs.q.dtype)
     written, lse = call(forward, case, inputs, out=out)
     if written is not out:
@@ -147,6 +130,25 @@ class Memory:
     def poison(self, view: Tensor) -> None:
         """Fill a view of the block with what no arithmetic produces."""
         view.fill_(_POISON[self.dtype])
+
+
+def place_out(shape: tuple[int, ...], layout: str, device: torch.device) -> tuple[Memory, Tensor]:
+    """Return memory for an output of a shape, and the poisoned view that is to be written.
+
+    The view is as the fastest path takes it: rows of any head_dim_v begin at multiples of 16 bytes.
+    """
+    *leading, seqlen, heads, head_dim_v = shape
+    columns = -(-head_dim_v // _ROW_ELEMENTS) * _ROW_ELEMENTS
+    shapes = {
+        "contiguous": (*leading, seqlen, heads, columns),
+        "bhsd": (*leading, heads, seqlen, columns),
+        "padded": (*leading, seqlen + 5, heads + 1, columns + _ROW_ELEMENTS),
+    }
+    memory = Memory(shapes[layout], torch.int16, device)
+    bits = memory.block.transpose(-2, -3) if layout == "bhsd" else memory.block
+    bits = bits[..., :seqlen, :heads, :head_dim_v]
+    memory.poison(bits)
+    return memory, bits
 
 
 def find_damage(memory: Memory, written: Tensor, name: str) -> Iterator[str]:

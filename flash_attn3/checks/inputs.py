@@ -123,8 +123,9 @@ def _contiguous(shape: _Shape, dtype: torch.dtype, device: torch.device) -> _Spa
 
 
 def _padded(shape: _Shape, dtype: torch.dtype, device: torch.device) -> _Space:
+    """Put NaN behind every row, whose strides the copy engine can take whatever the head_dim is."""
     batch, seqlen, heads, head_dim = shape
-    buffer = guarded((batch, seqlen + 37, heads + 1, head_dim + 8), dtype, device)
+    buffer = guarded((batch, seqlen + 37, heads + 1, (head_dim + 15) // 8 * 8), dtype, device)
     buffer.fill_(torch.nan)
     base = buffer[:, 3 : 3 + seqlen, :heads, :head_dim]
     return _Space(base, base)
