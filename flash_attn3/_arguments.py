@@ -40,7 +40,7 @@ def check_options(  # noqa: PLR0917  by position: an eager call has no microseco
     Args:
         attention_chunk: positions a chunk, or 0.
         softcap: the cap, or 0.
-        num_splits: 0 (the library chooses) or 1.
+        num_splits: parts that the keys may be cut into, 0 or more; they are never cut.
         pack_gqa: a hint: a bool or None.
         deterministic: a bool; forward is always deterministic.
         sm_margin: multiprocessors to leave free, 0 or more.
@@ -72,8 +72,7 @@ def check_options(  # noqa: PLR0917  by position: an eager call has no microseco
     if not 0 <= softcap < math.inf:
         raise ValueError(f"softcap must be finite and 0 or more; it is {softcap}")
     _index("attention_chunk", attention_chunk, 0)
-    if _index("num_splits", num_splits, 0) > 1:
-        raise NotImplementedError(f"num_splits has no kernel yet: it must be 0 or 1; it is {num_splits}")
+    _index("num_splits", num_splits, 0)
     _index("sm_margin", sm_margin, 0)
     if pack_gqa is not None and not isinstance(pack_gqa, bool):
         raise TypeError(f"pack_gqa must be a bool or None; its type is {type(pack_gqa).__name__}")

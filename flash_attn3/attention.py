@@ -66,7 +66,8 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         attention_chunk: mask keys outside the query's own chunk of so many positions, ``[n * chunk, (n + 1) *
             chunk)``, beside the other masks; 0 for none.
         softcap: bound the logits: ``softcap * tanh(logit / softcap)``, before the mask; 0 for none.
-        num_splits: 1, or 0 to let the library choose (it chooses 1); more has no kernel yet.
+        num_splits: how many parts the keys may be cut into at most, 0 to let the library choose. They are never
+            cut, so every value gives the same bits.
         pack_gqa: a hint, without effect on the result.
         deterministic: accepted; forward is deterministic always.
         sm_margin: multiprocessors to leave free for other work on the device.

@@ -75,7 +75,7 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         window_size: as in ``flash_attn_func``.
         attention_chunk: as in ``flash_attn_func``.
         softcap: as in ``flash_attn_func``.
-        num_splits: 1, or 0 to let the library choose (it chooses 1); more has no kernel yet.
+        num_splits: as in ``flash_attn_func``.
         pack_gqa: a hint, without effect on the result.
         deterministic: accepted; forward is deterministic always.
         sm_margin: multiprocessors to leave free for other work on the device.

@@ -131,7 +131,7 @@ def test_a_wrong_tensor_is_named(tensors, error, message):
         ({"out": torch.zeros(Q.shape, dtype=Q.dtype)}, ValueError, "out must be on the device of q, meta; it is on cpu"),
         ({"out": 1}, TypeError, "out must be a torch.Tensor; its type is int"),
         ({"softcap": "a"}, TypeError, "softcap must be a float; its type is str"),
-        ({"num_splits": 3}, NotImplementedError, "num_splits has no kernel yet: it must be 0 or 1; it is 3"),
+        ({"num_splits": 2.0}, TypeError, "num_splits must be an integer; its type is float, its value 2.0"),
         ({"num_splits": -1}, ValueError, "num_splits must be 0 or more; it is -1"),
         ({"num_splits": None}, TypeError, "num_splits must be an integer; its type is NoneType"),
         ({"pack_gqa": 1}, TypeError, "pack_gqa must be a bool or None; its type is int"),
@@ -151,6 +151,8 @@ def test_a_wrong_option_is_named(options, error, message):
     "options",
     [
         {"num_splits": 0},
+        {"num_splits": 2},
+        {"num_splits": 128, "causal": True},
         {"pack_gqa": True},
         {"pack_gqa": False},
         {"deterministic": True},

@@ -191,6 +191,15 @@ def test_windows_that_are_masks(device):
     assert not torch.equal(flash_attn_func(q, k, v, window_size=(20, 0)), causal)
 
 
+@pytest.mark.parametrize("num_splits", [0, 2, 128])
+def test_a_bound_on_splits_does_not_change_the_result(device, num_splits):
+    q, k, v = _inputs(device)
+    assert torch.equal(flash_attn_func(q, k, v, num_splits=num_splits), flash_attn_func(q, k, v))
+    packed = _packed(device)
+    expected = flash_attn_varlen_func(*packed, causal=True)
+    assert torch.equal(flash_attn_varlen_func(*packed, causal=True, num_splits=num_splits), expected)
+
+
 def test_results_belong_to_the_stream_of_the_call(device):
     q, k, v = _inputs(device)
     expected = flash_attn_func(q, k, v)
