@@ -32,7 +32,8 @@ class Tile:
 _TILES = (
     Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("full", "causal")),
     Tile(64, 64, 128, 128, 2, slabs_o=1, masks=("local",)),
-    Tile(64, 256, 128, 96, 1, slabs_o=2, value_slices=2),
+    Tile(64, 256, 128, 96, 1, slabs_o=2, masks=("full", "causal"), value_slices=2),
+    Tile(64, 256, 128, 80, 1, slabs_o=2, masks=("local",), value_slices=2),
     Tile(96, 96, 128, 128, 2, slabs_o=2),
     Tile(128, 128, 128, 128, 2, slabs_o=2),
     Tile(192, 128, 128, 128, 1, slabs_o=1),

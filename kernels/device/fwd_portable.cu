@@ -171,11 +171,24 @@ CUTE_DEVICE void store_output(FwdParams const& p, Work const& work, unsigned cha
         CUTE_UNROLL
         for (int slab = 0; slab < C::kSlabsV; ++slab) {
             int const column = slab * kSlab + chunk * kChunk;
-            if (column < C::kHeadDimV && first_column + column < p.head_dim_v) {
+            if (column < C::kHeadDimV && first_column + column + kChunk <= p.head_dim_v) {
                 *reinterpret_cast<uint4*>(to + column) = *reinterpret_cast<uint4 const*>(
                     staging + slab * C::kTileM * kSlabRowBytes + chunk_offset(row, chunk));
             }
         }
+    }
+    // The last columns of a row that is no whole number of chunks: what lies behind them may be somebody else's.
+    int const tail = p.head_dim_v - p.head_dim_v % kChunk - first_column;
+    if (p.head_dim_v % kChunk == 0 || tail < 0 || tail >= C::kHeadDimV) return;
+    auto const* const slab = staging + tail / kSlab * C::kTileM * kSlabRowBytes;
+    CUTE_NO_UNROLL
+    for (int r = 0; r < C::kWarpRows; ++r) {
+        int const row = warp * C::kWarpRows + r;
+        if (!is_there(p, work, row)) break;
+        QueryRow const at = query_row(p, work, row);
+        Element* const to = out + at.position * p.out.stride_row + at.head * p.out.stride_head + first_column;
+        auto const* const from = reinterpret_cast<Element const*>(slab + chunk_offset(row, tail % kSlab / kChunk));
+        if (lane < p.head_dim_v % kChunk) to[tail + lane] = from[lane];
     }
 }
 

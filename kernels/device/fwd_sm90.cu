@@ -123,7 +123,7 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
             load_box<C::kSlabs>(p.q_map, &smem.q_pipe.full[at_q.stage], cute::TMA::CacheHintSm90::EVICT_FIRST,
                                 smem.q[at_q.stage], C::kTileM,
                                 row_origin(p.ragged_q, work.start_q, work.seqlen_q, work.batch),
-                                work.first_row / p.pack_gqa, work.head);
+                                work.first_row >> p.pack_shift, work.head);
         }
         at_q.advance();
         Ticket ticket;
@@ -135,9 +135,8 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
             load_v(block + 1);
         }
         if (work.block_end - 1 == work.block_begin) ticket.take(p);
-        Work const next = finder.find(p, ticket.read());
         load_v(work.block_begin);
-        work = next;
+        work = finder.find(p, ticket.read());
     }
     retire(p);
 }

@@ -26,7 +26,7 @@ CUTE_DEVICE uint32_t pack(Bfloat16, float low, float high) {
     return out;
 }
 
-// Starts the copy of 16 bytes into shared memory; zeros instead when `bytes` is 0, and nothing is read then.
+// Starts the copy of 16 bytes into shared memory, of which the first `bytes` are read and the others become zeros.
 CUTE_DEVICE void copy_chunk(uint32_t to, void const* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }

@@ -31,12 +31,15 @@ CUTE_DEVICE int length_of(int index, int const* cu_seqlens, int const* used, int
     return used ? min(used[index], length) : length;
 }
 
-CUTE_DEVICE int units(FwdParams const& p) { return p.heads_q / p.pack_gqa * p.value_slices; }
+// Divisions take long, and most calls need none: one slice, no heads sharing a tile.
+CUTE_DEVICE int quotient(int value, int by) { return by == 1 ? value : value / by; }
+
+CUTE_DEVICE int units(FwdParams const& p) { return quotient(p.heads_q, p.pack_gqa) * p.value_slices; }
 
 template <Mask kMask, int TileM, int TileN>
 CUTE_DEVICE Work work_of(FwdParams const& p, int batch, int unit, int m) {
     Work work;
-    int const group = unit / p.value_slices;
+    int const group = quotient(unit, p.value_slices);
     work.head = group * p.pack_gqa;
     work.slice = unit - group * p.value_slices;
     work.batch = batch;
@@ -45,8 +48,8 @@ CUTE_DEVICE Work work_of(FwdParams const& p, int batch, int unit, int m) {
     work.seqlen_k = length_of(batch, p.cu_seqlens_k, p.seqused_k, p.seqlen_k);
     work.start_q = p.cu_seqlens_q ? p.cu_seqlens_q[batch] : batch * p.rows_per_batch_q;
     work.start_k = p.cu_seqlens_k ? p.cu_seqlens_k[batch] : batch * p.rows_per_batch_k;
-    int const first = work.first_row / p.pack_gqa;
-    int const last = min(work.seqlen_q - 1, (work.first_row + TileM - 1) / p.pack_gqa);
+    int const first = quotient(work.first_row, p.pack_gqa);
+    int const last = min(work.seqlen_q - 1, quotient(work.first_row + TileM - 1, p.pack_gqa));
     int const begin = visible_keys<kMask>(p, first, work.seqlen_q, work.seqlen_k).begin;
     int const end = visible_keys<kMask>(p, last, work.seqlen_q, work.seqlen_k).end;
     int const after = max(1, (work.seqlen_k + TileN - 1) / TileN);  // no map is shorter than a row
@@ -73,7 +76,7 @@ struct TileFinder {
         int const within = index - section * per_section;
         int const first_unit = section * p.l2_heads;
         int const count = min(p.l2_heads, units(p) * p.batch - first_unit);
-        int const from_end = within / count;
+        int const from_end = quotient(within, count);
         int const flat_unit = first_unit + within - from_end * count;
         int const batch = flat_unit / units(p);
         return work_of<kMask, TileM, TileN>(p, batch, flat_unit - batch * units(p), p.tiles_m - 1 - from_end);

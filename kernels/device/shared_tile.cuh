@@ -42,9 +42,9 @@ CUTE_DEVICE void copy_tile(uint32_t to, int columns, Source const& source) {
         CUTE_UNROLL
         for (int slab = 0; slab < kSlabs; ++slab) {
             int const column = slab * kSlab + chunk * kChunk;
+            int const bytes = min(max(columns - column, 0), kChunk) * 2;
             if (Columns % kSlab == 0 || column < Columns) {
-                copy_chunk(target + (slab * Rows + pass) * kSlabRowBytes, row.data + column,
-                           row.used && column < columns ? 16 : 0);
+                copy_chunk(target + (slab * Rows + pass) * kSlabRowBytes, row.data + column, row.used ? bytes : 0);
             }
         }
     }

@@ -30,35 +30,44 @@ CUTE_DEVICE float quad_sum(float x) {
 constexpr float kLag = 8.f;
 
 struct OnlineSoftmax {
-    float row_max[2];       // what is subtracted from the unscaled scores: the running maximum, or less by up to the lag
-    float row_sum[2];       // this thread's share; summed over the quad at the end
-    float shrink_log2[2];   // what the last block's maximum takes from the older sum and output, a power of two
-    float scale_log2;       // |softmax_scale| * log2(e)
+    float row_max[2];  // what is subtracted from the unscaled scores: the running maximum, or less by up to the lag
+    float row_sum[2];  // this thread's share; summed over the quad at the end
+    float shrink[2];   // what O must be multiplied by before the new block is added
+    float scale_log2;  // |softmax_scale| * log2(e)
 
     OnlineSoftmax() = default;
     CUTE_DEVICE explicit OnlineSoftmax(float scale) : scale_log2(scale) {
         row_max[0] = row_max[1] = -infinity();
         row_sum[0] = row_sum[1] = 0.f;
-        shrink_log2[0] = shrink_log2[1] = 0.f;
+        shrink[0] = shrink[1] = 1.f;
     }
 
-    // Takes in the maxima of a block of scores. True (for the whole warp) when the sum and O must be rescaled.
-    // Without a branch: the exponentials that follow need row_max at once, the rescaling is rare.
+    // Takes in the maxima of a block of scores. True (for the whole warp) when O must be rescaled.
     template <int Count>
     CUTE_DEVICE bool update_max(float const (&s)[Count]) {
         bool grown[2];
+        float peak[2];
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
-            float peak = fmaxf(s[2 * row], s[2 * row + 1]);
+            peak[row] = fmaxf(s[2 * row], s[2 * row + 1]);
             CUTE_UNROLL
-            for (int i = 4; i < Count; i += 4) peak = fmaxf(peak, fmaxf(s[i + 2 * row], s[i + 2 * row + 1]));
-            peak = quad_max(peak);
-            float const growth_log2 = (peak - row_max[row]) * scale_log2;
-            grown[row] = growth_log2 > kLag;
-            shrink_log2[row] = grown[row] ? -growth_log2 : 0.f;
-            row_max[row] = grown[row] ? peak : row_max[row];
+            for (int i = 4; i < Count; i += 4) {
+                peak[row] = fmaxf(peak[row], fmaxf(s[i + 2 * row], s[i + 2 * row + 1]));
+            }
         }
-        return __any_sync(0xFFFFFFFF, grown[0] || grown[1]);
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) {
+            peak[row] = quad_max(peak[row]);
+            grown[row] = (peak[row] - row_max[row]) * scale_log2 > kLag;
+        }
+        if (!__any_sync(0xFFFFFFFF, grown[0] || grown[1])) return false;
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) {
+            shrink[row] = grown[row] ? exp2_approx((row_max[row] - peak[row]) * scale_log2) : 1.f;
+            row_max[row] = grown[row] ? peak[row] : row_max[row];
+            row_sum[row] *= shrink[row];
+        }
+        return true;
     }
 
     // Turns scores into exp2(scale_log2 * (s - row_max)), in place, and adds them up.
@@ -81,15 +90,9 @@ struct OnlineSoftmax {
 
     // What update_max asked for.
     template <int Count>
-    CUTE_DEVICE void rescale(float (&o)[Count]) {
-        float factor[2];
+    CUTE_DEVICE void rescale(float (&o)[Count]) const {
         CUTE_UNROLL
-        for (int row = 0; row < 2; ++row) {
-            factor[row] = exp2_approx(shrink_log2[row]);
-            row_sum[row] *= factor[row];
-        }
-        CUTE_UNROLL
-        for (int i = 0; i < Count; ++i) o[i] *= factor[(i / 2) % 2];
+        for (int i = 0; i < Count; ++i) o[i] *= shrink[(i / 2) % 2];
     }
 
     // Divides O by the row sum (0 for a row that saw no key) and gives the LSE, natural logarithm. `sinks_log2`: of each

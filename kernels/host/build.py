@@ -96,6 +96,7 @@ TORCH = Library(
         "torch_combine.cpp",
         "torch_fwd.cpp",
         "torch_general.cpp",
+        "torch_qkvpacked.cpp",
         "torch_register.cpp",
         "torch_tensor.cpp",
     ),

@@ -106,7 +106,8 @@ typedef struct fa3_kernel_info {
 /* Version of this library, for example "0.1.0". Never fails, needs no GPU. */
 FA3_API const char* fa3_version(void);
 
-/* Names the kernel pack; without this call it is `kernels.fa3pack` beside this library. */
+/* Names the kernel pack; without this call it is `kernels.fa3pack` beside this library. A pack that was in
+ * use before keeps its loaded kernels unless its file was altered, so packs can be switched between calls. */
 FA3_API fa3_status fa3_set_pack(const char* path, char* error, size_t error_size);
 
 /* Kernels in the pack. Needs no GPU and no driver. */

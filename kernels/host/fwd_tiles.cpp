@@ -5,11 +5,11 @@
 namespace fa3 {
 namespace {
 
-// Under a causal mask the longest tiles of several heads go first, and the K and V of these heads should stay in
-// the L2. It has 50 MiB on the largest Hopper parts, but q, out and the two halves' copies of what both read take
-// their share; and of short sequences fewer heads suffice to keep every multiprocessor busy.
+// Under a causal mask the longest tiles of several heads go first, and the K and V of these heads should stay
+// in the L2. It has 50 MiB on the largest Hopper parts, but q, out and the two halves' copies of what both
+// read take their share; and of short sequences fewer heads suffice to keep every multiprocessor busy.
 constexpr int64_t kL2BytesForKv = 32 << 20;
-constexpr int64_t kL2BytesForShortKv = 8 << 20;
+constexpr int64_t kL2BytesForShortKv = 16 << 20;
 constexpr int64_t kShortSeqlen = 1024;
 
 // What a kernel's box of q can hold, one head beside the other.
@@ -37,8 +37,8 @@ bool tiles_differ(const FwdMask& mask) {
     return mask.window_right >= 0 && mask.window_left < 0 && mask.attention_chunk == 0;
 }
 
-// How many key heads are worked on together. One, where all tiles are alike: its tiles run at the same time and
-// share what they read. Else as many as fit in the L2, at least one.
+// How many key heads are worked on together. One, where all tiles are alike: its tiles run at the same time
+// and share what they read. Else as many as fit in the L2, at least one.
 int64_t heads_in_l2(const fa3_fwd_args& args, const Problem& problem, const FwdMask& mask) {
     if (!tiles_differ(mask)) return 1;
     const int64_t all = problem.heads_kv * problem.batch;

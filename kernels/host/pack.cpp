@@ -29,6 +29,7 @@ struct Header {
 static_assert(sizeof(Header) == 32);
 
 std::atomic<const Pack*> current_pack;
+Pack* opened_packs;  // all that were ever in use; guarded by the setup lock
 
 struct CrcTable {
     uint32_t of[256];
@@ -62,9 +63,11 @@ class File {
 
     bool is_open() const { return descriptor_ >= 0; }
 
-    uint64_t size() const {
-        struct stat status;
-        return fstat(descriptor_, &status) == 0 ? static_cast<uint64_t>(status.st_size) : 0;
+    // All zeros when it cannot be told.
+    struct stat status() const {
+        struct stat status = {};
+        fstat(descriptor_, &status);
+        return status;
     }
 
     bool read_at(uint64_t offset, void* data, size_t size) const {
@@ -109,7 +112,8 @@ fa3_status open_pack(const char* path, Pack& pack, Error error) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be opened: %s", path, strerror(errno));
     }
     Header header;
-    const uint64_t size = file.size();
+    const struct stat status_of_file = file.status();
+    const uint64_t size = static_cast<uint64_t>(status_of_file.st_size);
     if (size < sizeof(header) || !file.read_at(0, &header, sizeof(header))) {
         return error.fail(FA3_BAD_PACK,
                           "kernel pack %s is truncated: it has %llu bytes, less than its header", path,
@@ -132,14 +136,14 @@ fa3_status open_pack(const char* path, Pack& pack, Error error) {
                           header.count);
     }
     pack.count = header.count;
+    pack.modified = status_of_file.st_mtim;
     pack.path = realpath(path, nullptr);  // the process may change its folder before an image is read
     pack.kernels = static_cast<Kernel*>(calloc(header.count, sizeof(Kernel)));
     pack.keys = static_cast<KernelKey*>(calloc(header.count, sizeof(KernelKey)));
     pack.loaded = static_cast<std::atomic<cuda::Function>*>(
         calloc(static_cast<size_t>(kMaxDevices) * header.count, sizeof(std::atomic<cuda::Function>)));
-    const bool has_room =
-        pack.path != nullptr && pack.kernels != nullptr && pack.keys != nullptr && pack.loaded != nullptr;
-    if (header.count > 0 && !has_room) {
+    const bool has_rows = pack.kernels != nullptr && pack.keys != nullptr && pack.loaded != nullptr;
+    if (pack.path == nullptr || (header.count > 0 && !has_rows)) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: out of memory", path);
     }
     if (fa3_status status = read_table(path, file, header, pack.kernels, error); status != FA3_OK)
@@ -148,20 +152,40 @@ fa3_status open_pack(const char* path, Pack& pack, Error error) {
     return FA3_OK;
 }
 
+void free_pack(Pack* pack) {
+    free(pack->path);
+    free(pack->kernels);
+    free(pack->keys);
+    free(pack->loaded);
+    free(pack);
+}
+
+// The times of a file do not tell alone: two writes can fall into one tick of the clock. But the rows have
+// the digests of all the rest.
+bool is_same(const Pack& a, const Pack& b) {
+    return a.modified.tv_sec == b.modified.tv_sec && a.modified.tv_nsec == b.modified.tv_nsec &&
+           a.count == b.count && strcmp(a.path, b.path) == 0 &&
+           memcmp(a.kernels, b.kernels, a.count * sizeof(Kernel)) == 0;
+}
+
 // With the setup lock held.
 fa3_status use_pack(const char* path, Error error) {
     Pack* pack = static_cast<Pack*>(calloc(1, sizeof(Pack)));
     if (pack == nullptr)
         return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: out of memory", path);
     if (fa3_status status = open_pack(path, *pack, error); status != FA3_OK) {
-        free(pack->path);
-        free(pack->kernels);
-        free(pack->keys);
-        free(pack->loaded);
-        free(pack);
+        free_pack(pack);
         return status;
     }
-    current_pack.store(pack, std::memory_order_release);
+    Pack* opened = opened_packs;
+    while (opened != nullptr && !is_same(*opened, *pack)) opened = opened->next;
+    if (opened == nullptr) {
+        pack->next = opened_packs;
+        opened_packs = opened = pack;
+    } else {
+        free_pack(pack);
+    }
+    current_pack.store(opened, std::memory_order_release);
     return FA3_OK;
 }
 

@@ -30,7 +30,8 @@ __attribute__((constructor)) void register_operators() {
     TorchLibraryHandle library = nullptr;
     if (aoti_torch_library_init_def("flash_attn3", "flash_attn3", 0, &library) != 0) return;
     for (const char* schema :
-         {kFwdSchema, kFwdGeneralSchema, kFwdIntoSchema, kCombineSchema, kCombineIntoSchema}) {
+         {kFwdSchema, kFwdGeneralSchema, kFwdIntoSchema, kCombineSchema, kCombineIntoSchema,
+          kFwdQkvpackedSchema}) {
         aoti_torch_library_def(library, schema);
     }
     for (const char* dispatch_key : {"CUDA", "CPU"}) {  // on the CPU only to say that it needs a GPU
@@ -40,6 +41,7 @@ __attribute__((constructor)) void register_operators() {
             aoti_torch_library_impl(library, "fwd_into", call<run_fwd_into>);
             aoti_torch_library_impl(library, "combine", call<run_combine>);
             aoti_torch_library_impl(library, "combine_into", call<run_combine_into>);
+            aoti_torch_library_impl(library, "fwd_qkvpacked", call<run_fwd_qkvpacked>);
         }
     }
 }

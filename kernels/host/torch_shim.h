@@ -41,6 +41,10 @@ AOTITorchError aoti_torch_get_device_index(AtenTensorHandle tensor, int32_t* dev
 AOTITorchError aoti_torch_empty_strided(int64_t rank, const int64_t* sizes, const int64_t* strides,
                                         int32_t dtype, int32_t device_type, int32_t device_index,
                                         AtenTensorHandle* tensor);
+// `offset` counts from where `self` begins.
+AOTITorchError aoti_torch__reinterpret_tensor(AtenTensorHandle self, int64_t rank, const int64_t* sizes,
+                                              const int64_t* strides, int64_t offset,
+                                              AtenTensorHandle* tensor);
 AOTITorchError aoti_torch_copy_(AtenTensorHandle self, AtenTensorHandle source, int32_t non_blocking);
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 

@@ -107,6 +107,19 @@ fa3_status TorchTensor::allocate(int64_t rank, const int64_t* shape, const int64
     return FA3_OK;
 }
 
+fa3_status TorchTensor::look_into(const TorchTensor& other, int64_t rank, const int64_t* shape,
+                                  const int64_t* strides, int64_t offset, Error error) {
+    dtype_ = other.dtype_;
+    device_type_ = other.device_type_;
+    device_index_ = other.device_index_;
+    if (aoti_torch__reinterpret_tensor(other.handle_, rank, shape, strides, offset, &handle_) != 0) {
+        handle_ = nullptr;
+        return error.fail(FA3_INVALID_ARGUMENT, "%s is no view of %s: %s", argument_, other.argument_,
+                          torch_message());
+    }
+    return FA3_OK;
+}
+
 fa3_status TorchTensor::allocate_rows(int64_t rank, const int64_t* shape, int64_t row_step, int32_t dtype,
                                       const TorchTensor& like, Error error) {
     int64_t strides[kMaxRank];

@@ -45,6 +45,10 @@ class TorchTensor {
     fa3_status allocate_rows(int64_t rank, const int64_t* shape, int64_t row_step, int32_t dtype,
                              const TorchTensor& like, Error error);
 
+    // Becomes a view of another tensor, `offset` elements from where that one begins.
+    fa3_status look_into(const TorchTensor& other, int64_t rank, const int64_t* shape, const int64_t* strides,
+                         int64_t offset, Error error);
+
     // Becomes `copy`, which was allocated with its shape, after its elements were copied there.
     fa3_status move_to(TorchTensor& copy, Error error);
 
