@@ -299,8 +299,19 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             }
         };
         int block = work.block_end - 1;
-        auto mask_now = [&](auto& scores) {
-            mask_scores<C::kMask>(scores, block * C::kTileN + lane % 4 * 2, visible);
+        // Blocks from here to the last of those at the end of the sequence every row of the warpgroup sees in full.
+        int clear_begin = work.block_begin;
+        if constexpr (C::kMask == Mask::kLocal) {
+            clear_begin = max(clear_begin, (visible_to(first_row + 63).begin + C::kTileN - 1) / C::kTileN);
+        }
+        // Most blocks that need a mask need one side of it.
+        auto mask_ends = [&](auto& scores) {
+            hide_ends(scores, block * C::kTileN + lane % 4 * 2, visible);
+        };
+        auto mask_begins = [&](auto& scores) {
+            if constexpr (C::kMask == Mask::kLocal) {
+                if (block < clear_begin) hide_begins(scores, block * C::kTileN + lane % 4 * 2, visible);
+            }
         };
 
         // Under a causal mask the tile's last blocks may be hidden from all rows of this warpgroup.
@@ -328,7 +339,8 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             fence_registers(scores);
             release_k();
             cap_if_asked(scores);
-            mask_now(scores);
+            mask_ends(scores);
+            mask_begins(scores);
             softmax.update_max(scores);
             softmax.exponentiate(scores);
             to_operand<Element>(scores, operand);
@@ -353,7 +365,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         // they compete with their own product, which measured 8 % slower.
         bool k_ready = smem.k_pipe.is_full(at_k);
         bool v_ready = smem.v_pipe.is_full(at_v);
-        auto step = [&](auto masked) {
+        auto step = [&](auto ends, auto begins) {
             if (!k_ready) smem.k_pipe.wait_full(at_k);
             wait_turn();
             issue_qk(s);
@@ -364,7 +376,8 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             fence_registers(s);
             release_k();
             cap_if_asked(s);
-            if constexpr (masked.value) mask_now(s);
+            if constexpr (ends.value) mask_ends(s);
+            if constexpr (begins.value) mask_begins(s);
             bool const grown = softmax.update_max(s);
             cute::warpgroup_wait<0>();
             fence_registers(o);
@@ -375,19 +388,14 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             softmax.exponentiate(s);
             to_operand<Element>(s, pr);
         };
-        int clear_begin = work.block_begin;  // blocks that every row of the warpgroup sees in full
         if constexpr (C::kMask != Mask::kFull) {
             int const clear_end = max(0, visible_to(first_row).end) / C::kTileN;
-            for (; block >= max(work.block_begin, clear_end); --block) step(true_type{});
-            if constexpr (C::kMask == Mask::kLocal) {
-                int const begin = visible_to(first_row + 63).begin;
-                clear_begin = max(clear_begin, (begin + C::kTileN - 1) / C::kTileN);
-            }
+            for (; block >= max(work.block_begin, clear_end); --block) step(true_type{}, true_type{});
         }
         CUTE_NO_UNROLL
-        for (; block >= clear_begin; --block) step(false_type{});
+        for (; block >= clear_begin; --block) step(false_type{}, false_type{});
         if constexpr (C::kMask == Mask::kLocal) {
-            for (; block >= work.block_begin; --block) step(true_type{});
+            for (; block >= work.block_begin; --block) step(false_type{}, true_type{});
         }
         smem.q_pipe.release(at_q);
         at_q.advance();

@@ -32,25 +32,40 @@ CUTE_DEVICE KeyRange visible_keys(FwdParams const& p, int row, int seqlen_q, int
     return range;
 }
 
-// Sets the scores of invisible keys to -inf. `first_key`: the key of this thread's element 0, column 0 of the
-// block plus 2 * (lane % 4); `visible`: of this thread's two rows.
-template <Mask kMask, int Count>
-CUTE_DEVICE void mask_scores(float (&s)[Count], int first_key, KeyRange const (&visible)[2]) {
+// Set the scores of invisible keys to -inf. `first_key`: the key of this thread's element 0, column 0 of the block plus
+// 2 * (lane % 4); `visible`: of this thread's two rows.
+template <int Count, class IsHidden>
+CUTE_DEVICE void hide_keys(float (&s)[Count], IsHidden const& is_hidden) {
     CUTE_UNROLL
     for (int row = 0; row < 2; ++row) {
-        int const end = visible[row].end - first_key;
-        int const begin = visible[row].begin - first_key;
         CUTE_UNROLL
         for (int i = 0; i < Count; i += 4) {
             CUTE_UNROLL
             for (int j = 0; j < 2; ++j) {
-                if (2 * i + j >= end) s[i + 2 * row + j] = -infinity();
-                if constexpr (kMask == Mask::kLocal) {
-                    if (2 * i + j < begin) s[i + 2 * row + j] = -infinity();
-                }
+                if (is_hidden(row, 2 * i + j)) s[i + 2 * row + j] = -infinity();
             }
         }
     }
+}
+
+// Keys behind the last visible one.
+template <int Count>
+CUTE_DEVICE void hide_ends(float (&s)[Count], int first_key, KeyRange const (&visible)[2]) {
+    int const ends[2] = {visible[0].end - first_key, visible[1].end - first_key};
+    hide_keys(s, [&](int row, int key) { return key >= ends[row]; });
+}
+
+// Keys before the first.
+template <int Count>
+CUTE_DEVICE void hide_begins(float (&s)[Count], int first_key, KeyRange const (&visible)[2]) {
+    int const begins[2] = {visible[0].begin - first_key, visible[1].begin - first_key};
+    hide_keys(s, [&](int row, int key) { return key < begins[row]; });
+}
+
+template <Mask kMask, int Count>
+CUTE_DEVICE void mask_scores(float (&s)[Count], int first_key, KeyRange const (&visible)[2]) {
+    hide_ends(s, first_key, visible);
+    if constexpr (kMask == Mask::kLocal) hide_begins(s, first_key, visible);
 }
 
 }  // namespace fa3
