@@ -24,11 +24,9 @@ from tests.kernels.host.host_api import (
     FwdArgs,
     Kernel,
     fwd_args,
-    pack_bytes,
     portable,
-    tensor,
 )
-from tests.kernels.host.scenarios import launch, run_scenario
+from tests.kernels.host.scenarios import launch, run_scenario, use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -47,11 +45,6 @@ SCENARIOS: dict[str, Callable[..., None]] = {}
 def scenario(function: Callable[..., None]) -> Callable[..., None]:
     SCENARIOS[function.__name__] = function
     return function
-
-
-def use(api: Api, pack: Path, kernels: Iterable[Kernel]) -> None:
-    pack.write_bytes(pack_bytes(kernels))
-    assert api.set_pack(pack) == (OK, "")
 
 
 def ptx(name: str, **changes: object) -> Kernel:
@@ -241,17 +234,6 @@ def kernels_without_maps_get_a_block_a_tile(api: Api, fake: FakeDriver, pack: Pa
 
 
 @scenario
-def values_are_cut_into_slices(api: Api, fake: FakeDriver, pack: Path) -> None:
-    use(api, pack, (portable("wide", sm=90, head_dim=64, head_dim_v=512, value_slices=2),))
-    for head_dim_v, slices in ((8, 1), (256, 1), (264, 2), (512, 2)):
-        done = launch(api, fake, fwd_args(2, 100, 384, 4, 4, 64, head_dim_v))
-        assert (done.params.value_slices, done.params.tiles_m) == (slices, 2)
-        assert done.params.tiles == done.grid[0] == 2 * 4 * 2 * slices
-        assert done.params.l2_heads == 4 * 2 * slices
-    assert launch(api, fake, fwd_args(2, 128, 384, 8, 2, 64, 512)).params.l2_heads == 2 * 2 * 4 * 2
-
-
-@scenario
 def ptx_is_compiled_by_a_driver_that_can(api: Api, fake: FakeDriver, pack: Path) -> None:
     use(api, pack, (ptx("compiled", toolkit="13.0"),))
     fake.setup(capability=121)
@@ -272,65 +254,6 @@ def ptx_without_its_end_is_refused(api: Api, fake: FakeDriver, pack: Path) -> No
     message = f"kernel pack {pack} is altered: kernel endless is PTX that does not end with NUL"
     assert api.fwd(fwd_args()) == (BAD_PACK, message)
     assert fake.calls("cuModuleLoadData") == 0
-
-
-def heads_per_tile(api: Api, fake: FakeDriver, seqlen_q: int, group: int, **changes: object) -> int:
-    """What the launch said, after a look at what follows from it."""
-    done = launch(api, fake, fwd_args(2, seqlen_q, 384, 2 * group, 2, **changes))
-    params = done.params
-    shared = params.pack_gqa
-    assert shared in {1, group}
-    assert params.tiles == params.tiles_m * (2 * group // shared) * 2
-    assert params.l2_heads == 2 * 2 * group // shared
-    return shared
-
-
-@scenario
-def few_queries_of_a_group_share_tiles(api: Api, fake: FakeDriver, pack: Path) -> None:
-    use(api, pack, (portable("plain", sm=90),))  # tiles of 64 rows
-    for seqlen_q, group in ((1, 2), (1, 7), (1, 256), (8, 8), (33, 2), (64, 3), (65, 3), (230, 10), (1, 1)):
-        tiles = -(-seqlen_q * group // 64)
-        pays = group > 1 and tiles <= 0.9 * group * -(-seqlen_q // 64)
-        assert heads_per_tile(api, fake, seqlen_q, group) == (group if pays else 1)
-    assert heads_per_tile(api, fake, 64, 8) == 1
-    assert heads_per_tile(api, fake, 65, 8) == 8
-    use(api, pack, (portable("plain", sm=90, packs_gqa=0),))
-    assert heads_per_tile(api, fake, 1, 8) == 1
-
-
-@scenario
-def packed_queries_share_tiles_by_the_longest(api: Api, fake: FakeDriver, pack: Path) -> None:
-    use(api, pack, (portable("plain", sm=90),))
-    for longest, shared in ((1, 8), (64, 1)):
-        args = fwd_args(1, 500, 384, 8, 1, cu_seqlens_q=0x60000, max_seqlen_q=longest)
-        args.batch = 3
-        args.k = args.v = tensor(0x20000, (3, 384, 1, 128))
-        done = launch(api, fake, args)
-        assert (done.params.pack_gqa, done.params.seqlen_q) == (shared, longest)
-        assert done.params.tiles == 3 * (1 if shared == 8 else 8)
-
-
-@scenario
-def boxes_hold_the_heads_that_share_a_tile(api: Api, fake: FakeDriver, pack: Path) -> None:
-    kernel = Kernel("shares", tile_m=192, box_rows_q=192, box_rows_out=16, packs_gqa=1)
-    use(api, pack, (kernel,))
-    boxes = {
-        1: (1, 192, 1, 16),
-        2: (2, 96, 2, 8),
-        16: (16, 12, 16, 1),
-        32: (32, 6, 16, 1),
-        64: (64, 3, 16, 1),
-    }
-    for group, expected in boxes.items():
-        done = launch(api, fake, fwd_args(2, 1, 384, 2 * group, 2))
-        assert done.params.pack_gqa == group
-        q, k, v, out = (tuple(encoded.box) for encoded in fake.encodes_of(done))
-        assert (q[1], q[2], out[1], out[2]) == expected
-        assert k == v == (64, 1, kernel.box_rows_kv, 1, 1)
-        assert {q[0], out[0], *q[3:], *out[3:]} == {64, 1}
-    # No box has so many heads, or a part of a position.
-    for group in (3, 6, 12, 128):
-        assert heads_per_tile(api, fake, 1, group) == 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kernels.host.build import HOST_DIR, SHARED_HEADERS
-from tests.kernels.host import choice_scenarios, combine_scenarios, general_scenarios, scenarios
+from tests.kernels.host import (
+    choice_scenarios,
+    combine_scenarios,
+    general_scenarios,
+    pack_scenarios,
+    scenarios,
+    tile_scenarios,
+)
 from tests.kernels.host.fake_driver import PARAMS_BYTES, CombineParams, FwdParams
 
 if TYPE_CHECKING:
@@ -75,7 +82,14 @@ def test_the_parameters_are_the_kernels_own(header: Path, tmp_path: Path, compil
     ("module", "name"),
     [
         (module, name)
-        for module in (scenarios, general_scenarios, choice_scenarios, combine_scenarios)
+        for module in (
+            scenarios,
+            pack_scenarios,
+            tile_scenarios,
+            general_scenarios,
+            choice_scenarios,
+            combine_scenarios,
+        )
         for name in module.SCENARIOS
     ],
 )
