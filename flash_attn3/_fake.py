@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flash_attn3._arguments import check_scalars
 from flash_attn3._partials import check_partials
+from flash_attn3._qkvpacked import unpack
 from flash_attn3._tensors import Extras, check_tensors
 
 _ROW_ELEMENTS = 8  # rows of this many elements, 16 bytes, are what the copy engine can write
@@ -18,6 +19,7 @@ def register() -> None:
     """Register fake kernels and the refusal of vmap with the operators that are already loaded."""
     for name, shapes in (
         ("fwd", forward_shapes),
+        ("fwd_qkvpacked", qkvpacked_shapes),
         ("fwd_general", general_shapes),
         ("fwd_into", into_shapes),
         ("combine", combine_shapes),
@@ -38,6 +40,15 @@ def forward_shapes(  # noqa: PLR0917  the operator's order
     check_tensors(q, k, v)
     _check_scalars(softmax_scale, causal, sm_margin)
     return _new_out(q, v), _new_lse(q)
+
+
+def qkvpacked_shapes(qkv: Tensor, softmax_scale: float, causal: bool, heads_q: int) -> tuple[Tensor, Tensor]:
+    """Return tensors as attention on q, k and v in one tensor returns them, without data; heads_q 0 for None.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_qkvpacked_func`` does.
+    """
+    return forward_shapes(*unpack(qkv, heads_q or None), softmax_scale, causal, 0)
 
 
 def general_shapes(  # noqa: PLR0917  the operator's order

@@ -10,12 +10,14 @@ from torch import Tensor
 from flash_attn3 import _autograd
 from flash_attn3._arguments import check_options, choose_sink, resolve_window
 from flash_attn3._general import REFUSALS, explain, forward_general
+from flash_attn3._qkvpacked import unpack
 from flash_attn3._tensors import Extras
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _forward = torch.ops.flash_attn3.fwd.default
+_forward_qkvpacked = torch.ops.flash_attn3.fwd_qkvpacked.default
 
 
 def flash_attn_func(  # noqa: PLR0917  callers pass these by position
@@ -66,8 +68,8 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         attention_chunk: mask keys outside the query's own chunk of so many positions, ``[n * chunk, (n + 1) *
             chunk)``, beside the other masks; 0 for none.
         softcap: bound the logits: ``softcap * tanh(logit / softcap)``, before the mask; 0 for none.
-        num_splits: how many parts the keys may be cut into at most, 0 to let the library choose. They are never
-            cut, so every value gives the same bits.
+        num_splits: how many parts the keys may be cut into at most, 0 to let the library choose. They are
+            never cut, so every value gives the same bits.
         pack_gqa: a hint, without effect on the result.
         deterministic: accepted; forward is deterministic always.
         sm_margin: multiprocessors to leave free for other work on the device.
@@ -168,37 +170,22 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
     Raises:
         TypeError, ValueError, NotImplementedError, RuntimeError: as ``flash_attn_func`` does.
     """
-    q, k, v = _unpack(qkv, num_heads_q)
+    if (
+        (window_size == (-1, -1) and out is None and learnable_sink is None and s_aux is None)
+        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0 and deterministic is False)
+        and (q_descale is None and k_descale is None and v_descale is None)
+        and num_heads_q != 0  # which stands for None below
+    ):
+        try:
+            scale = qkv.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+            if not (torch.is_grad_enabled() and qkv.requires_grad):
+                written, lse = _forward_qkvpacked(qkv, scale, causal, num_heads_q or 0)
+                return (written, lse) if return_attn_probs else written
+        except REFUSALS:
+            pass  # the call below says what is wrong
+    q, k, v = unpack(qkv, num_heads_q)
     return flash_attn_func(
         *(q, k, v, softmax_scale, causal, None, q_descale, k_descale, v_descale),
         *(window_size, attention_chunk, softcap, 1, None, deterministic, sm_margin),
         *(return_attn_probs, learnable_sink, s_aux, out),
     )
-
-
-def _unpack(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    if not isinstance(qkv, Tensor):
-        raise TypeError(f"qkv must be a torch.Tensor; its type is {type(qkv).__name__}")
-    shape = qkv.shape
-    if num_heads_q is None:
-        if qkv.ndim != 5 or shape[2] != 3:
-            raise ValueError(
-                "qkv must have shape (batch, seqlen, 3, heads, head_dim) where num_heads_q is None; "
-                f"its shape is {tuple(shape)}"
-            )
-        q, k, v = qkv.unbind(2)
-        return q, k, v
-    if qkv.ndim != 4:
-        raise ValueError(
-            "qkv must have 4 dimensions, (batch, seqlen, num_heads_q + 2 * heads_kv, head_dim), with "
-            f"num_heads_q; its shape is {tuple(shape)}"
-        )
-    heads_kv, rest = divmod(shape[2] - num_heads_q, 2)
-    if num_heads_q < 1 or heads_kv < 1 or rest:
-        raise ValueError(
-            "num_heads_q must leave an even number of heads, at least 2, of the "
-            f"{shape[2]} heads of qkv; it is {num_heads_q}"
-        )
-    # Tensor.split is a Python function around this one.
-    q, k, v = qkv.split_with_sizes((num_heads_q, heads_kv, heads_kv), dim=2)
-    return q, k, v

@@ -231,7 +231,9 @@ def test_export_of_a_window_holds_for_any_length():
     assert len(program.range_constraints) == 3
 
 
-@pytest.mark.parametrize("name", ["fwd", "fwd_general", "fwd_into", "combine", "combine_into"])
+@pytest.mark.parametrize(
+    "name", ["fwd", "fwd_qkvpacked", "fwd_general", "fwd_into", "combine", "combine_into"]
+)
 def test_operators_say_what_they_write(name):
     schema = getattr(torch.ops.flash_attn3, name).default._schema
     assert schema.is_mutable == name.endswith("_into")

@@ -179,6 +179,44 @@ def test_packed_tensors_are_read_where_they_lie(device):
     stacked = torch.stack((q, q + 1, q - 1), dim=2)
     expected = flash_attn_func(q, q + 1, q - 1, softcap=5.0)
     assert torch.equal(flash_attn_qkvpacked_func(stacked, softcap=5.0), expected)
+    plain, plain_lse = flash_attn_func(q, q + 1, q - 1, causal=True, return_attn_probs=True)
+    out, lse = flash_attn_qkvpacked_func(stacked, causal=True, return_attn_probs=True)
+    assert torch.equal(out, plain)
+    assert torch.equal(lse, plain_lse)
+
+
+@pytest.mark.parametrize("head_dim", [128, 59])
+def test_views_of_packed_tensors_are_attended(device, head_dim):
+    """Of tensors that begin inside others, whose rows have gaps; odd ones are copied."""
+    whole = torch.randn(3, 100, 3, 5, head_dim + 8, device=device, dtype=torch.bfloat16)
+    stacked = whole[1:, 7:, :, 1:, 8:]
+    expected = flash_attn_func(*stacked.unbind(2))
+    assert torch.equal(flash_attn_qkvpacked_func(stacked), expected)
+    joined = whole[1:, 7:, 1, 1:, 8:]
+    expected = flash_attn_func(joined[:, :, :2], joined[:, :, 2:3], joined[:, :, 3:])
+    assert torch.equal(flash_attn_qkvpacked_func(joined, num_heads_q=2), expected)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_opcheck_of_the_operator_on_packed_tensors(device, stacked):
+    shape = (2, 60, 3, 4, 128) if stacked else (2, 60, 8, 128)
+    qkv = torch.randn(shape, device=device, dtype=torch.bfloat16)
+    arguments = (qkv, 0.1, True, 0 if stacked else 4)
+    torch.library.opcheck(torch.ops.flash_attn3.fwd_qkvpacked.default, arguments)
+
+
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_compiled_on_packed_tensors_is_eager(device, needs_grad):
+    torch._dynamo.reset()
+    compiled = torch.compile(flash_attn_qkvpacked_func, backend="aot_eager", fullgraph=True, dynamic=True)
+    for seqlen in (60, 61):
+        qkv = torch.randn(2, seqlen, 3, 4, 128, device=device, dtype=torch.bfloat16)
+        expected = flash_attn_qkvpacked_func(qkv, causal=True)
+        out = compiled(qkv.requires_grad_(needs_grad), causal=True)
+        assert torch.equal(out, expected)
+        if needs_grad:
+            with pytest.raises(NotImplementedError, match="no backward kernel yet"):
+                out.sum().backward()
 
 
 def test_windows_that_are_masks(device):

@@ -87,6 +87,12 @@ EXPORT int32_t aoti_torch_empty_strided(int64_t rank, const int64_t* sizes, cons
     *tensor = fake_tensor(dtype, device_type, device_index, rank, sizes, strides);
     return 0;
 }
+EXPORT int32_t aoti_torch__reinterpret_tensor(const Tensor* self, int64_t rank, const int64_t* sizes,
+                                              const int64_t* strides, int64_t offset, Tensor** tensor) {
+    *tensor = fake_tensor(self->dtype, self->device_type, self->device_index, rank, sizes, strides);
+    (*tensor)->data = (char*)self->data + 2 * offset; /* of two bytes each */
+    return 0;
+}
 EXPORT int32_t aoti_torch_copy_(Tensor* self, Tensor* source, int32_t non_blocking) {
     ++copies;
     return non_blocking != 0 || memcmp(self->sizes, source->sizes, sizeof(self->sizes)) != 0;

@@ -196,7 +196,10 @@ def the_operator_is_registered(torch: Torch) -> None:
         f"combine({parts}, ScalarType out_dtype) -> (Tensor out, Tensor lse)"
     )
     assert torch.library.fake_schema(4).decode() == f"combine_into({parts}, Tensor(a!) out) -> Tensor lse"
-    assert torch.library.fake_schema(5) is None
+    assert torch.library.fake_schema(5).decode() == (
+        "fwd_qkvpacked(Tensor qkv, float softmax_scale, bool causal, int heads_q) -> (Tensor out, Tensor lse)"
+    )
+    assert torch.library.fake_schema(6) is None
 
 
 @scenario

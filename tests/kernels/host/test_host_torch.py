@@ -17,7 +17,11 @@ import pytest
 from packaging.version import Version
 
 from kernels.host.build import HOST_DIR, TORCH
-from tests.kernels.host import combine_operator_scenarios, operator_scenarios
+from tests.kernels.host import (
+    combine_operator_scenarios,
+    operator_scenarios,
+    qkvpacked_operator_scenarios,
+)
 from tests.kernels.host.host_api import COMBINE, KERNELS, LOCAL, pack_bytes
 
 if TYPE_CHECKING:
@@ -66,7 +70,7 @@ def doubles(compile_double: Callable[..., Path], fake_driver_folder: Path) -> st
     ("module", "name"),
     [
         (module.__name__.rpartition(".")[2], name)
-        for module in (operator_scenarios, combine_operator_scenarios)
+        for module in (operator_scenarios, combine_operator_scenarios, qkvpacked_operator_scenarios)
         for name in module.SCENARIOS
     ],
 )
@@ -93,6 +97,7 @@ def test_operator_in_a_torch_before_2_13(
         "dtypes_arrive",
         "what_is_left_out_has_a_default",
         "errors_leave_nothing_behind",
+        "packed_tensors_are_refused_by_name",
         "a_fake_kernel_makes_it_traceable",
         "lengths_are_compiled_once",
     ],

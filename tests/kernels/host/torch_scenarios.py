@@ -210,6 +210,34 @@ def errors_leave_nothing_behind() -> None:
     assert resident_kib() - before < 2_000
 
 
+def packed_tensors_are_refused_by_name() -> None:
+    qkv, operator = zeros(1, 2, 3, 4, 64), torch.ops.flash_attn3.fwd_qkvpacked
+    cases: dict[str, Callable[[], object]] = {
+        "q is on cpu, but this operator needs CUDA tensors": lambda: operator(qkv, 1.0, False, 0),
+        "q has dtype float32; it should be float16 or bfloat16": lambda: operator(qkv.float(), 1.0, False, 0),
+        "qkv has 4 dimensions; it should have 5: (batch, seqlen, 3, heads, head_dim)": lambda: operator(
+            qkv[0], 1.0, False, 0
+        ),
+        "qkv has 5 dimensions; it should have 4: (batch, seqlen, heads, head_dim)": lambda: operator(
+            qkv, 1.0, False, 2
+        ),
+        "qkv has size 2 in dimension 2; it should be 3": lambda: operator(qkv[:, :, :2], 1.0, False, 0),
+        "heads_q is 3; it should leave an even number of the 4 heads of qkv": lambda: operator(
+            qkv[0], 1.0, False, 3
+        ),
+        "heads_q is 4; it should leave an even number of the 4 heads of qkv": lambda: operator(
+            qkv[:, :, 0], 1.0, False, 4
+        ),
+        "heads_q is -1; it should be between 0 and 2147483647": lambda: operator(qkv, 1.0, False, -1),
+    }
+    for message, call in cases.items():
+        assert thrown(call) == f"flash_attn3: {message}"
+    before = sys.getrefcount(qkv)
+    for _ in range(1_000):
+        assert "q is on cpu" in thrown(lambda: operator(qkv, 1.0, False, 0))
+    assert sys.getrefcount(qkv) == before
+
+
 def a_fake_kernel_makes_it_traceable() -> None:
     @torch.library.register_fake("flash_attn3::fwd")
     def fake(
