@@ -1,0 +1,28 @@
+"""Compiles kernels for the CPU once a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kernels.variants import select
+from tests.kernels.emulator.emulator import Change, Kernel, compile_for_cpu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Kernel]:
+    """A function that gives the kernel of a row's name, from changed sources where a change is given."""
+    cache = tmp_path_factory.mktemp("zig-cache")
+    made: dict[tuple[str, Change | None], Kernel] = {}
+
+    def get(name: str, change: Change | None = None) -> Kernel:
+        if (name, change) not in made:
+            (variant,) = select([name])
+            made[name, change] = compile_for_cpu(variant, tmp_path_factory.mktemp("emulated"), cache, change)
+        return made[name, change]
+
+    return get

@@ -1,0 +1,119 @@
+"""Compiles a portable kernel's own sources for the CPU and runs them there, thread by thread.
+
+What the sources say about a GPU is left to `gpu.h`, and its instructions to this folder's `instructions.cuh`;
+everything else is the text that the wheel's kernels are made of.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernels.compile import source_files
+
+if TYPE_CHECKING:
+    from kernels.variant import Variant
+
+HERE = Path(__file__).parent
+_PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams"}
+# Headers of the toolkit that the sources name: here all of them are one.
+_TOOLKIT_HEADERS = ("cute/config.hpp", "cute/arch/util.hpp", "cutlass/cutlass.h")
+# What no macro can turn into C++ for the CPU.
+_TRANSLATED = {
+    "softmax.cuh": (
+        'asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));',
+        "y = exp2f(x);",
+    ),
+    "fwd_portable.cu": ("extern __shared__", "extern"),
+}
+
+
+class EmulationError(AssertionError):
+    """The kernel did what no GPU would forgive, or what would be slow on each."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A text of one source file, which must be there once, and another in its place."""
+
+    file: str
+    old: str
+    new: str
+
+    def apply(self, text: str) -> str:
+        assert text.count(self.old) == 1, f"{self.file} has {text.count(self.old)} of: {self.old}"
+        return text.replace(self.old, self.new)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled kernel."""
+
+    variant: Variant
+    library: ctypes.CDLL
+
+    def launch(self, params: ctypes.Structure, grid: int) -> None:
+        """Run all thread blocks.
+
+        Raises:
+            EmulationError: A thread touched memory that it may not, or waited in vain, or an ldmatrix read
+                one bank twice.
+        """
+        # Structures are padded to their alignment, which ctypes cannot say.
+        alignment = 64 if self.variant.op == "fwd" else 8
+        size = -(-ctypes.sizeof(params) // alignment) * alignment
+        conflicts = ctypes.c_int()
+        failure = self.library.emulate(
+            bytes(params).ljust(size, b"\0"),
+            ctypes.c_size_t(size),
+            grid,
+            self.variant.threads,
+            ctypes.c_size_t(self.variant.smem_bytes),
+            ctypes.byref(conflicts),
+        )
+        if failure is not None:
+            raise EmulationError(f"{self.variant.name}: {failure.decode()}")
+        if conflicts.value:
+            raise EmulationError(f"{self.variant.name}: {conflicts.value} bank conflicts of ldmatrix")
+
+
+def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change | None = None) -> Kernel:
+    """Compile a row's sources in an empty folder, with a change if one is given. `cache`: the compiler's."""
+    applied = change is None
+    for path in source_files(variant):
+        text = path.read_text(encoding="utf-8")
+        if path.name in _TRANSLATED:
+            text = Change(path.name, *_TRANSLATED[path.name]).apply(text)
+        if change is not None and path.name == change.file:
+            text, applied = change.apply(text), True
+        (folder / path.name).write_text(text, encoding="utf-8")
+    assert applied, f"{variant.source} does not include {change}"
+    for name in ("gpu.h", "instructions.cuh", "emulator.cpp"):
+        (folder / name).write_bytes((HERE / name).read_bytes())
+    for name in _TOOLKIT_HEADERS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('#include "gpu.h"\n', encoding="utf-8")
+    library = folder / "kernel.so"
+    command = [
+        *(sys.executable, "-m", "ziglang", "c++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Werror"),
+        *("-nostdlib++", "-fno-exceptions", "-fno-rtti", "-D__CUDACC_RTC__"),
+        *("-Wno-pass-failed",),  # of loops that the GPU unrolls
+        *(f"-I{folder}", f'-DSOURCE="{variant.source}"', f"-DPARAMS={_PARAMS[variant.op]}"),
+        *(f"-D{name}={value}" for name, value in variant.macros),
+        *(str(folder / "emulator.cpp"), "-o", str(library)),
+    ]
+    environment = {
+        **os.environ,
+        "ZIG_GLOBAL_CACHE_DIR": str(cache),
+        "ZIG_LOCAL_CACHE_DIR": str(folder / "cache"),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = ctypes.CDLL(str(library))
+    loaded.emulate.restype = ctypes.c_char_p
+    return Kernel(variant, loaded)

@@ -1,0 +1,175 @@
+"""The portable forward kernels' own sources on the CPU, against float64; changes of them are noticed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kernels.fwd_portable_rows import FWD_PORTABLE
+from tests.kernels.emulator.attention import Attention, Case
+from tests.kernels.emulator.emulator import Change, EmulationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.kernels.emulator.emulator import Kernel
+
+# Every head dimension, both dtypes, one and two stages, four and eight warps, Q in registers and not.
+ROWS = (
+    "fwd_portable_sm80_fp16_d64",
+    "fwd_portable_sm86_bf16_d64",
+    "fwd_portable_sm86_fp16_d96",
+    "fwd_portable_sm80_bf16_d128",
+    "fwd_portable_sm90_fp16_d128",
+    "fwd_portable_sm89_bf16_d192x128",
+    "fwd_portable_sm80_fp16_d192",
+    "fwd_portable_sm120_bf16_d256",
+    "fwd_portable_sm80_bf16_d64x512",
+)
+CASES = {
+    "whole tile": Case((128,), (128,)),
+    "one row": Case((1,), (1,)),
+    "no keys": Case((65, 3), (0, 40), sink=True),
+    "no keys at all": Case((5,), (0,)),
+    "more queries than keys": Case((200,), (70,), causal=True),
+    "causal": Case((130, 128), (197, 300), causal=True),
+    "window": Case((150,), (300,), window=(40, 20)),
+    "diagonal": Case((150,), (160,), window=(0, 0)),
+    "chunks": Case((150,), (310,), window=(-1, 30), chunk=37),
+    "softcap": Case((140,), (140,), causal=True, softcap=5.0, scale=0.5),
+    "sink": Case((70,), (210,), causal=True, sink=True, heads=4),
+    "negative scale": Case((100,), (190,), scale=-0.3),
+    "scale 0": Case((100,), (190,), scale=0.0, causal=True),
+    "large scores": Case((60,), (190,), scale=4.0),
+    "grouped heads": Case((33,), (190,), heads=6, causal=True, pack=True, sink=True),
+    "lengths": Case((150, 0, 33), (190, 77, 0), causal=True),
+    "packed": Case((5, 0, 130, 64, 1), (9, 20, 0, 200, 64), form="packed", causal=True),
+    "many sequences": Case((1,) * 40, tuple(range(0, 80, 2)), form="packed", heads=1, heads_kv=1),
+    "pages of a row": Case((3, 70, 1), (150, 70, 0), form="paged", page_size=1, causal=True),
+    "pages": Case((3, 70), (150, 71), form="paged", page_size=48, heads=4, pack=True, window=(30, 5)),
+    "fewer columns": Case((40,), (70,), head_dim=8, head_dim_v=24),
+    "odd columns": Case((40,), (70,), head_dim=33, head_dim_v=59),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("row", ROWS)
+def test_named_cases(emulated: Callable[..., Kernel], row: str, case: Case):
+    attention = Attention(emulated(row).variant, case)
+    attention.check(attention.run(emulated(row)))
+
+
+def sampled(draw: random.Random, head_dim: int, head_dim_v: int) -> Case:
+    form = draw.choice(("dense", "packed", "paged"))
+    sequences = draw.randint(1, 3)
+    heads_kv = draw.choice((1, 2))
+    group = draw.choice((1, 2, 3, 8))
+    return Case(
+        lengths_q=tuple(draw.randint(1, 140) // group + 1 for _ in range(sequences)),
+        lengths_k=tuple(draw.randint(0, 260) for _ in range(sequences)),
+        form=form,
+        heads=heads_kv * group,
+        heads_kv=heads_kv,
+        head_dim=draw.randint(1, head_dim),
+        head_dim_v=draw.randint(1, head_dim_v),
+        page_size=draw.choice((1, 7, 16, 64)),
+        pack=draw.random() < 0.5,
+        causal=draw.random() < 0.5,
+        window=(draw.choice((-1, 0, 50)), draw.choice((-1, 0, 50))),
+        chunk=draw.choice((0, 0, 19, 64)),
+        softcap=draw.choice((0.0, 0.0, 3.0)),
+        sink=draw.random() < 0.3,
+        scale=draw.choice((0.125, 0.125, 1.0, -0.2)),
+        seed=draw.randint(1, 1 << 30),
+    )
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_sampled_cases(emulated: Callable[..., Kernel], row: str):
+    kernel = emulated(row)
+    draw = random.Random(row)  # noqa: S311  test data, not secrets
+    for _ in range(8):
+        case = sampled(draw, kernel.variant.head_dim, kernel.variant.head_dim_v)
+        attention = Attention(kernel.variant, case)
+        try:
+            attention.check(attention.run(kernel))
+        except AssertionError as error:
+            raise AssertionError(f"{case}: {error}") from error
+
+
+@pytest.mark.parametrize("row", ROWS[:5])
+def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], row: str):
+    kernel = emulated(row)
+    case = Case((33, 5), (190, 64), heads=6, causal=True, form="packed")
+    apart = Attention(kernel.variant, case).run(kernel)
+    shared = Attention(kernel.variant, replace(case, pack=True)).run(kernel)
+    for (out, lse), (shared_out, shared_lse) in zip(apart, shared, strict=True):
+        assert (out == shared_out).all()
+        assert (lse == shared_lse).all()
+
+
+def test_the_rows_cover_every_head_dimension():
+    heads = {(row.head_dim, row.head_dim_v) for row in FWD_PORTABLE}
+    assert {(row.head_dim, row.head_dim_v) for row in FWD_PORTABLE if row.name in ROWS} == heads
+
+
+CHANGES = {
+    "rows unpermuted": Change("shared_tile.cuh", "(chunk ^ (row % 8))", "chunk"),
+    "rows half permuted": Change("shared_tile.cuh", "(chunk ^ (row % 8))", "(chunk ^ (row % 4))"),
+    "Q and K exchanged": Change(
+        "mma_sync.cuh", "lane / 16 * 8 + lane % 8, lane / 8 % 2", "lane % 16, lane / 16"
+    ),
+    "P unordered": Change("mma_sync.cuh", "s[2 * i], s[2 * i + 1]", "s[2 * i + 1], s[2 * i]"),
+    "columns past a slab": Change("mma_sync.cuh", "step / kStepsOfSlab * Rows", "step / kStepsOfSlab"),
+    "causal, one key less": Change("mask.cuh", "position + 1 + p.window_right", "position + p.window_right"),
+    "window, one key more": Change("mask.cuh", "position - p.window_left", "position - p.window_left - 1"),
+    "mask of the wrong column": Change("mask.cuh", "is_hidden(row, 2 * i + j)", "is_hidden(row, 2 * i)"),
+    "clear too soon": Change("fwd_portable.cu", "max(0, first_sees.end) / C::kTileN", "work.block_end"),
+    "copies not awaited": Change(
+        "fwd_portable.cu",
+        "        wait_copies();\n        __syncthreads();\n        uint32_t const k_tile",
+        "        __syncthreads();\n        uint32_t const k_tile",
+    ),
+    "barrier dropped": Change(
+        "fwd_portable.cu",
+        "        wait_copies();\n        __syncthreads();\n        uint32_t const k_tile",
+        "        wait_copies();\n        uint32_t const k_tile",
+    ),
+    "one warp at a barrier": Change(
+        "fwd_portable.cu",
+        "    __syncthreads();  // O is staged",
+        "    if (warp == 0) __syncthreads();  // O is staged",
+    ),
+    "keys past the end read": Change("fwd_portable.cu", "!kLast || first_key + row < work.seqlen_k", "true"),
+    "rows past the end written": Change(
+        "fwd_portable.cu", "tile_row < work.seqlen_q * p.pack_gqa", "tile_row >= 0"
+    ),
+    "scale's sign lost": Change("fwd_portable.cu", "scale < 0.f ? 0x80008000u : 0u", "0u"),
+    "every head the first": Change("fwd_portable.cu", "work.head + row - position * p.pack_gqa", "work.head"),
+}
+TELLING = ("causal", "window", "softcap", "negative scale", "grouped heads", "packed", "odd columns")
+
+
+def check_telling_cases(kernel: Kernel) -> None:
+    for name in TELLING:
+        attention = Attention(kernel.variant, CASES[name])
+        attention.check(attention.run(kernel))
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_changed_source_is_noticed(emulated: Callable[..., Kernel], change: Change):
+    kernel = emulated("fwd_portable_sm90_fp16_d128", change)
+    with pytest.raises(AssertionError):  # EmulationError is one
+        check_telling_cases(kernel)
+
+
+def test_a_change_names_what_was_seen(emulated: Callable[..., Kernel]):
+    kernel = emulated("fwd_portable_sm90_fp16_d128", CHANGES["one warp at a barrier"])
+    with pytest.raises(EmulationError, match="wait for one another"):
+        Attention(kernel.variant, CASES["causal"]).run(kernel)
+    kernel = emulated("fwd_portable_sm90_fp16_d128", CHANGES["rows unpermuted"])
+    with pytest.raises(EmulationError, match="bank conflicts"):
+        Attention(kernel.variant, CASES["causal"]).run(kernel)
