@@ -13,8 +13,9 @@ constexpr char kFwdSchema[] =
     "Tensor lse)";
 fa3_status run_fwd(StableIValue* stack, Error error);
 
-// The same of q, k and v in one tensor: (batch, seqlen, 3, heads, head_dim) when heads_q is 0, and else (batch,
-// seqlen, heads_q + 2 * heads_kv, head_dim). Three views made by torch's dispatcher cost more than all the rest.
+// The same of q, k and v in one tensor: (batch, seqlen, 3, heads, head_dim) when heads_q is 0, and else
+// (batch, seqlen, heads_q + 2 * heads_kv, head_dim). Three views made by torch's dispatcher cost more than
+// all the rest.
 constexpr char kFwdQkvpackedSchema[] =
     "fwd_qkvpacked(Tensor qkv, float softmax_scale, bool causal, int heads_q) -> (Tensor out, Tensor lse)";
 fa3_status run_fwd_qkvpacked(StableIValue* stack, Error error);
