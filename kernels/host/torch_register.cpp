@@ -29,9 +29,8 @@ void call(StableIValue* stack, uint64_t, uint64_t) {
 __attribute__((constructor)) void register_operators() {
     TorchLibraryHandle library = nullptr;
     if (aoti_torch_library_init_def("flash_attn3", "flash_attn3", 0, &library) != 0) return;
-    for (const char* schema :
-         {kFwdSchema, kFwdGeneralSchema, kFwdIntoSchema, kCombineSchema, kCombineIntoSchema,
-          kFwdQkvpackedSchema}) {
+    for (const char* schema : {kFwdSchema, kFwdGeneralSchema, kFwdIntoSchema, kCombineSchema,
+                               kCombineIntoSchema, kFwdQkvpackedSchema}) {
         aoti_torch_library_def(library, schema);
     }
     for (const char* dispatch_key : {"CUDA", "CPU"}) {  // on the CPU only to say that it needs a GPU
