@@ -50,7 +50,7 @@ typedef struct fa3_fwd_args {
     fa3_tensor q;
     fa3_tensor k;
     fa3_tensor v;
-    fa3_tensor out;
+    fa3_tensor out; /* a row is written up to the next multiple of 8 elements, where its stride begins */
     float* lse;          /* (batch, heads_q, seqlen_q), or (heads_q, total_q) with cu_seqlens_q; contiguous */
     int32_t window_left; /* keys before and after the diagonal that a query sees; negative: all */
     int32_t window_right;

@@ -1,5 +1,7 @@
 #include "torch_tensor.h"
 
+#include <utility>
+
 #include <new>
 
 namespace fa3 {
@@ -132,10 +134,21 @@ fa3_status TorchTensor::allocate_rows(int64_t rank, const int64_t* shape, int64_
     return allocate(rank, shape, strides, dtype, like, error);
 }
 
+fa3_status TorchTensor::copy_from(const TorchTensor& other, Error error) {
+    if (aoti_torch_copy_(handle_, other.handle_, /*non_blocking=*/0) == 0) return FA3_OK;
+    return error.fail(FA3_DRIVER_ERROR, "%s could not be copied: %s", other.argument_, torch_message());
+}
+
+void TorchTensor::swap(TorchTensor& other) {
+    std::swap(argument_, other.argument_);
+    std::swap(handle_, other.handle_);
+    std::swap(dtype_, other.dtype_);
+    std::swap(device_type_, other.device_type_);
+    std::swap(device_index_, other.device_index_);
+}
+
 fa3_status TorchTensor::move_to(TorchTensor& copy, Error error) {
-    if (aoti_torch_copy_(copy.handle_, handle_, /*non_blocking=*/0) != 0) {
-        return error.fail(FA3_DRIVER_ERROR, "%s could not be copied: %s", argument_, torch_message());
-    }
+    if (fa3_status status = copy.copy_from(*this, error); status != FA3_OK) return status;
     aoti_torch_delete_tensor_object(handle_);
     handle_ = as_handle(copy.release());
     return FA3_OK;

@@ -49,6 +49,11 @@ class TorchTensor {
     fa3_status look_into(const TorchTensor& other, int64_t rank, const int64_t* shape, const int64_t* strides,
                          int64_t offset, Error error);
 
+    // Takes over the elements of a tensor of its shape.
+    fa3_status copy_from(const TorchTensor& other, Error error);
+
+    void swap(TorchTensor& other);
+
     // Becomes `copy`, which was allocated with its shape, after its elements were copied there.
     fa3_status move_to(TorchTensor& copy, Error error);
 
