@@ -93,6 +93,8 @@ def resolve_window(window_size: Any) -> tuple[int, int]:
         raise TypeError(
             f"window_size must be a pair of integers (left, right); it is {window_size!r}"
         ) from None
+    if type(left) is int and type(right) is int and left >= -1 and right >= -1:
+        return left, right
     return _index("window_size", left, -1), _index("window_size", right, -1)
 
 

@@ -52,25 +52,18 @@ def forward_general(  # noqa: PLR0917  by position: an eager call has no microse
         if sink is not None:
             sink = _plain(sink)
         # In the operators' order, and no more than is needed: each costs time, and its default there less.
-        arguments: tuple[Any, ...] = (
-            q,
-            k,
-            v,
-            scale,
-            causal,
-            cu_seqlens_q,
-            cu_seqlens_k,
-            max_seqlen_q,
-            max_seqlen_k,
-        )
-        has_lengths = seqused_q is not None or seqused_k is not None or page_table is not None
-        if has_lengths or softcap != 0.0 or attention_chunk != 0 or sm_margin != 0:
-            arguments += (*window, sink, softcap, attention_chunk, sm_margin)
+        arguments: tuple[Any, ...] = (q, k, v, scale, causal, cu_seqlens_q, cu_seqlens_k)
+        if seqused_k is not None or seqused_q is not None or page_table is not None:
+            arguments += (max_seqlen_q, max_seqlen_k, *window, sink, softcap, attention_chunk, sm_margin)
             arguments += (seqused_q, seqused_k, page_table)
+        elif softcap != 0.0 or attention_chunk != 0 or sm_margin != 0:
+            arguments += (max_seqlen_q, max_seqlen_k, *window, sink, softcap, attention_chunk, sm_margin)
         elif sink is not None:
-            arguments += (*window, sink)
+            arguments += (max_seqlen_q, max_seqlen_k, *window, sink)
         elif window != (-1, -1):
-            arguments += window
+            arguments += (max_seqlen_q, max_seqlen_k, *window)
+        else:
+            arguments += (max_seqlen_q, max_seqlen_k)
         needs_grad = torch.is_grad_enabled() and (
             q.requires_grad or k.requires_grad or v.requires_grad or (sink is not None and sink.requires_grad)
         )

@@ -99,15 +99,16 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
     ):
         result = _forward_plain(q, k, v, softmax_scale, causal)
     else:
+        # Without stars, which would take half a microsecond.
         check_options(
-            *(attention_chunk, softcap, num_splits, pack_gqa, deterministic, sm_margin),
-            *(qv, q_descale, k_descale, v_descale),
-        )
+            attention_chunk, softcap, num_splits, pack_gqa, deterministic, sm_margin,
+            qv, q_descale, k_descale, v_descale,
+        )  # fmt: skip
         result = forward_general(
-            *(q, k, v, None, None, None, None, None),
-            *(choose_sink(learnable_sink, s_aux), 0, 0, softmax_scale, causal, resolve_window(window_size)),
-            *(attention_chunk, softcap, sm_margin, out),
-        )
+            q, k, v, None, None, None, None, None,
+            choose_sink(learnable_sink, s_aux), 0, 0, softmax_scale, causal, resolve_window(window_size),
+            attention_chunk, softcap, sm_margin, out,
+        )  # fmt: skip
     return result if return_attn_probs else result[0]
 
 
