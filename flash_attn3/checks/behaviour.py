@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from flash_attn3 import flash_attn_func
+from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.correctness import call, run_case
 from flash_attn3.checks.inputs import Inputs, make_inputs
@@ -296,6 +296,20 @@ def _out_refused(forward: Forward, device: torch.device) -> Iterator[str]:
         yield "a refused out was written to"
 
 
+def _one_tensor(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Attend to q, k and v inside one tensor, which begins inside another whose rows have gaps."""
+    whole = torch.randn(3, 300, 3, 5, 136, device=device, dtype=torch.bfloat16)
+    stacked, joined = whole[1:, 7:, :, 1:, 8:], whole[1:, 7:, 1, :4, 8:]
+    parts = {None: stacked.unbind(2), 2: joined.split((2, 1, 1), 2)}
+    for num_heads_q, qkv in ((None, stacked), (2, joined)):
+        for causal in (False, True):
+            packed = flash_attn_qkvpacked_func(
+                qkv, causal=causal, num_heads_q=num_heads_q, return_attn_probs=True
+            )
+            if not _same(tuple(packed), forward(*parts[num_heads_q], None, causal)):
+                yield f"num_heads_q={num_heads_q}, causal={causal}: differs from the call on its three views"
+
+
 BEHAVIOURS: dict[str, Check] = {
     "repeats_equal": _repeats_equal,
     "repeats_equal_beside_work": _repeats_equal_beside_work,
@@ -304,6 +318,7 @@ BEHAVIOURS: dict[str, Check] = {
     "graph_replay": _graph_replay,
     "many_threads": _many_threads,
     "every_device": _every_device,
+    "one_tensor": _one_tensor,
     "sm_margin": _sm_margin,
     "errors_then_success": _errors_then_success,
     "backward_refused": _backward_refused,
