@@ -39,7 +39,9 @@ struct Config {
     // With three warpgroups the softmax takes as long as the products: they go in turns, so that their exponentials
     // spread out. With two the products are the limit, and turns change nothing.
     static constexpr bool kInTurns = kConsumers == 3;
+    static constexpr bool kHalves = FA3_HALVES;  // a causal mask that leaves half of a block leaves half the work
     static_assert(kSlabsV % kSlabsO == 0, "O is staged in whole rounds");
+    static_assert(!kHalves || kTileN == 128, "half a block is 64 keys");
 };
 
 struct alignas(1024) SharedStorage {
@@ -226,8 +228,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
     using cutlass::platform::false_type;
     using cutlass::platform::true_type;
     constexpr bool kCausal = C::kMask == Mask::kCausal;
-    constexpr bool kHalves = kCausal && C::kInTurns;  // elsewhere half blocks cost more than they save
-    static_assert(!kHalves || C::kTileN == 128, "half a block is 64 keys");
+    constexpr bool kHalves = kCausal && C::kHalves;
     int const lane = cutlass::canonical_lane_idx();
     int const warp = warpgroup * 4 + threadIdx.x % 128 / 32;
     float const scale_log2 = p.scale_log2 == 0.f ? 1.f : fabsf(p.scale_log2);
@@ -378,7 +379,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             cap_if_asked(s);
             if constexpr (ends.value) mask_ends(s);
             if constexpr (begins.value) mask_begins(s);
-            bool const grown = softmax.update_max(s);
+            bool const grown = softmax.update_max<!C::kInTurns>(s);  // a turn is short of time, not of slots
             cute::warpgroup_wait<0>();
             fence_registers(o);
             release_v();
