@@ -25,14 +25,31 @@ class _Record(BaseModel):
 
 
 class CaseResult(_Record):
-    """One check: what was run, what was measured and held to which limit, and which rules it broke."""
+    """One check: what was run, what was measured and held to which limit, and which rules it broke.
+
+    Of one that passed, the name says what was run, and two numbers how close it came to its limits:
+    error_ratio is its largest error, and worst_ratio the one of its errors that came closest, as fractions of
+    what is allowed; None where nothing was measured. Older reports have the params and the figures of every
+    case instead, and say the kind of kernels among the params, if at all.
+    """
 
     section: str
     name: str
-    params: dict[str, Any]
-    figures: dict[str, float | None]
-    failures: tuple[str, ...]
-    passed: bool
+    kernels: str = ""
+    error_ratio: float | None = None
+    worst_ratio: float | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+    figures: dict[str, float | None] = Field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+    passed: bool = True
+
+    @property
+    def max_error_ratio(self) -> float | None:
+        """The largest error as a fraction of what is allowed; None where nothing was measured."""
+        if self.error_ratio is not None:
+            return self.error_ratio
+        error, limit = self.figures.get("max_error"), self.figures.get("max_error_limit")
+        return error / limit if error is not None and limit else None
 
 
 class RaceSetting(_Record):
@@ -160,16 +177,15 @@ class Report(_Record):
         passed: dict[object, bool] = {}
         for case in self.cases:
             if case.section == "correctness":
-                kind = case.params.get("kernels", "exact")
+                kind = case.kernels or case.params.get("kernels", "exact")
                 passed[kind] = passed.get(kind, True) and case.passed
         return tuple(kind for kind in KINDS if passed.get(kind))
 
     @property
     def worst_error_ratio(self) -> float | None:
         """The largest error of any case as a fraction of what the error rule allows; None without cases."""
-        pairs = ((case.figures.get("max_error"), case.figures.get("max_error_limit")) for case in self.cases)
-        ratios = [error / limit for error, limit in pairs if error is not None and limit]
-        return max(ratios, default=None)
+        ratios = (case.max_error_ratio for case in self.cases)
+        return max((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 def read_report(path: Path) -> Report:
@@ -208,6 +224,9 @@ def _check_totals(report: Report, path: Path) -> None:
     for result in results:
         if result.passed == bool(result.failures):
             raise CorruptReport(f"{path}: {result.name} says passed={result.passed}, which its failures deny")
+    for case in report.cases:
+        if case.passed and case.worst_ratio is not None and case.worst_ratio > 1:
+            raise CorruptReport(f"{path}: {case.name} passed with {case.worst_ratio:g} times what is allowed")
     failed = sum(not result.passed for result in results)
     if report.totals != Totals(cases=len(report.cases), races=len(report.races), failed=failed):
         raise CorruptReport(f"{path}: its totals are not those of its cases and races")

@@ -29,7 +29,7 @@ def _format(document: dict[str, Any]) -> str:
     fields = []
     for name, value in document.items():
         if isinstance(value, list) and value:
-            items = ",\n  ".join(json.dumps(item, allow_nan=False) for item in value)
+            items = ",\n  ".join(json.dumps(item, allow_nan=False, separators=(",", ":")) for item in value)
             text = f"[\n  {items}\n ]"
         else:
             text = json.dumps(value, allow_nan=False)

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ci.case_record import case_record
 from ci.check_process import SECTIONS, ChecksFailed, run_section
 from ci.errors import FarmError, NoGpu, ValidationFailed
 from ci.report_file import SCHEMA_VERSION, write_report
@@ -120,7 +121,7 @@ def validate(
     if min_portable_ratio is not None:
         portable = (race for race in found.races if race.get("kernels") == "portable")
         found.cases.append(_speed_case("min_portable_ratio", "flash", min_portable_ratio, portable))
-    failed = [case["name"] for case in found.cases if not case["passed"]]
+    failed = [case["name"] for case in found.cases if case.get("failures")]
     failed += [race["name"] for race in found.races if not race["passed"]]
     if sha256_of(wheel) != digest:
         raise ValidationFailed(f"{wheel.name} changed while it was validated; nothing was written")
@@ -223,7 +224,10 @@ def _run(section: str, options: Sequence[str], place: _Place, found: _Findings, 
                 found.host_times.append(event["host_time"])
                 progress("  " + _host_line(event["host_time"]))
             elif result is not None:
-                (found.races if event["event"] == "race" else found.cases).append(result)
+                if event["event"] == "race":
+                    found.races.append(result)
+                else:
+                    found.cases.append(case_record(result))
                 failed += not result["passed"]
                 for failure in result["failures"]:
                     progress(f"  FAILED {result['name']}: {failure}")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ci.case_record import case_record
 from ci.errors import CorruptReport
 from ci.report import read_report
 from ci.report_file import report_digest, write_report
@@ -41,6 +42,49 @@ def test_kinds_of_kernels_pass_case_by_case(tmp_path: Path):
     )
     assert read_report(path).kinds_passed == ("ptx",)
     assert read_report(write(tmp_path / "old.json")).kinds_passed == ("exact",)
+
+
+def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
+    figures = {"max_error": 0.001, "max_error_limit": 0.004, "rmse": 0.3, "rmse_limit": 0.4, "lse_error": 0.1}
+    unmeasured = {"a": None, "a_limit": 1.0, "b": 0.0, "b_limit": 0.0}
+    params = {"dtype": "bf16", "kernels": "ptx"}
+    passed = case_record({**CASE, "name": "a@ptx", "params": params, "figures": {**figures, **unmeasured}})
+    assert passed == {
+        "section": "correctness",
+        "name": "a@ptx",
+        "kernels": "ptx",
+        "error_ratio": 0.25,
+        "worst_ratio": 0.75,
+    }
+    assert case_record({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
+    report = read_report(write(tmp_path / "r.json", cases=[passed]))
+    assert report.kinds_passed == ("ptx",)
+    assert report.worst_error_ratio == 0.25
+    assert (report.cases[0].passed, report.cases[0].failures) == (True, ())
+
+
+def test_of_a_case_that_failed_everything_is_kept(tmp_path: Path):
+    outcome = failed({**CASE, "params": {"dtype": "bf16", "kernels": "exact"}}, "max_error is 1")
+    record = case_record(outcome)
+    assert record == {**outcome, "params": {"dtype": "bf16"}, "kernels": "exact"}
+    path = write(
+        tmp_path / "r.json", cases=[record], totals={"cases": 1, "races": 1, "failed": 1}, passed=False
+    )
+    (case,) = read_report(path).cases
+    assert (case.kernels, case.params, case.figures) == ("exact", {"dtype": "bf16"}, CASE["figures"])
+
+
+def test_thousands_of_cases_make_a_small_file(tmp_path: Path):
+    """What passed takes little more than its name: 24,000 cases with names of 65 letters fit into 4 MB."""
+    name = f"{'n' * 55}@portable"
+    record = case_record({**CASE, "name": name, "params": {**CASE["params"], "kernels": "portable"}})
+    sizes = [
+        write(tmp_path / "r.json", cases=[record] * count, totals={"cases": count, "races": 1, "failed": 0})
+        .stat()
+        .st_size
+        for count in (1, 2)
+    ]
+    assert sizes[1] - sizes[0] < 4_000_000 / 24_000
 
 
 def test_a_race_may_say_more(tmp_path: Path):
@@ -134,6 +178,7 @@ def test_an_altered_report_is_refused(tmp_path: Path, data: st.DataObject):
         ({"gpu": None}, "gpu"),
         ({"cases": [{**CASE, "passed": "yes"}]}, "cases.0.passed"),
         ({"cases": [{**CASE, "passed": False}]}, "which its failures deny"),
+        ({"cases": [{**CASE, "worst_ratio": 1.5}]}, "passed with 1.5 times what is allowed"),
         ({"cases": [failed(CASE, "wrong")]}, "totals"),
         ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "says passed=True"),
         ({"races": [{**RACE, "setting": {}}]}, "races.0.setting"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ci import unpack, validate
+from ci.case_record import case_record
 from ci.errors import CorruptWheel, FarmError, NoGpu, ValidationFailed
 from ci.report import read_report
 from ci.unpack import install_wheel, sha256_of
@@ -56,6 +57,7 @@ class TestRun:
         assert report.quick
         assert (report.wheel_sha256, report.wheel_size) == (sha256_of(wheel), wheel.stat().st_size)
         assert (report.totals.cases, report.totals.races, report.totals.failed) == (1, 1, 0)
+        assert report.cases[0].model_dump(exclude_defaults=True) == case_record(CASE)
         assert report.host_times[0].us == 12.5
         assert lines[-1] == "all 2 checks passed"
 
