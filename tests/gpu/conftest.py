@@ -1,7 +1,8 @@
 """Tests on a GPU; without one they skip. They need torch, pytest and the package, and nothing of the farm.
 
-`pytest --confcutdir=tests/gpu tests/gpu` runs them alone. FLASH_ATTN3_SITE names a folder into which a wheel
-was installed; without it the package is imported from where Python finds it, the tree itself as a rule.
+`pytest --confcutdir=tests/gpu tests/gpu` runs them alone. FLASH_ATTN3_SITE names the folder into which the
+wheel was installed, or several, as PATH does, where the compatibility wheel has one of its own; without it
+the package is imported from where Python finds it, the tree itself as a rule.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import sys
 import pytest
 import torch
 
-if "FLASH_ATTN3_SITE" in os.environ:
-    sys.path.insert(0, os.environ["FLASH_ATTN3_SITE"])
+sys.path[:0] = filter(None, os.environ.get("FLASH_ATTN3_SITE", "").split(os.pathsep))
 
 
 @pytest.fixture(scope="session")

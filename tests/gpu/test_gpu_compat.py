@@ -9,21 +9,30 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
 
-# Those of the wheel, if it was installed with the package, and else those of the tree.
-if not (Path(os.environ.get("FLASH_ATTN3_SITE", "")) / "flash_attn_interface.py").is_file():
-    sys.path.insert(0, str(Path(__file__).parents[2] / "compat"))
+# Those of a wheel, if one was installed beside the package, and else those of the tree: never another package
+# that goes by the same names.
+FOLDERS = [*filter(None, os.environ.get("FLASH_ATTN3_SITE", "").split(os.pathsep))]
+FOLDERS.append(str(Path(__file__).parents[2] / "compat"))
+FOLDER = next((folder for folder in FOLDERS if (Path(folder) / "flash_attn_interface.py").is_file()), None)
+if FOLDER is None:
+    pytest.skip(f"the compatibility modules are in none of {FOLDERS}", allow_module_level=True)
+sys.path.insert(0, FOLDER)
 
 import flash_attn_interface as fa3
 from flash_attn3 import flash_attn_func, flash_attn_varlen_func
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
-]
+# torch warns of its own parts while it compiles, of others in every version.
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
+
+
+def test_the_modules_are_ours():
+    assert Path(fa3.__file__).parent == Path(FOLDER).resolve()
+    assert Path(sys.modules["flash_attn_3"].__file__).parents[1] == Path(FOLDER).resolve()
 
 
 def _tensors(device, seqlen_q=200, seqlen_k=300, heads=8, heads_kv=2):
@@ -210,3 +219,57 @@ def test_parts_of_the_keys_are_combined(device, dtype):
     into = torch.empty_like(q, dtype=dtype)
     assert torch.ops.flash_attn_3.fwd_combine(out_partial, lse_partial, into)[0].data_ptr() == into.data_ptr()
     assert torch.equal(into, out)
+
+
+# ---- transformers
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    module = pytest.importorskip("transformers")
+    if not module.utils.is_flash_attn_3_available():
+        pytest.skip("transformers takes FlashAttention-3 of an installed wheel alone, and on its GPUs")
+    return module
+
+
+def _models(transformers, device):
+    """Return a small model twice, with PyTorch's attention and with ours."""
+    config = transformers.LlamaConfig(
+        vocab_size=100,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,
+    )
+    torch.manual_seed(0)
+    plain, ours = (
+        transformers.AutoModelForCausalLM.from_config(config, attn_implementation=name)
+        .to(device, torch.bfloat16)
+        .eval()
+        for name in ("sdpa", "flash_attention_3")
+    )
+    ours.load_state_dict(plain.state_dict())
+    return plain, ours
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_model_of_transformers_says_the_same(device, transformers, padded):
+    plain, ours = _models(transformers, device)
+    tokens = torch.randint(100, (2, 50), device=device)
+    mask = torch.ones_like(tokens)
+    mask[0, : 20 * padded] = 0
+    called = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, func, _types, args=(), kwargs=None):
+            called.append(func.namespace)
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad():
+        expected = plain(tokens, attention_mask=mask).logits[mask.bool()].float()
+        with Calls():
+            found = ours(tokens, attention_mask=mask).logits[mask.bool()].float()
+    assert called.count("flash_attn3") == 2  # layers
+    assert (found - expected).std() < 0.03 * expected.std()
