@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 # The refusal is an operator, so that a compiled graph, which is traced with its backward, can be run forward.
-# It stands for the gradient of one input, so that no graph can do without it.
+# It stands for the gradient of one input, so that no graph can do without it, and takes the gradients of the
+# results, so that none can run it forward.
 _operators = torch.library.Library("flash_attn3", "FRAGMENT")
-_operators.define("refuse_backward(Tensor input) -> Tensor")
+_operators.define("refuse_backward(Tensor input, Tensor[] gradients) -> Tensor")
 
 
-def _refuse_backward(_input: Tensor) -> NoReturn:
+def _refuse_backward(_input: Tensor, _gradients: list[Tensor]) -> NoReturn:
     raise NotImplementedError(
         "flash_attn3 has no backward kernel yet: "
         "call attention under torch.no_grad(), or on tensors that need no gradient"
@@ -21,7 +22,9 @@ def _refuse_backward(_input: Tensor) -> NoReturn:
 
 
 _operators.impl("refuse_backward", _refuse_backward, "CompositeExplicitAutograd")
-torch.library.register_fake("flash_attn3::refuse_backward", torch.empty_like, lib=_operators)
+torch.library.register_fake(
+    "flash_attn3::refuse_backward", lambda tensor, _gradients: torch.empty_like(tensor), lib=_operators
+)
 _refused = torch.ops.flash_attn3.refuse_backward.default
 
 
@@ -37,9 +40,9 @@ class _ForwardOnly(torch.autograd.Function):
         ctx.save_for_backward(*(value if _is_floating(value) else None for value in inputs))
 
     @staticmethod
-    def backward(ctx: Any, *_gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Raise NotImplementedError."""
-        return tuple(None if saved is None else _refused(saved) for saved in ctx.saved_tensors)
+        return tuple(None if saved is None else _refused(saved, gradients) for saved in ctx.saved_tensors)
 
     @staticmethod
     def vmap(_info: object, _in_dims: object, *_arguments: Any) -> NoReturn:

@@ -28,8 +28,8 @@ def unpack(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tensor
             "qkv must have 4 dimensions, (batch, seqlen, num_heads_q + 2 * heads_kv, head_dim), with "
             f"num_heads_q; its shape is {tuple(shape)}"
         )
-    heads_kv, rest = divmod(shape[2] - num_heads_q, 2)
-    if num_heads_q < 1 or heads_kv < 1 or rest:
+    heads_kv = (shape[2] - num_heads_q) // 2  # no divmod, which symbolic sizes do not have
+    if num_heads_q < 1 or heads_kv < 1 or num_heads_q + 2 * heads_kv != shape[2]:
         raise ValueError(
             "num_heads_q must leave an even number of heads, at least 2, of the "
             f"{shape[2]} heads of qkv; it is {num_heads_q}"

@@ -300,7 +300,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             }
         };
         int block = work.block_end - 1;
-        // Blocks from here to the last of those at the end of the sequence every row of the warpgroup sees in full.
+        // Every row of the warpgroup sees the first key of this block and of those behind it.
         int clear_begin = work.block_begin;
         if constexpr (C::kMask == Mask::kLocal) {
             clear_begin = max(clear_begin, (visible_to(first_row + 63).begin + C::kTileN - 1) / C::kTileN);
@@ -379,7 +379,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             cap_if_asked(s);
             if constexpr (ends.value) mask_ends(s);
             if constexpr (begins.value) mask_begins(s);
-            bool const grown = softmax.update_max<!C::kInTurns>(s);  // a turn is short of time, not of slots
+            bool const grown = softmax.update_max(s);
             cute::warpgroup_wait<0>();
             fence_registers(o);
             release_v();

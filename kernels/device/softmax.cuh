@@ -42,9 +42,8 @@ struct OnlineSoftmax {
         shrink[0] = shrink[1] = 1.f;
     }
 
-    // Takes in the maxima of a block of scores. True (for the whole warp) when O must be rescaled. `kBranch`: skip what
-    // follows from a new maximum where no row has one, which is most of the time, for the price of a branch.
-    template <bool kBranch = true, int Count>
+    // Takes in the maxima of a block of scores. True (for the whole warp) when O must be rescaled.
+    template <int Count>
     CUTE_DEVICE bool update_max(float const (&s)[Count]) {
         bool grown[2];
         float peak[2];
@@ -61,15 +60,14 @@ struct OnlineSoftmax {
             peak[row] = quad_max(peak[row]);
             grown[row] = (peak[row] - row_max[row]) * scale_log2 > kLag;
         }
-        bool const any = __any_sync(0xFFFFFFFF, grown[0] || grown[1]);
-        if (kBranch && !any) return false;
+        if (!__any_sync(0xFFFFFFFF, grown[0] || grown[1])) return false;
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             shrink[row] = grown[row] ? exp2_approx((row_max[row] - peak[row]) * scale_log2) : 1.f;
             row_max[row] = grown[row] ? peak[row] : row_max[row];
             row_sum[row] *= shrink[row];
         }
-        return any;
+        return true;
     }
 
     // Turns scores into exp2(scale_log2 * (s - row_max)), in place, and adds them up.

@@ -63,6 +63,11 @@ fa3_status FwdCall::allocate_out(const Problem& problem, Error error) {
     return status == FA3_OK ? out.view(problem.storage_q, &args.out, error) : status;
 }
 
+bool FwdCall::can_share_slots_with_out(const Problem& problem) const {
+    return share_slots(args.out, args.q, problem.storage_q) ||
+           rows_per_slot(args.out, problem.storage_q) == args.out.shape[1];  // q can be copied to slots like these
+}
+
 fa3_status FwdCall::launch(const Problem& problem, Error error) {
     fa3_status status = FA3_OK;
     if (!share_slots(args.out, args.q, problem.storage_q)) {

@@ -29,6 +29,9 @@ struct FwdCall {
 
     fa3_status allocate_out(const Problem& problem, Error error);
 
+    // Whether q's slots are, or in a copy would be, as far apart as out's.
+    bool can_share_slots_with_out(const Problem& problem) const;
+
     // Given the view of out: makes lse and launches.
     fa3_status launch(const Problem& problem, Error error);
 };

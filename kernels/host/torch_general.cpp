@@ -206,15 +206,16 @@ fa3_status run_fwd_into(StableIValue* stack, Error error) {
     if (status == FA3_OK) status = call.out.view(problem.storage_q, &call.args.out, error);
     if (status == FA3_OK) status = check_output(call.args, problem, error);
     // The tensor copy engine writes rows in whole steps of 16 bytes, and what lies behind a shorter one is not
-    // ours.
-    const bool by_way_of_rows = call.args.v.shape[3] % kCopyElements != 0;
+    // ours; and slots of q and out must be the same number of rows apart.
+    const bool by_way_of_copy = status == FA3_OK && (call.args.v.shape[3] % kCopyElements != 0 ||
+                                                     !call.can_share_slots_with_out(problem));
     TorchTensor given("out");
-    if (status == FA3_OK && by_way_of_rows) {
+    if (by_way_of_copy) {
         given.swap(call.out);
         status = call.allocate_out(problem, error);
     }
     if (status == FA3_OK) status = call.launch(problem, error);
-    if (status == FA3_OK && by_way_of_rows) status = given.copy_from(call.out, error);
+    if (status == FA3_OK && by_way_of_copy) status = given.copy_from(call.out, error);
     if (status != FA3_OK) return status;
     stack[0] = call.lse.release();
     return FA3_OK;

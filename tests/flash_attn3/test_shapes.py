@@ -76,7 +76,7 @@ def test_the_backward_operator_raises():
     """Of tensors with data: those without are what a compiled graph is traced with. See also tests/gpu."""
     tensor = torch.zeros(1, 1, 1, 128, dtype=torch.bfloat16)
     with pytest.raises(NotImplementedError, match="no backward kernel yet"):
-        torch.ops.flash_attn3.refuse_backward(tensor)
+        torch.ops.flash_attn3.refuse_backward(tensor, [tensor])
 
 
 @pytest.mark.parametrize("needing", [0, 1, 2])

@@ -528,11 +528,30 @@ def results_are_written_where_they_are_wanted(torch: Torch, fake: FakeDriver) ->
     assert thrown.startswith(
         "flash_attn3: out has stride 1036 in its seqlen dimension; it should be a multiple"
     )
-    slots = torch.tensor((2, 256, 4, 128), stride)
-    thrown, _ = torch.general(*torch.qkv(), seqused_q=torch.tensor((2,), dtype=INT32), out=slots)
-    assert thrown == (
-        "flash_attn3: out has a batch stride of 1024 times its seqlen stride; it should be 256 times, as in q"
-    )
+    assert torch.alive == 0
+
+
+@scenario
+def results_that_no_kernel_can_write_in_place_are_copied_there(torch: Torch, fake: FakeDriver) -> None:
+    def written_through_a_copy(
+        head_dim_v: int, out: ctypes._Pointer[TorchTensor], **options: object
+    ) -> bool:
+        address, copies = out.contents.data, torch.copies
+        q, k, v = torch.qkv()
+        torch.release(v.contents)
+        v = torch.tensor((2, 384, 2, head_dim_v), (2 * 384 * 128, 2 * 128, 128, 1))
+        thrown, (lse,) = torch.general(q, k, v, out=out, **options)
+        assert thrown is None
+        torch.release(lse)
+        return fake.encodes_of(fake.launches[-1])[3].address != address and torch.copies == copies + 1
+
+    rows = (256 * 4 * 128, 4 * 128, 128, 1)
+    assert not written_through_a_copy(120, torch.tensor((2, 256, 4, 120), rows))
+    # What lies behind a row of odd width is the caller's.
+    assert written_through_a_copy(119, torch.tensor((2, 256, 4, 119), rows))
+    # Slots that neither q's nor those of a copy of q are like.
+    slots = torch.tensor((2, 256, 4, 128), (4 * 256 * 128, 128, 256 * 128, 1))
+    assert written_through_a_copy(128, slots, seqused_q=torch.tensor((2,), dtype=INT32))
     assert torch.alive == 0
 
 
