@@ -15,8 +15,8 @@ class Tile:
     """A schedule, chosen by measurement (`NOTES.md`).
 
     `head_dim_v` are the columns of one slice of v, of which there are `value_slices`. `stages_q` are buffers
-    for tiles of Q. The output is staged `slabs_o` slabs of 64 columns at a time, as shared memory allows. With
-    `halves` a causal mask that leaves half of a block leaves half the work.
+    for tiles of Q. The output is staged `slabs_o` slabs of 64 columns at a time, as shared memory allows.
+    With `halves` a causal mask that leaves half of a block leaves half the work.
     """
 
     head_dim: int

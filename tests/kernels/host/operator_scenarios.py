@@ -533,9 +533,7 @@ def results_are_written_where_they_are_wanted(torch: Torch, fake: FakeDriver) ->
 
 @scenario
 def results_that_no_kernel_can_write_in_place_are_copied_there(torch: Torch, fake: FakeDriver) -> None:
-    def written_through_a_copy(
-        head_dim_v: int, out: ctypes._Pointer[TorchTensor], **options: object
-    ) -> bool:
+    def written_through_a_copy(head_dim_v: int, out: ctypes._Pointer[TorchTensor], **options: object) -> bool:
         address, copies = out.contents.data, torch.copies
         q, k, v = torch.qkv()
         torch.release(v.contents)
