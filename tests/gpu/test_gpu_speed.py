@@ -19,10 +19,15 @@ pytestmark = pytest.mark.gpu
 
 
 def test_an_eager_call_takes_the_host_15_microseconds_at_most(device):
-    times = {found.provider: found.us for found in host_times(device)}
-    ours = {provider: us for provider, us in times.items() if provider.startswith(OURS)}
-    assert len(ours) == 11
-    assert all(us is not None and us <= BAR for us in ours.values()), ours
+    """The least of three medians: what else the host is at can only make one longer."""
+    least = {}
+    for _ in range(3):
+        for found in host_times(device):
+            if found.provider.startswith(OURS):
+                assert found.us is not None, found.absent
+                least[found.provider] = min(found.us, least.get(found.provider, found.us))
+    assert len(least) == 11
+    assert all(us <= BAR for us in least.values()), least
 
 
 @pytest.mark.parametrize("causal", [False, True])

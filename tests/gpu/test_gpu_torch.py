@@ -283,6 +283,20 @@ def test_the_longest_length_makes_no_new_graph(device):
     assert len(made) == 1
 
 
+@pytest.mark.parametrize("head_dim", [59, 64])
+@pytest.mark.parametrize("form", ["dense", "packed", "paged"])
+def test_what_lies_behind_the_rows_of_out_is_left_alone(device, form, head_dim):
+    arguments = _general_arguments(form, device, head_dim)
+    expected, _ = torch.ops.flash_attn3.fwd_general(*arguments)
+    *leading, seqlen, heads, _ = expected.shape
+    memory = torch.full((*leading, seqlen + 3, heads + 1, 80), 7.0, device=device, dtype=expected.dtype)
+    out = memory[..., :seqlen, :heads, 8 : 8 + head_dim]
+    torch.ops.flash_attn3.fwd_into(out, *arguments)
+    assert torch.equal(out, expected)
+    out.fill_(7)
+    assert bool((memory == 7).all())
+
+
 def _partials(device, seqlen=40, head_dim_v=96, **options):
     out_partial = torch.randn(5, 2, seqlen, 3, head_dim_v, device=device, **options)
     return out_partial, torch.randn(5, 2, 3, seqlen, device=device).transpose(2, 3)
