@@ -192,18 +192,22 @@ fa3_status check_problem(const fa3_fwd_args& args, const Problem& problem, Error
     return FA3_OK;
 }
 
-fa3_status check_output(const fa3_fwd_args& args, const Problem& problem, Error error) {
+fa3_status check_output_shape(const fa3_fwd_args& args, const Problem& problem, Error error) {
     const Storage storage = problem.storage_q;
     fa3_status status = check_extents(args.out, storage, "out", error);
     for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
         if (status == FA3_OK)
             status = check_size(args.out, storage, "out", dimension, args.q.shape[dimension], "q", error);
     }
-    if (status == FA3_OK)
-        status = check_size(args.out, storage, "out", kHeadDim, args.v.shape[kHeadDim], "v", error);
-    if (status == FA3_OK) status = check_layout(args.out, storage, "out", error);
+    if (status != FA3_OK) return status;
+    return check_size(args.out, storage, "out", kHeadDim, args.v.shape[kHeadDim], "v", error);
+}
+
+fa3_status check_output(const fa3_fwd_args& args, const Problem& problem, Error error) {
+    fa3_status status = check_output_shape(args, problem, error);
+    if (status == FA3_OK) status = check_layout(args.out, problem.storage_q, "out", error);
     if (status != FA3_OK || is_empty(args.out)) return status;
-    return check_room(args.out, storage, "out", error);
+    return check_room(args.out, problem.storage_q, "out", error);
 }
 
 fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error error) {

@@ -204,11 +204,12 @@ fa3_status run_fwd_into(StableIValue* stack, Error error) {
     fa3_status status = call.prepare(behind_out, &problem, error);
     if (status == FA3_OK) status = check_dtypes(call.q, {&call.out}, error);
     if (status == FA3_OK) status = call.out.view(problem.storage_q, &call.args.out, error);
-    if (status == FA3_OK) status = check_output(call.args, problem, error);
+    if (status == FA3_OK) status = check_output_shape(call.args, problem, error);
     // The tensor copy engine writes rows in whole steps of 16 bytes, and what lies behind a shorter one is not
     // ours; and slots of q and out must be the same number of rows apart.
-    const bool by_way_of_copy = status == FA3_OK && (call.args.v.shape[3] % kCopyElements != 0 ||
-                                                     !call.can_share_slots_with_out(problem));
+    const bool odd = call.args.v.shape[3] % kCopyElements != 0;
+    if (status == FA3_OK && !odd) status = check_output(call.args, problem, error);
+    const bool by_way_of_copy = status == FA3_OK && (odd || !call.can_share_slots_with_out(problem));
     TorchTensor given("out");
     if (by_way_of_copy) {
         given.swap(call.out);

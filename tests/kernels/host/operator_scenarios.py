@@ -545,8 +545,9 @@ def results_that_no_kernel_can_write_in_place_are_copied_there(torch: Torch, fak
 
     rows = (256 * 4 * 128, 4 * 128, 128, 1)
     assert not written_through_a_copy(120, torch.tensor((2, 256, 4, 120), rows))
-    # What lies behind a row of odd width is the caller's.
+    # What lies behind a row of odd width is the caller's, and such rows may begin anywhere.
     assert written_through_a_copy(119, torch.tensor((2, 256, 4, 119), rows))
+    assert written_through_a_copy(119, torch.tensor((2, 256, 4, 119)))
     # Slots that neither q's nor those of a copy of q are like.
     slots = torch.tensor((2, 256, 4, 128), (4 * 256 * 128, 128, 256 * 128, 1))
     assert written_through_a_copy(128, slots, seqused_q=torch.tensor((2,), dtype=INT32))
