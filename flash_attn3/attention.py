@@ -78,7 +78,7 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
             is 0. It takes part in the softmax and in the LSE, after the scale and the softcap.
         s_aux: another name of learnable_sink.
         out: (batch, seqlen_q, heads, head_dim_v), dtype and device of q: the tensor to write to and return.
-            Its last stride must be 1, its other strides and its address multiples of 16 bytes; any strides will
+            Its last stride must be 1, its other strides and its address multiples of 16 bytes; any will
             do where head_dim_v is no multiple of 8.
 
     Returns:
