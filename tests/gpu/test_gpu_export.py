@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,9 +104,27 @@ def _lack():
     return "" if importlib.util.find_spec("setuptools") else "setuptools"
 
 
+def _run_package(name, folder):
+    """Build a package, load it and compare its results."""
+    program, module, calls = EXPORTS[name](torch.device("cuda", 0))
+    path = str(Path(folder) / f"{name}.pt2")
+    package = torch._inductor.aoti_compile_and_package(program, package_path=path)
+    _assert_same(torch._inductor.aoti_load_package(package), module, calls)
+
+
 @pytest.mark.skipif(bool(_lack()), reason=f"AOTInductor needs {_lack()}")
 @pytest.mark.parametrize("name", EXPORTS)
-def test_a_package_of_aot_inductor_is_eager(device, name, tmp_path):
-    program, module, calls = EXPORTS[name](device)
-    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / f"{name}.pt2"))
-    _assert_same(torch._inductor.aoti_load_package(package), module, calls)
+def test_a_package_of_aot_inductor_is_eager(name, tmp_path):
+    """In a process of its own: native code is loaded, and a crash in it should fail one test, not end all."""
+    done = subprocess.run(
+        [sys.executable, __file__, name, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-4000:]}"
+
+
+if __name__ == "__main__":
+    _run_package(*sys.argv[1:])
