@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Where the tables and results go; what is being done is told on standard error.
 _out = Console(highlight=False)
 if not _out.is_terminal:
-    _out.width = 160  # a file or a pipe has no width; the terminal's default would cut names
+    _out.width = 200  # a file or a pipe has no width; the terminal's default would cut names
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON.")
 _toolkit = click.option("--toolkit", metavar="NAME", help="Only this toolkit, such as 12.8.")

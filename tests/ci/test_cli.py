@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -172,14 +174,17 @@ def test_audit_of_a_truncated_wheel(wheel: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_report_that_comes_later_promotes_the_wheel(whole_wheel: Path, tmp_path: Path):
-    site = tmp_path / "site"
-    first = farm("publish", "--site", site, whole_wheel)
+    site, wheel = tmp_path / "site", tmp_path / whole_wheel.name
+    shutil.copyfile(whole_wheel, wheel)
+    with zipfile.ZipFile(wheel, "a") as archive:  # the tree may hold a report for the bytes as they were
+        archive.comment = b"other bytes"
+    first = farm("publish", "--site", site, wheel)
     assert first.returncode == 0, first.stderr
-    assert f"{whole_wheel.name}: candidate, since no GPU has validated it" in first.stderr
-    later = farm("publish", "--site", site, "--report", report(tmp_path / "r.json", whole_wheel))
+    assert f"{wheel.name}: candidate, since no GPU has validated it" in first.stderr
+    later = farm("publish", "--site", site, "--report", report(tmp_path / "r.json", wheel))
     assert later.returncode == 0, later.stderr
     assert later.stdout == f"{site}\n"
-    assert later.stderr == f"{whole_wheel.name}: stable\n"
+    assert later.stderr == f"{wheel.name}: stable\n"
     assert [wheel.channel for wheel in read_manifest(site).wheels] == ["stable"]
 
 
