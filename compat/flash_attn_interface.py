@@ -18,6 +18,7 @@ from flash_attn3 import (
     flash_attn_varlen_func,
 )
 from flash_attn_3._forward import flash_attn_forward as _flash_attn_forward
+from flash_attn_3._forward import longest
 from flash_attn_3._refusals import refuse_fp8, refuse_given
 
 if TYPE_CHECKING:
@@ -137,11 +138,9 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         v_descale=v_descale,
     )
     refuse_fp8(q=q, k_cache=k_cache, v_cache=v_cache)
-    if cu_seqlens_q is not None and max_seqlen_q is None:
-        raise ValueError("max_seqlen_q must be given with cu_seqlens_q; it is None")
     written, lse = flash_attn_varlen_func(
         *(q, k_cache, v_cache, cu_seqlens_q, None),
-        max_seqlen_q=max_seqlen_q or 0,
+        max_seqlen_q=longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
         max_seqlen_k=0,
         seqused_k=_lengths(cache_seqlens, q, k_cache, page_table, cu_seqlens_q),
         softmax_scale=softmax_scale,

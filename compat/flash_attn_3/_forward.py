@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from flash_attn3 import flash_attn_func, flash_attn_varlen_func
 from flash_attn_3._refusals import refuse_fp8, refuse_given
 
@@ -133,8 +131,8 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
     else:
         out, lse = flash_attn_varlen_func(
             *(q, k, v, cu_seqlens_q, cu_seqlens_k),
-            max_seqlen_q=_longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
-            max_seqlen_k=_longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
+            max_seqlen_q=longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
+            max_seqlen_k=longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
             seqused_q=seqused_q,
             seqused_k=seqused_k,
             softmax_scale=softmax_scale,
@@ -149,17 +147,13 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
             page_table=page_table,
             out=out_,
         )
-    return out, lse, _nothing(q), _nothing(q)
+    return out, lse, lse.new_empty(0), lse.new_empty(0)
 
 
-def _longest(name: str, value: int | None, cu_seqlens: Tensor | None) -> int:
+def longest(name: str, value: int | None, cu_seqlens: Tensor | None) -> int:
     """Return the length of the longest sequence, which packed sequences do not say without the device."""
     if value is not None:
         return value
     if cu_seqlens is not None:
         raise ValueError(f"{name} must be given with {name.replace('max_seqlen', 'cu_seqlens')}; it is None")
     return 0
-
-
-def _nothing(q: Tensor) -> Tensor:
-    return q.new_empty(0, dtype=torch.float32)

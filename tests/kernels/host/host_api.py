@@ -206,6 +206,26 @@ def combine_args(
     return args
 
 
+# The arguments of `fwd_general` behind q, k and v, in their order: a call that is one of `fwd`.
+GENERAL: dict[str, object] = {
+    "softmax_scale": 0.5,
+    "causal": False,
+    "cu_seqlens_q": None,
+    "cu_seqlens_k": None,
+    "max_seqlen_q": 0,
+    "max_seqlen_k": 0,
+    "window_left": -1,
+    "window_right": -1,
+    "sink": None,
+    "softcap": 0.0,
+    "attention_chunk": 0,
+    "sm_margin": 0,
+    "seqused_q": None,
+    "seqused_k": None,
+    "page_table": None,
+}
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A record of the pack with its cubin or PTX."""

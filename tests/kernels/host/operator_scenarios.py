@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.kernels.host.fake_driver import FakeDriver
-from tests.kernels.host.host_api import KERNELS, LOCAL, contiguous
+from tests.kernels.host.host_api import GENERAL, KERNELS, LOCAL, contiguous
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,26 +40,6 @@ class TorchTensor(ctypes.Structure):
     @property
     def stride(self) -> tuple[int, ...]:
         return tuple(self.strides[: self.rank])
-
-
-# The arguments of `fwd_general` behind q, k and v, in their order: a call that is one of `fwd`.
-GENERAL: dict[str, object] = {
-    "softmax_scale": 0.5,
-    "causal": False,
-    "cu_seqlens_q": None,
-    "cu_seqlens_k": None,
-    "max_seqlen_q": 0,
-    "max_seqlen_k": 0,
-    "window_left": -1,
-    "window_right": -1,
-    "sink": None,
-    "softcap": 0.0,
-    "attention_chunk": 0,
-    "sm_margin": 0,
-    "seqused_q": None,
-    "seqused_k": None,
-    "page_table": None,
-}
 
 
 def bits(number: float) -> int:

@@ -11,25 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tests.kernels.host.host_api import GENERAL
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 BF16 = torch.bfloat16
-# The arguments of `fwd_general` behind q, k and v, in their order.
-GENERAL: dict[str, object] = {
-    "softmax_scale": 1.0,
-    "causal": False,
-    **dict.fromkeys(("cu_seqlens_q", "cu_seqlens_k")),
-    "max_seqlen_q": 0,
-    "max_seqlen_k": 0,
-    "window_left": -1,
-    "window_right": -1,
-    "sink": None,
-    "softcap": 0.0,
-    "attention_chunk": 0,
-    "sm_margin": 0,
-    **dict.fromkeys(("seqused_q", "seqused_k", "page_table")),
-}
 SHAPE = (1, 2, 3, 64)
 
 
