@@ -159,13 +159,6 @@ CUTE_DEVICE void fold_scale_sign(typename C::Element* q, float scale, int warpgr
     cutlass::arch::NamedBarrier::sync(128, static_cast<uint32_t>(warpgroup));
 }
 
-// The accumulator layout of a product is the A-operand layout of the next, two floats to a register.
-template <class Element, int Count>
-CUTE_DEVICE void to_operand(float const (&s)[Count], uint32_t (&p)[Count / 2]) {
-    CUTE_UNROLL
-    for (int i = 0; i < Count / 2; ++i) p[i] = pack(Element{}, s[2 * i], s[2 * i + 1]);
-}
-
 // What a row of a tile stands for. Heads share a tile in powers of two only. With a division here the assembler no
 // longer takes the loops for uniform: see store_if.
 CUTE_DEVICE int position_of(FwdParams const& p, int tile_row) { return tile_row >> p.pack_shift; }

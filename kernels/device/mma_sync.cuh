@@ -6,10 +6,11 @@
 
 #include "instructions.cuh"
 #include "shared_tile.cuh"
+#include "slab.cuh"
+#include "tensor_core.cuh"
 
 namespace fa3 {
 
-constexpr int kMmaK = 16;  // elements of the inner dimension that one product consumes
 constexpr int kMmaRows = 16;
 
 // Where a lane's ldmatrix rows lie in a tile, at the tile's first row and column.
@@ -72,13 +73,6 @@ CUTE_DEVICE void product_pv(uint32_t const (&p)[RowTiles][4], uint32_t v, int st
             multiply(Element{}, right, p[t], b[2], b[3], right);
         }
     }
-}
-
-// An accumulator of 16 x 16 is, two floats to a register, the A operand of the next product.
-template <class Element>
-CUTE_DEVICE void to_operand(float const (&s)[8], uint32_t (&a)[4]) {
-    CUTE_UNROLL
-    for (int i = 0; i < 4; ++i) a[i] = pack(Element{}, s[2 * i], s[2 * i + 1]);
 }
 
 }  // namespace fa3

@@ -1,17 +1,15 @@
 // Tiles in shared memory for mma.sync: copied in by cp.async, read by ldmatrix, both without bank conflicts.
 //
-// A tile lies in slabs of 64 elements (128 bytes) of the contiguous dimension, one slab after another, each slab
-// `rows` x 128 bytes. Within a row the eight 16-byte chunks are permuted: chunk c lies at c ^ (row % 8). So eight
-// threads that fill a row, and eight rows that ldmatrix reads at one chunk, touch all 32 banks once. Addresses are
-// those of the shared window, in bytes.
+// Within a row of a slab the eight 16-byte chunks are permuted: chunk c lies at c ^ (row % 8). So eight threads that
+// fill a row, and eight rows that ldmatrix reads at one chunk, touch all 32 banks once. Addresses are those of the
+// shared window, in bytes.
 #pragma once
 
 #include "instructions.cuh"
+#include "slab.cuh"
 
 namespace fa3 {
 
-constexpr int kSlab = 64;
-constexpr int kSlabRowBytes = 128;
 constexpr int kChunk = 8;  // elements of 16 bytes
 constexpr int kChunksOfSlab = kSlab / kChunk;
 

@@ -1,25 +1,19 @@
-// Warpgroup matrix multiply: shared-memory descriptors and the unrolled products of one tile.
-//
-// Operands lie in shared memory as the tensor copy engine leaves them under the 128-byte swizzle: slabs of
-// 64 elements (128 bytes) of the contiguous dimension, one slab after another, each slab `rows` x 128 bytes.
-// Descriptor fields: PTX ISA, "Matrix descriptor format"; canonical layouts: cute/arch/mma_sm90_desc.hpp.
+// Warpgroup matrix multiply: the unrolled products of one tile, whose operands lie in shared memory or in registers.
 #pragma once
 
 #include <cute/arch/mma_sm90_gmma.hpp>
 #include <cute/arch/mma_sm90_gmma_ext.hpp>
 #include <cute/numeric/integer_sequence.hpp>
-#include <cutlass/bfloat16.h>
-#include <cutlass/half.h>
+
+#include "element.cuh"
+#include "matrix_descriptor.cuh"
+#include "slab.cuh"
+#include "tensor_core.cuh"
 
 namespace fa3 {
 
 using cute::SM90::GMMA::Major;
 using cute::SM90::GMMA::ScaleOut;
-
-constexpr int kSlab = 64;                   // elements of one 128-byte swizzled row
-constexpr int kSlabRowBytes = 128;
-constexpr int kSwizzleAtomBytes = 8 * 128;  // the swizzle repeats every 8 rows
-constexpr int kMmaK = 16;                   // 16-bit elements consumed by one wgmma
 
 template <class Element, int N>
 struct Wgmma;
@@ -50,24 +44,11 @@ FA3_WGMMA(cutlass::bfloat16_t, BF16, 192)
 FA3_WGMMA(cutlass::bfloat16_t, BF16, 256)
 #undef FA3_WGMMA
 
-// Matrix descriptor of a 128-byte-swizzled operand. `leading` is the distance between slabs for an operand whose
-// outer (M or N) dimension is contiguous, and unused when K is contiguous. Bytes.
-CUTE_DEVICE uint64_t make_descriptor(void const* smem, uint32_t leading) {
-    constexpr uint64_t kSwizzle128B = uint64_t(1) << 62;
-    constexpr uint64_t kStride = uint64_t(kSwizzleAtomBytes >> 4) << 32;
-    uint32_t const address = cute::cast_smem_ptr_to_uint(smem);
-    return kSwizzle128B | kStride | (uint64_t(leading >> 4) << 16) | uint64_t((address & 0x3FFFF) >> 4);
-}
-
 // Byte offset of k-step `step` inside an operand whose K dimension is contiguous.
 template <int Rows>
 CUTE_DEVICE constexpr uint32_t k_major_offset(int step) {
     constexpr int kStepsPerSlab = kSlab / kMmaK;
     return (step / kStepsPerSlab) * Rows * kSlabRowBytes + (step % kStepsPerSlab) * kMmaK * 2;
-}
-
-CUTE_DEVICE constexpr uint64_t advance(uint64_t descriptor, uint32_t bytes) {
-    return descriptor + (bytes >> 4);
 }
 
 template <class Op, int... I>

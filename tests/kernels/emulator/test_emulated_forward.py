@@ -122,7 +122,7 @@ CHANGES = {
     "Q and K exchanged": Change(
         "mma_sync.cuh", "lane / 16 * 8 + lane % 8, lane / 8 % 2", "lane % 16, lane / 16"
     ),
-    "P unordered": Change("mma_sync.cuh", "s[2 * i], s[2 * i + 1]", "s[2 * i + 1], s[2 * i]"),
+    "P unordered": Change("tensor_core.cuh", "s[2 * i], s[2 * i + 1]", "s[2 * i + 1], s[2 * i]"),
     "columns past a slab": Change("mma_sync.cuh", "step / kStepsOfSlab * Rows", "step / kStepsOfSlab"),
     "causal, one key less": Change("mask.cuh", "position + 1 + p.window_right", "position + p.window_right"),
     "window, one key more": Change("mask.cuh", "position - p.window_left", "position - p.window_left - 1"),
