@@ -407,6 +407,8 @@ def tune(
     from ci.build import Workshop
     from ci.tune import prepare, tune_cases
 
+    if ready is not None and (patterns or prepared):
+        raise click.UsageError("--run times what DIR holds: it takes neither a PATTERN nor --prepare")
     folder = Path(ready) if ready else prepared or work / "tune"
     if ready is None:
         matrix = read_matrix()

@@ -27,13 +27,13 @@ SEQLENS = (512, 1024, 2048, 4096, 16384)
 MARGIN = 1.01
 """How much faster than the present row another has to be: what two runs differ by is less."""
 _WINDOW = 1024
-_MASKS: dict[str, tuple[tuple[bool, int | None], ...]] = {
-    "full": ((False, None),),
-    "causal": ((True, None),),
-    "local": ((True, _WINDOW),),
-    "any": ((False, None), (True, None)),
+_MASKS: dict[str, tuple[tuple[bool, bool], ...]] = {
+    "full": ((False, False),),
+    "causal": ((True, False),),
+    "local": ((True, True),),
+    "any": ((False, False), (True, False)),
 }
-"""Mask of a row -> the calls that stand for it: causal, and the window."""
+"""Mask of a row -> the calls that stand for it: whether causal, and whether with a window."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,13 @@ def read_plan(folder: Path) -> tuple[Case, ...]:
         raise FarmError(f"--run {folder}: holds no plan of `farm tune --prepare`: {error}") from error
 
 
+def calls_of(mask: str, seqlen: int) -> tuple[tuple[bool, int | None], ...]:
+    """Return the calls that stand for the mask of a row at a length: causal, and the window or None."""
+    # A window that hides nothing is dropped by the call, which then asks for a row of another mask.
+    window = min(_WINDOW, seqlen // 2)
+    return tuple((causal, window if windowed else None) for causal, windowed in _MASKS[mask])
+
+
 def recommend(case: Case, ratios: Mapping[int, Mapping[str, float]]) -> tuple[tuple[str, int], ...]:
     """Return the rows that should serve a case, each with the length from which it does (its min_seqlen_q).
 
@@ -126,7 +133,7 @@ def tune(folder: Path, report: Path, *, rounds: int) -> None:
     """Time every case of a prepared folder and write the report, anew after each case.
 
     Raises:
-        FarmError: the folder holds no plan.
+        FarmError: the folder holds no plan, or a case could not be decided; the report says why.
         NoGpu: there is no torch, or it sees no GPU.
     """
     cases = read_plan(folder)
@@ -134,8 +141,7 @@ def tune(folder: Path, report: Path, *, rounds: int) -> None:
     found: list[dict[str, Any]] = []
     for case in cases:
         measured, error = bench.measure(case)
-        ratios = _ratios(measured)
-        recommended = recommend(case, ratios)
+        recommended = () if error else recommend(case, ratios_of(measured))
         present = tuple((row.name, row.min_seqlen_q) for row in case.rows if row.min_seqlen_q is not None)
         verdict = "undecided" if not recommended else "keep" if set(recommended) == set(present) else "change"
         found.append(
@@ -152,6 +158,9 @@ def tune(folder: Path, report: Path, *, rounds: int) -> None:
         _say(case, measured, error)
         print(f"  {verdict}: {', '.join(f'{name} from {start}' for name, start in recommended)}", flush=True)
     print(f"report: {report}", flush=True)
+    undecided = [case["name"] for case in found if case["error"]]
+    if undecided:
+        raise FarmError(f"{len(undecided)} of {len(found)} cases are undecided: {', '.join(undecided)}")
 
 
 def _told(case: Case, name: str, start: int | None) -> dict[str, Any]:
@@ -159,11 +168,15 @@ def _told(case: Case, name: str, start: int | None) -> dict[str, Any]:
     return {"row": name, "min_seqlen_q": start, "macros": macros}
 
 
-def _ratios(measured: Sequence[Measured]) -> dict[int, dict[str, float]]:
-    """Return length -> row -> ratio, the geometric mean where several settings stand for a mask."""
+def ratios_of(measured: Sequence[Measured]) -> dict[int, dict[str, float]]:
+    """Return length -> row -> ratio, the geometric mean where several settings stand for a mask.
+
+    A row that was wrong once is nowhere among them.
+    """
+    wrong = {result.row for result in measured if result.failures}
     gathered: dict[int, dict[str, list[float]]] = {}
     for result in measured:
-        if result.ratio is not None:
+        if result.ratio is not None and result.row not in wrong:
             gathered.setdefault(result.seqlen, {}).setdefault(result.row, []).append(result.ratio)
     return {
         seqlen: {row: statistics.geometric_mean(values) for row, values in rows.items()}
@@ -190,6 +203,7 @@ class _Bench:
         self._device = torch.device("cuda", 0)
         self._native, self._race, self._setting = _native, race, Setting
         self._rounds = rounds
+        self._serving = ""
         self.machine = describe_environment(self._device)
         self.machine.pop("kernels")  # each row is told with its own case
         package = Path(self.machine.pop("package_folder"))
@@ -197,22 +211,24 @@ class _Bench:
             raise FarmError(f"flash_attn3 was imported from {package}, not from {site}")
 
     def measure(self, case: Case) -> tuple[list[Measured], str]:
-        """Measure a case at every length; an error of the GPU or of a call ends it and is told."""
+        """Measure a case at every length; what ends it or leaves it undecided is told."""
         measured: list[Measured] = []
         try:
             for seqlen in SEQLENS:
-                for causal, window in _MASKS[case.mask]:
+                for causal, window in calls_of(case.mask, seqlen):
                     head_dim_v = None if case.head_dim_v == case.head_dim else case.head_dim_v
                     setting = self._setting(
                         case.dtype, case.head_dim, causal, seqlen, head_dim_v=head_dim_v, window=window
                     )
                     measured += self._measure(case, setting)
         except RuntimeError as error:
-            return measured, str(error).splitlines()[0]
-        return measured, ""
+            return measured, f"{self._serving}: {str(error).splitlines()[0]}"
+        present = {row.name for row in case.rows if row.min_seqlen_q is not None}
+        wrong = sorted({result.row for result in measured if result.failures} & present)
+        return measured, f"the table's {', '.join(wrong)} is wrong" if wrong else ""
 
     def _measure(self, case: Case, setting: Any) -> list[Measured]:
-        race, present = self._race, case.present(setting.seqlen).name
+        race, present = self._race, case.present(setting.seqlen)
         inputs = race.random_inputs(setting, self._device)
         failures: dict[str, tuple[str, ...]] = {}
         for row in case.rows:
@@ -221,6 +237,7 @@ class _Bench:
             failures[row.name] = race.judge_rows(setting, inputs, out)
         right = [row for row in case.rows if not failures[row.name]]
         times: dict[str, list[float]] = {row.name: [] for row in right}
+        self._choose(present, setting, inputs)
         calls = race.calls_per_window(race.call_ours, setting, inputs)
         for turn in range(self._rounds):
             inputs = race.random_inputs(setting, self._device)
@@ -233,7 +250,7 @@ class _Bench:
                 setting.seqlen,
                 row.name,
                 statistics.median(times[row.name]) if row in right else None,
-                _ratio(times, row.name, present),
+                _ratio(times, row.name, present.name),
                 failures[row.name],
             )
             for row in case.rows
@@ -241,6 +258,7 @@ class _Bench:
 
     def _choose(self, row: Row, setting: Any, inputs: Any) -> None:
         """Let a row serve the calls from here on; its first one, which loads it, is made here."""
+        self._serving = row.name
         self._native.set_pack(row.pack)
         self._race.call_ours(setting, inputs)
 
@@ -267,6 +285,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, required=True, help="the JSON report to write")
     parser.add_argument("--rounds", type=int, default=11, help="windows a row and setting (default: 11)")
     arguments = parser.parse_args(argv)
+    if arguments.rounds < 2:
+        parser.error(f"--rounds {arguments.rounds}: must be 2 or more")
     try:
         tune(arguments.run, arguments.report, rounds=arguments.rounds)
     except FarmError as error:

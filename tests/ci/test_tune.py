@@ -16,7 +16,7 @@ from ci.build import Workshop
 from ci.errors import FarmError, NoGpu, UnknownCase
 from ci.report_file import report_digest
 from ci.tune import Case, prepare, tune_cases
-from ci.tune_run import SEQLENS, Row, read_plan, recommend
+from ci.tune_run import SEQLENS, Measured, Row, calls_of, ratios_of, read_plan, recommend
 from ci.tune_run import Case as Planned
 from kernels.candidates import CANDIDATES, row_named
 from kernels.errors import UnknownVariantError
@@ -200,6 +200,32 @@ def test_the_present_row_of_a_length_is_the_tables():
     assert [case.present(seqlen).name for seqlen in (1, 4095, 4096, 16384)] == [A, A, B, B]
 
 
+def measured(seqlen: int, row: str, ratio: float | None, *failures: str) -> Measured:
+    return Measured(f"s{seqlen}", seqlen, row, None if ratio is None else 1.0, ratio, failures)
+
+
+def test_a_row_that_was_wrong_once_is_recommended_nowhere():
+    results = [
+        *(measured(512, A, 1.0), measured(512, B, 1.2), measured(512, B, 0.8)),
+        *(measured(1024, A, 1.0), measured(1024, B, 1.1)),
+        *(measured(512, C, 1.5), measured(1024, C, None, "rows 0 to 64 of the timed output: too far off")),
+    ]
+    ratios = ratios_of(results)
+    assert ratios == {512: {A: 1.0, B: pytest.approx(0.96**0.5)}, 1024: {A: 1.0, B: 1.1}}
+
+
+@pytest.mark.parametrize("seqlen", SEQLENS)
+def test_each_call_asks_for_the_mask_that_it_stands_for(seqlen: int):
+    """A window that reaches every key would be no window to the library, and find no row in a pack of one."""
+    assert calls_of("full", seqlen) == ((False, None),)
+    assert calls_of("causal", seqlen) == ((True, None),)
+    assert calls_of("any", seqlen) == ((False, None), (True, None))
+    ((causal, window),) = calls_of("local", seqlen)
+    assert causal
+    assert window is not None
+    assert 0 < window < seqlen - 1
+
+
 # ---- on a GPU
 
 
@@ -233,6 +259,22 @@ def test_timing_imports_the_standard_library_alone():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rounds", "1"], "--rounds 1: must be 2 or more"),
+        (["fwd_sm90_bf16_d64_full"], "unrecognized arguments: fwd_sm90_bf16_d64_full"),
+        (["--prepare", "dir"], "unrecognized arguments: --prepare dir"),
+    ],
+)
+def test_what_timing_does_not_take_is_refused(tmp_path: Path, arguments: list[str], words: str):
+    farm = str(ROOT / "scripts" / "farm")
+    command = [sys.executable, farm, "tune", f"--run={tmp_path}", "--report", "r.json", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"farm tune: error: {words}\n")
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"cases": [{"name": 1}]}'])
