@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kernels.targets import PORTABLE_TARGETS, Target
-from kernels.variant import ELEMENT_BYTES, SLAB, Variant, head_dims_name, slabs
-
-_ELEMENTS = {"fp16": "fa3::Half", "bf16": "fa3::Bfloat16"}
+from kernels.variant import ELEMENT_BYTES, ELEMENTS, SLAB, Variant, head_dims_name, slabs
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def row(target: Target, tile: Tile, dtype: str, suffix: str = "") -> Variant:
         blocks_per_sm=tile.blocks_per_sm,
         macros=(
             ("FA3_KERNEL", name),
-            ("FA3_ELEMENT", _ELEMENTS[dtype]),
+            ("FA3_ELEMENT", ELEMENTS[dtype]),
             ("FA3_HEAD_DIM", str(tile.head_dim)),
             ("FA3_HEAD_DIM_V", str(tile.slice)),
             ("FA3_TILE_M", str(tile.tile_m)),

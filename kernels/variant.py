@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 ELEMENT_BYTES = 2  # fp16 and bf16
 SLAB = 64  # elements of one swizzled row of shared memory, 128 bytes
-ELEMENTS = {"fp16": "cutlass::half_t", "bf16": "cutlass::bfloat16_t"}
+ELEMENTS = {"fp16": "fa3::Half", "bf16": "fa3::Bfloat16"}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 #include <cutlass/cutlass.h>
 
 #include "combine_params.h"
-#include "instructions.cuh"
+#include "element.cuh"
 #include "softmax.cuh"
 
 namespace fa3 {

@@ -1,14 +1,28 @@
-// CUTLASS's names of 16-bit elements: conversion from fp32, two at a time.
+// 16-bit elements. CUTLASS has them too, but its headers of numbers put 75 KB of constants that nothing reads into an
+// image.
 #pragma once
 
-#include <cutlass/bfloat16.h>
-#include <cutlass/half.h>
-
-#include "instructions.cuh"
+#include <cute/config.hpp>
 
 namespace fa3 {
 
-CUTE_DEVICE uint32_t pack(cutlass::half_t, float low, float high) { return pack(Half{}, low, high); }
-CUTE_DEVICE uint32_t pack(cutlass::bfloat16_t, float low, float high) { return pack(Bfloat16{}, low, high); }
+struct Half {
+    uint16_t bits;
+};
+struct Bfloat16 {
+    uint16_t bits;
+};
+
+// Two elements in a register, rounded from fp32.
+CUTE_DEVICE uint32_t pack(Half, float low, float high) {
+    uint32_t out;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
+CUTE_DEVICE uint32_t pack(Bfloat16, float low, float high) {
+    uint32_t out;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
 
 }  // namespace fa3

@@ -1,30 +1,11 @@
-// What the portable kernels take from the GPU besides CUDA C++: 16-bit elements, cp.async, ldmatrix, mma.sync.
-//
-// CUTLASS has these too, but its headers of numbers put 75 KB of constants that nothing reads into every image.
+// What the portable kernels take from the GPU besides CUDA C++: cp.async, ldmatrix, mma.sync.
 #pragma once
 
 #include <cute/config.hpp>
 
+#include "element.cuh"
+
 namespace fa3 {
-
-struct Half {
-    uint16_t bits;
-};
-struct Bfloat16 {
-    uint16_t bits;
-};
-
-// Two elements in a register, rounded from fp32.
-CUTE_DEVICE uint32_t pack(Half, float low, float high) {
-    uint32_t out;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-    return out;
-}
-CUTE_DEVICE uint32_t pack(Bfloat16, float low, float high) {
-    uint32_t out;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-    return out;
-}
 
 // Starts the copy of 16 bytes into shared memory, of which the first `bytes` are read and the others become zeros.
 CUTE_DEVICE void copy_chunk(uint32_t to, void const* from, int bytes) {

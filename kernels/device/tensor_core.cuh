@@ -3,12 +3,13 @@
 
 #include <cute/config.hpp>
 
+#include "element.cuh"
+
 namespace fa3 {
 
 constexpr int kMmaK = 16;  // elements of the inner dimension that one product consumes
 
-// The accumulator layout of a product is the A-operand layout of the next, two floats to a register. Elements of
-// CUTLASS have their `pack` in element.cuh, which has to be there before this.
+// The accumulator layout of a product is the A-operand layout of the next, two floats to a register.
 template <class Element, int Count>
 CUTE_DEVICE void to_operand(float const (&s)[Count], uint32_t (&a)[Count / 2]) {
     CUTE_UNROLL

@@ -26,22 +26,22 @@ struct Wgmma;
         template <Major B>                                                         \
         using RS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_RS<Major::K, B>; \
     };
-FA3_WGMMA(cutlass::half_t, F16, 64)
-FA3_WGMMA(cutlass::half_t, F16, 80)
-FA3_WGMMA(cutlass::half_t, F16, 96)
-FA3_WGMMA(cutlass::half_t, F16, 112)
-FA3_WGMMA(cutlass::half_t, F16, 128)
-FA3_WGMMA(cutlass::half_t, F16, 160)
-FA3_WGMMA(cutlass::half_t, F16, 192)
-FA3_WGMMA(cutlass::half_t, F16, 256)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 64)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 80)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 96)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 112)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 128)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 160)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 192)
-FA3_WGMMA(cutlass::bfloat16_t, BF16, 256)
+FA3_WGMMA(Half, F16, 64)
+FA3_WGMMA(Half, F16, 80)
+FA3_WGMMA(Half, F16, 96)
+FA3_WGMMA(Half, F16, 112)
+FA3_WGMMA(Half, F16, 128)
+FA3_WGMMA(Half, F16, 160)
+FA3_WGMMA(Half, F16, 192)
+FA3_WGMMA(Half, F16, 256)
+FA3_WGMMA(Bfloat16, BF16, 64)
+FA3_WGMMA(Bfloat16, BF16, 80)
+FA3_WGMMA(Bfloat16, BF16, 96)
+FA3_WGMMA(Bfloat16, BF16, 112)
+FA3_WGMMA(Bfloat16, BF16, 128)
+FA3_WGMMA(Bfloat16, BF16, 160)
+FA3_WGMMA(Bfloat16, BF16, 192)
+FA3_WGMMA(Bfloat16, BF16, 256)
 #undef FA3_WGMMA
 
 // Byte offset of k-step `step` inside an operand whose K dimension is contiguous.

@@ -1,7 +1,7 @@
 """Compiles a portable kernel's own sources for the CPU and runs them there, thread by thread.
 
-What the sources say about a GPU is left to `gpu.h`, and its instructions to this folder's `instructions.cuh`;
-everything else is the text that the wheel's kernels are made of.
+What the sources say about a GPU is left to `gpu.h`, and its elements and instructions to this folder's files
+of those names; everything else is the text that the wheel's kernels are made of.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change 
             text, applied = change.apply(text), True
         (folder / path.name).write_text(text, encoding="utf-8")
     assert applied, f"{variant.source} does not include {change}"
-    for name in ("gpu.h", "instructions.cuh", "emulator.cpp"):
+    for name in ("gpu.h", "element.cuh", "instructions.cuh", "emulator.cpp"):
         (folder / name).write_bytes((HERE / name).read_bytes())
     for name in _TOOLKIT_HEADERS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
