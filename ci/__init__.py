@@ -1,1 +1,1 @@
-"""The stages of the farm: plan, build, audit, validate, publish, verify."""
+"""The stages of the farm: plan, build, audit, validate, publish and verify; and the tuning."""

@@ -74,7 +74,7 @@ class ValidationFailed(FarmError):
 
 
 class NoGpu(FarmError):
-    """Validation was asked for where no GPU can be used."""
+    """Validation or tuning was asked for where no GPU can be used."""
 
     exit_code = 24
 

@@ -1,7 +1,7 @@
-"""The bytes of a validation report: canonical JSON with a digest over itself.
+"""The bytes of a report: canonical JSON with a digest over itself.
 
-Only the standard library is imported here: ``validate`` needs it where there is nothing else.
-``ci.report`` reads these files.
+Only the standard library is imported here: ``validate`` and ``tune --run`` need it where there is nothing
+else. ``ci.report`` reads those of a validation.
 """
 
 from __future__ import annotations

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from tests.kernels.emulator.emulator import Kernel
 
 _LOG2_E = math.log2(math.e)
-_MARGIN = (
-    256  # rows of NaN behind what may be read or written: more than a tile has, so that no change can crash
-)
+# Rows of NaN behind what may be read or written: more than a tile has, so that no change can crash.
+_MARGIN = 256
 
 
 @dataclass(frozen=True)

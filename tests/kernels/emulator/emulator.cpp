@@ -24,7 +24,7 @@ constexpr int kMostThreads = 256;
 constexpr int kMostCopies = 512;
 constexpr size_t kChunkBytes = 16;
 constexpr size_t kLargestValue = 64;  // that a lane brings to a meeting
-constexpr int kBanksOfChunks = 8;          // 128 bytes, all banks once
+constexpr int kBanksOfChunks = 8;     // 128 bytes, all banks once
 
 struct Copy {
     uint32_t to;
