@@ -148,7 +148,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         window_size=window_size,
         attention_chunk=attention_chunk,
         softcap=softcap,
-        num_splits=min(num_splits, 1),
+        num_splits=num_splits,
         pack_gqa=pack_gqa,
         sm_margin=sm_margin,
         return_attn_probs=True,

@@ -23,27 +23,36 @@ def check_scalars(softmax_scale: object, causal: object) -> None:
         raise TypeError(f"causal must be a bool; its type is {type(causal).__name__}")
 
 
-def check_options(  # noqa: PLR0917  by position: an eager call has no microsecond to spend on names
-    attention_chunk: Any,
+def resolve_options(  # noqa: PLR0917  by position: an eager call has no microsecond to spend on names
+    window_size: Any,
+    learnable_sink: Any,
+    s_aux: Any,
     softcap: Any,
+    attention_chunk: Any,
+    sm_margin: Any,
     num_splits: Any,
     pack_gqa: Any,
     deterministic: Any,
-    sm_margin: Any,
     qv: Any,
     q_descale: Any,
     k_descale: Any,
     v_descale: Any,
-) -> None:
-    """Refuse option values that are wrong, and those that have no kernel yet.
+) -> tuple[Any, ...]:
+    """Return (left, right, sink, softcap, attention_chunk, sm_margin) as the operators take them.
+
+    What follows on the last one that is given is left out: each takes time, and its default there less. The
+    window is -1 where it has no limit. The sink is not looked at.
 
     Args:
-        attention_chunk: positions a chunk, or 0.
+        window_size: a pair of positions, -1 for no limit.
+        learnable_sink: the sink, which goes by two names, or None.
+        s_aux: the other one.
         softcap: the cap, or 0.
+        attention_chunk: positions a chunk, or 0.
+        sm_margin: multiprocessors to leave free, 0 or more.
         num_splits: parts that the keys may be cut into, 0 or more; they are never cut.
         pack_gqa: a hint: a bool or None.
         deterministic: a bool; forward is always deterministic.
-        sm_margin: multiprocessors to leave free, 0 or more.
         qv: has no kernel at all and must be None, and so must the descales.
         q_descale: None.
         k_descale: None.
@@ -51,42 +60,33 @@ def check_options(  # noqa: PLR0917  by position: an eager call has no microseco
 
     Raises:
         TypeError: a value has a wrong type.
-        ValueError: a value is out of range.
+        ValueError: a value is out of range, or two sinks are given.
         NotImplementedError: a value asks for what no kernel does yet.
     """
-    if (
-        (type(softcap) is float and 0.0 <= softcap < math.inf)
-        and (attention_chunk == 0 and sm_margin == 0 and num_splits in (0, 1))
-        and (pack_gqa is None and deterministic is False)
+    if not (
+        (type(softcap) is float and 0.0 <= softcap < math.inf and attention_chunk == 0 and sm_margin == 0)
+        and (isinstance(num_splits, int) and num_splits >= 0 and isinstance(deterministic, bool))
+        and (pack_gqa is None or isinstance(pack_gqa, bool))
         and (qv is None and q_descale is None and k_descale is None and v_descale is None)
     ):
-        return
-    absent = {"qv": qv, "q_descale": q_descale, "k_descale": k_descale, "v_descale": v_descale}
-    for name, value in absent.items():
-        if value is not None:
-            raise NotImplementedError(
-                f"{name} has no kernel yet: it must be None; its type is {type(value).__name__}"
-            )
-    if not isinstance(softcap, (int, float)) or isinstance(softcap, bool):
-        raise TypeError(f"softcap must be a float; its type is {type(softcap).__name__}")
-    if not 0 <= softcap < math.inf:
-        raise ValueError(f"softcap must be finite and 0 or more; it is {softcap}")
-    _index("attention_chunk", attention_chunk, 0)
-    _index("num_splits", num_splits, 0)
-    _index("sm_margin", sm_margin, 0)
-    if pack_gqa is not None and not isinstance(pack_gqa, bool):
-        raise TypeError(f"pack_gqa must be a bool or None; its type is {type(pack_gqa).__name__}")
-    if not isinstance(deterministic, bool):
-        raise TypeError(f"deterministic must be a bool; its type is {type(deterministic).__name__}")
+        _check_absent(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+        _check_softcap(softcap)
+        _index("attention_chunk", attention_chunk, 0)
+        _index("num_splits", num_splits, 0)
+        _index("sm_margin", sm_margin, 0)
+        _check_hints(pack_gqa, deterministic)
+    sink = s_aux if learnable_sink is None else learnable_sink
+    if s_aux is not None and s_aux is not sink:
+        raise ValueError("learnable_sink and s_aux are two names of one argument: give only one of them")
+    left, right = (-1, -1) if window_size == (-1, -1) else _resolve_window(window_size)
+    if softcap != 0.0 or attention_chunk != 0 or sm_margin != 0:
+        return left, right, sink, softcap, attention_chunk, sm_margin
+    if sink is not None:
+        return left, right, sink
+    return () if left == right == -1 else (left, right)
 
 
-def resolve_window(window_size: Any) -> tuple[int, int]:
-    """Return (left, right), -1 where the window has no limit.
-
-    Raises:
-        TypeError: window_size is no pair of integers.
-        ValueError: an element is below -1.
-    """
+def _resolve_window(window_size: Any) -> tuple[int, int]:
     try:
         left, right = window_size
     except (TypeError, ValueError):
@@ -98,17 +98,26 @@ def resolve_window(window_size: Any) -> tuple[int, int]:
     return _index("window_size", left, -1), _index("window_size", right, -1)
 
 
-def choose_sink(learnable_sink: Any, s_aux: Any) -> Any:
-    """Return the sink, which goes by two names.
+def _check_absent(**absent: Any) -> None:
+    for name, value in absent.items():
+        if value is not None:
+            raise NotImplementedError(
+                f"{name} has no kernel yet: it must be None; its type is {type(value).__name__}"
+            )
 
-    Raises:
-        ValueError: both are given, and they are not the same tensor.
-    """
-    if learnable_sink is None:
-        return s_aux
-    if s_aux is not None and s_aux is not learnable_sink:
-        raise ValueError("learnable_sink and s_aux are two names of one argument: give only one of them")
-    return learnable_sink
+
+def _check_softcap(softcap: Any) -> None:
+    if not isinstance(softcap, (int, float)) or isinstance(softcap, bool):
+        raise TypeError(f"softcap must be a float; its type is {type(softcap).__name__}")
+    if not 0 <= softcap < math.inf:
+        raise ValueError(f"softcap must be finite and 0 or more; it is {softcap}")
+
+
+def _check_hints(pack_gqa: Any, deterministic: Any) -> None:
+    if pack_gqa is not None and not isinstance(pack_gqa, bool):
+        raise TypeError(f"pack_gqa must be a bool or None; its type is {type(pack_gqa).__name__}")
+    if not isinstance(deterministic, bool):
+        raise TypeError(f"deterministic must be a bool; its type is {type(deterministic).__name__}")
 
 
 def _index(name: str, value: Any, lowest: int) -> int:

@@ -20,6 +20,8 @@ def register() -> None:
     for name, shapes in (
         ("fwd", forward_shapes),
         ("fwd_qkvpacked", qkvpacked_shapes),
+        ("fwd_masked", masked_shapes),
+        ("fwd_varlen", varlen_shapes),
         ("fwd_general", general_shapes),
         ("fwd_into", into_shapes),
         ("combine", combine_shapes),
@@ -30,7 +32,7 @@ def register() -> None:
 
 
 def forward_shapes(  # noqa: PLR0917  the operator's order
-    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float, causal: bool, sm_margin: int
+    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float, causal: bool, sm_margin: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Return tensors as attention forward returns them, without data.
 
@@ -48,7 +50,40 @@ def qkvpacked_shapes(qkv: Tensor, softmax_scale: float, causal: bool, heads_q: i
     Raises:
         TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_qkvpacked_func`` does.
     """
-    return forward_shapes(*unpack(qkv, heads_q or None), softmax_scale, causal, 0)
+    return forward_shapes(*unpack(qkv, heads_q or None), softmax_scale, causal)
+
+
+def masked_shapes(
+    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float, causal: bool, *options: Any
+) -> tuple[Tensor, Tensor]:
+    """Return ``general_shapes`` of a dense call.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_func`` does.
+    """
+    no_lengths = (None, None, 0, 0, None, None, None)
+    return general_shapes(q, k, v, softmax_scale, causal, *no_lengths, *options)
+
+
+def varlen_shapes(  # noqa: PLR0917  the operator's order
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    softmax_scale: float,
+    causal: bool,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    max_seqlen_q: int | torch.SymInt,
+    max_seqlen_k: int | torch.SymInt,
+    *options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return ``general_shapes`` of a call with packed sequences.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_varlen_func`` does.
+    """
+    lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None, None, None)
+    return general_shapes(q, k, v, softmax_scale, causal, *lengths, *options)
 
 
 def general_shapes(  # noqa: PLR0917  the operator's order
@@ -61,15 +96,15 @@ def general_shapes(  # noqa: PLR0917  the operator's order
     cu_seqlens_k: Tensor | None = None,
     _max_seqlen_q: int | torch.SymInt = 0,
     _max_seqlen_k: int | torch.SymInt = 0,
+    seqused_q: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    page_table: Tensor | None = None,
     _window_left: int = -1,
     _window_right: int = -1,
     sink: Tensor | None = None,
     _softcap: float = 0.0,
     _attention_chunk: int = 0,
     sm_margin: int = 0,
-    seqused_q: Tensor | None = None,
-    seqused_k: Tensor | None = None,
-    page_table: Tensor | None = None,
     *,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:

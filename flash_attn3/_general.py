@@ -1,81 +1,81 @@
-"""Attention with every option: the one way from the public functions to the general operators."""
+"""Attention with options: the one way from the public functions to the operators that take any."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from flash_attn3 import _autograd
 from flash_attn3._arguments import check_scalars
 from flash_attn3._tensors import Extras, check_tensors
 
-_forward_general = torch.ops.flash_attn3.fwd_general.default
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+# The shortest operator that a call can do with: of dense batches, of packed sequences, of everything.
+forward_masked = torch.ops.flash_attn3.fwd_masked.default
+forward_varlen = torch.ops.flash_attn3.fwd_varlen.default
+forward_general = torch.ops.flash_attn3.fwd_general.default
 _forward_into = torch.ops.flash_attn3.fwd_into.default
+
+# Of forward_general: cu_seqlens and max_seqlen of q and of k, seqused of q and of k, page_table.
+_NO_LENGTHS = (None, None, 0, 0, None, None, None)
 
 # What the operators' own refusal, and arguments too wrong to reach them, raise.
 REFUSALS = (RuntimeError, AttributeError, TypeError, IndexError, ZeroDivisionError)
 
 
-def forward_general(  # noqa: PLR0917  by position: an eager call has no microsecond to spend on names
+def forward(  # noqa: PLR0917  by position: an eager call has no microsecond to spend on names
+    operator: Callable[..., Any],
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    cu_seqlens_q: Tensor | None,
-    cu_seqlens_k: Tensor | None,
-    seqused_q: Tensor | None,
-    seqused_k: Tensor | None,
-    page_table: Tensor | None,
-    sink: Tensor | None,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
     softmax_scale: float | None,
     causal: bool,
-    window: tuple[int, int],
-    attention_chunk: int,
-    softcap: float,
-    sm_margin: int,
+    lengths: tuple[Any, ...],
+    options: tuple[Any, ...],
     out: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return (out, lse). The arguments are those of the public functions, where they are described.
+    """Return (out, lse) of a public function, where the arguments are described.
 
-    The sink may have any floating dtype; max_seqlen_q and max_seqlen_k are 0 without cu_seqlens; the window
-    is (left, right), -1 where it has no limit.
+    Args:
+        operator: one of those above.
+        q: as in the public functions, and so are k and v.
+        k: see q.
+        v: see q.
+        softmax_scale: None for the default.
+        causal: a bool.
+        lengths: those of `_NO_LENGTHS` that the operator takes.
+        options: as `resolve_options` returns them; the sink may have any floating dtype.
+        out: the tensor to write to, or None.
 
     Raises:
         TypeError, ValueError, NotImplementedError, RuntimeError: as the public functions do.
     """
-    given_sink = sink
+    given_sink = options[2] if len(options) > 2 else None
     try:
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-        if sink is not None:
-            sink = _plain(sink)
-        # In the operators' order, and no more than is needed: each costs time, and its default there less.
-        arguments: tuple[Any, ...] = (q, k, v, scale, causal, cu_seqlens_q, cu_seqlens_k)
-        if seqused_k is not None or seqused_q is not None or page_table is not None:
-            arguments += (max_seqlen_q, max_seqlen_k, *window, sink, softcap, attention_chunk, sm_margin)
-            arguments += (seqused_q, seqused_k, page_table)
-        elif softcap != 0.0 or attention_chunk != 0 or sm_margin != 0:
-            arguments += (max_seqlen_q, max_seqlen_k, *window, sink, softcap, attention_chunk, sm_margin)
-        elif sink is not None:
-            arguments += (max_seqlen_q, max_seqlen_k, *window, sink)
-        elif window != (-1, -1):
-            arguments += (max_seqlen_q, max_seqlen_k, *window)
-        else:
-            arguments += (max_seqlen_q, max_seqlen_k)
+        if given_sink is not None:
+            options = (*options[:2], _plain(given_sink), *options[3:])
         needs_grad = torch.is_grad_enabled() and (
-            q.requires_grad or k.requires_grad or v.requires_grad or (sink is not None and sink.requires_grad)
+            (q.requires_grad or k.requires_grad or v.requires_grad)
+            or (given_sink is not None and given_sink.requires_grad)
         )
-        if not needs_grad:
-            if out is not None:
-                return out, _forward_into(out, *arguments)
-            written, lse = _forward_general(*arguments)
+        if out is None and not needs_grad:
+            written, lse = operator(q, k, v, scale, causal, *lengths, *options)
             return written, lse
+        if lengths or options:
+            lengths += _NO_LENGTHS[len(lengths) :]
+        arguments = (q, k, v, scale, causal, *lengths, *options)
         if out is None:
             return _autograd.run(_autograd.GeneralForwardOnly, arguments)
+        if not needs_grad:
+            return out, _forward_into(out, *arguments)
     except REFUSALS as error:
-        extras = Extras(cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, given_sink, out)
+        extras = _extras(lengths, given_sink, out)
         raise explain(error, (q, k, v), extras, softmax_scale, causal) from None
     raise ValueError("out must be None when q, k, v or learnable_sink requires a gradient")
 
@@ -85,6 +85,12 @@ def _plain(sink: Tensor) -> Tensor:
     if sink.dtype is not torch.float32 and sink.dtype.is_floating_point:
         sink = sink.float()
     return sink if sink.is_contiguous() else sink.contiguous()
+
+
+def _extras(lengths: tuple[Any, ...], sink: object, out: object) -> Extras:
+    lengths += _NO_LENGTHS[len(lengths) :]
+    cu_seqlens_q, cu_seqlens_k, _, _, seqused_q, seqused_k, page_table = lengths
+    return Extras(cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, sink, out)
 
 
 def explain(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from flash_attn3 import _autograd
-from flash_attn3._arguments import check_options, choose_sink, resolve_window
-from flash_attn3._general import REFUSALS, explain, forward_general
+from flash_attn3._arguments import resolve_options
+from flash_attn3._general import REFUSALS, explain, forward, forward_masked
 from flash_attn3._qkvpacked import unpack
 from flash_attn3._tensors import Extras
 
@@ -94,22 +94,20 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
     """
     if (
         (window_size == (-1, -1) and out is None and learnable_sink is None and s_aux is None)
-        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0 and num_splits in (0, 1))
-        and (pack_gqa is None and deterministic is False)
+        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0)
+        # Hints, of no effect on the result.
+        and (isinstance(num_splits, int) and num_splits >= 0 and isinstance(deterministic, bool))
+        and (pack_gqa is None or isinstance(pack_gqa, bool))
         and (qv is None and q_descale is None and k_descale is None and v_descale is None)
     ):
         result = _forward_plain(q, k, v, softmax_scale, causal)
     else:
         # Without stars, which would take half a microsecond.
-        check_options(
-            attention_chunk, softcap, num_splits, pack_gqa, deterministic, sm_margin,
-            qv, q_descale, k_descale, v_descale,
+        options = resolve_options(
+            window_size, learnable_sink, s_aux, softcap, attention_chunk, sm_margin,
+            num_splits, pack_gqa, deterministic, qv, q_descale, k_descale, v_descale,
         )  # fmt: skip
-        result = forward_general(
-            q, k, v, None, None, None, None, None,
-            choose_sink(learnable_sink, s_aux), 0, 0, softmax_scale, causal, resolve_window(window_size),
-            attention_chunk, softcap, sm_margin, out,
-        )  # fmt: skip
+        result = forward(forward_masked, q, k, v, softmax_scale, causal, (), options, out)
     return result if return_attn_probs else result[0]
 
 
@@ -120,8 +118,8 @@ def _forward_plain(
     try:
         scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            return _autograd.run(_autograd.PlainForwardOnly, (q, k, v, scale, causal, 0))
-        out, lse = _forward(q, k, v, scale, causal, 0)
+            return _autograd.run(_autograd.PlainForwardOnly, (q, k, v, scale, causal))
+        out, lse = _forward(q, k, v, scale, causal)
     except REFUSALS as error:
         raise explain(error, (q, k, v), Extras(), softmax_scale, causal) from None
     return out, lse
@@ -174,7 +172,7 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
     """
     if (
         (window_size == (-1, -1) and out is None and learnable_sink is None and s_aux is None)
-        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0 and deterministic is False)
+        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0 and isinstance(deterministic, bool))
         and (q_descale is None and k_descale is None and v_descale is None)
         and num_heads_q != 0  # which stands for None below
     ):

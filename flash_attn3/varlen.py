@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flash_attn3._arguments import check_options, choose_sink, resolve_window
-from flash_attn3._general import forward_general
+from flash_attn3._arguments import resolve_options
+from flash_attn3._general import forward, forward_general, forward_varlen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,15 +99,16 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
     # Without stars, which would take half a microsecond.
-    check_options(
-        attention_chunk, softcap, num_splits, pack_gqa, deterministic, sm_margin,
-        qv, q_descale, k_descale, v_descale,
+    options = resolve_options(
+        window_size, learnable_sink, s_aux, softcap, attention_chunk, sm_margin,
+        num_splits, pack_gqa, deterministic, qv, q_descale, k_descale, v_descale,
     )  # fmt: skip
-    result = forward_general(
-        q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table,
-        choose_sink(learnable_sink, s_aux),
-        0 if cu_seqlens_q is None else max_seqlen_q,
-        0 if cu_seqlens_k is None else max_seqlen_k,
-        softmax_scale, causal, resolve_window(window_size), attention_chunk, softcap, sm_margin, out,
-    )  # fmt: skip
+    longest_q = 0 if cu_seqlens_q is None else max_seqlen_q
+    longest_k = 0 if cu_seqlens_k is None else max_seqlen_k
+    lengths: tuple[Any, ...] = (cu_seqlens_q, cu_seqlens_k, longest_q, longest_k)
+    operator = forward_varlen
+    if seqused_q is not None or seqused_k is not None or page_table is not None:
+        lengths += (seqused_q, seqused_k, page_table)
+        operator = forward_general
+    result = forward(operator, q, k, v, softmax_scale, causal, lengths, options, out)
     return result if return_attn_probs else result[0]

@@ -1,4 +1,7 @@
-// The operators flash_attn3::fwd_general and flash_attn3::fwd_into: every mask, and ragged batches.
+// The operators with options: flash_attn3::fwd_general and fwd_into, and the shorter fwd_masked and
+// fwd_varlen.
+#include <string.h>
+
 #include "fwd_check.h"
 #include "torch_call.h"
 #include "torch_checks.h"
@@ -7,6 +10,7 @@
 namespace fa3 {
 namespace {
 
+// Of fwd_general.
 enum Slot {
     kQ,
     kK,
@@ -17,16 +21,18 @@ enum Slot {
     kCuSeqlensK,
     kMaxSeqlenQ,
     kMaxSeqlenK,
+    kSequsedQ,
+    kSequsedK,
+    kPageTable,
     kWindowLeft,
     kWindowRight,
     kSink,
     kSoftcap,
     kAttentionChunk,
     kSmMargin,
-    kSequsedQ,
-    kSequsedK,
-    kPageTable,
+    kSlots,
 };
+enum Result { kOut, kLse, kResults };
 
 // An array without elements may have no address, and none of it is read: this one says that it was given.
 void* const kNoElements = reinterpret_cast<void*>(kCopyAlignment);
@@ -183,7 +189,22 @@ struct GeneralCall : FwdCall {
     }
 };
 
+// An operator whose options follow on the slots before `end`: what it lacks of those in between is 0, which
+// is the default of each.
+fa3_status run_shorter(StableIValue* stack, Slot end, Error error) {
+    StableIValue general[kSlots] = {};
+    memcpy(general, stack, end * sizeof(StableIValue));
+    memcpy(general + kWindowLeft, stack + end, (kSlots - kWindowLeft) * sizeof(StableIValue));
+    const fa3_status status = run_fwd_general(general, error);
+    if (status == FA3_OK) memcpy(stack, general, kResults * sizeof(StableIValue));
+    return status;
+}
+
 }  // namespace
+
+fa3_status run_fwd_masked(StableIValue* stack, Error error) { return run_shorter(stack, kCuSeqlensQ, error); }
+
+fa3_status run_fwd_varlen(StableIValue* stack, Error error) { return run_shorter(stack, kSequsedQ, error); }
 
 fa3_status run_fwd_general(StableIValue* stack, Error error) {
     GeneralCall call(stack);
@@ -192,8 +213,8 @@ fa3_status run_fwd_general(StableIValue* stack, Error error) {
     if (status == FA3_OK) status = call.allocate_out(problem, error);
     if (status == FA3_OK) status = call.launch(problem, error);
     if (status != FA3_OK) return status;
-    stack[0] = call.out.release();
-    stack[1] = call.lse.release();
+    stack[kOut] = call.out.release();
+    stack[kLse] = call.lse.release();
     return FA3_OK;
 }
 
@@ -205,8 +226,8 @@ fa3_status run_fwd_into(StableIValue* stack, Error error) {
     if (status == FA3_OK) status = check_dtypes(call.q, {&call.out}, error);
     if (status == FA3_OK) status = call.out.view(problem.storage_q, &call.args.out, error);
     if (status == FA3_OK) status = check_output_shape(call.args, problem, error);
-    // The tensor copy engine writes rows in whole steps of 16 bytes, and what lies behind a shorter one is not
-    // ours; and slots of q and out must be the same number of rows apart.
+    // The tensor copy engine writes rows in whole steps of 16 bytes, and what lies behind a shorter one is
+    // not ours; and slots of q and out must be the same number of rows apart.
     const bool odd = call.args.v.shape[3] % kCopyElements != 0;
     if (status == FA3_OK && !odd) status = check_output(call.args, problem, error);
     const bool by_way_of_copy = status == FA3_OK && (odd || !call.can_share_slots_with_out(problem));

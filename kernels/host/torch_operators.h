@@ -7,10 +7,15 @@
 
 namespace fa3 {
 
+// An argument costs its caller a fifth of a microsecond, and a default less than half of that: so there are
+// operators for the common calls, and one for every call.
+#define FA3_OPERANDS "Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal"
+#define FA3_OPTIONS                                                                                          \
+    "int window_left=-1, int window_right=-1, Tensor? sink=None, float softcap=0.0, int attention_chunk=0, " \
+    "int sm_margin=0"
+
 // Dense, with a full or causal mask: the call that most programs make, kept free of what the others need.
-constexpr char kFwdSchema[] =
-    "fwd(Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, int sm_margin) -> (Tensor out, "
-    "Tensor lse)";
+constexpr char kFwdSchema[] = "fwd(" FA3_OPERANDS ", int sm_margin=0) -> (Tensor out, Tensor lse)";
 fa3_status run_fwd(StableIValue* stack, Error error);
 
 // The same of q, k and v in one tensor: (batch, seqlen, 3, heads, head_dim) when heads_q is 0, and else
@@ -20,19 +25,31 @@ constexpr char kFwdQkvpackedSchema[] =
     "fwd_qkvpacked(Tensor qkv, float softmax_scale, bool causal, int heads_q) -> (Tensor out, Tensor lse)";
 fa3_status run_fwd_qkvpacked(StableIValue* stack, Error error);
 
-// In the order of how often they are given: each costs its caller a fifth of a microsecond, and a default
-// less than half of that.
-#define FA3_GENERAL_ARGUMENTS                                                                             \
-    "Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, Tensor? cu_seqlens_q=None, "         \
-    "Tensor? cu_seqlens_k=None, SymInt max_seqlen_q=0, SymInt max_seqlen_k=0, int window_left=-1, "       \
-    "int window_right=-1, Tensor? sink=None, float softcap=0.0, int attention_chunk=0, int sm_margin=0, " \
-    "Tensor? seqused_q=None, Tensor? seqused_k=None, Tensor? page_table=None"
+// Dense, with options.
+constexpr char kFwdMaskedSchema[] =
+    "fwd_masked(" FA3_OPERANDS ", " FA3_OPTIONS ") -> (Tensor out, Tensor lse)";
+fa3_status run_fwd_masked(StableIValue* stack, Error error);
+
+// Packed sequences, in q or k or both, with options.
+constexpr char kFwdVarlenSchema[] =
+    "fwd_varlen(" FA3_OPERANDS
+    ", Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, SymInt max_seqlen_q, SymInt max_seqlen_k, " FA3_OPTIONS
+    ") -> (Tensor out, Tensor lse)";
+fa3_status run_fwd_varlen(StableIValue* stack, Error error);
+
+// Everything.
+#define FA3_GENERAL_ARGUMENTS                                                                                \
+    FA3_OPERANDS                                                                                             \
+    ", Tensor? cu_seqlens_q=None, Tensor? cu_seqlens_k=None, SymInt max_seqlen_q=0, SymInt max_seqlen_k=0, " \
+    "Tensor? seqused_q=None, Tensor? seqused_k=None, Tensor? page_table=None, " FA3_OPTIONS
 constexpr char kFwdGeneralSchema[] = "fwd_general(" FA3_GENERAL_ARGUMENTS ") -> (Tensor out, Tensor lse)";
 fa3_status run_fwd_general(StableIValue* stack, Error error);
 
 constexpr char kFwdIntoSchema[] = "fwd_into(Tensor(a!) out, " FA3_GENERAL_ARGUMENTS ") -> Tensor lse";
 fa3_status run_fwd_into(StableIValue* stack, Error error);
 #undef FA3_GENERAL_ARGUMENTS
+#undef FA3_OPTIONS
+#undef FA3_OPERANDS
 
 #define FA3_COMBINE_ARGUMENTS "Tensor out_partial, Tensor lse_partial"
 constexpr char kCombineSchema[] =

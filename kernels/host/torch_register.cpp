@@ -29,13 +29,15 @@ void call(StableIValue* stack, uint64_t, uint64_t) {
 __attribute__((constructor)) void register_operators() {
     TorchLibraryHandle library = nullptr;
     if (aoti_torch_library_init_def("flash_attn3", "flash_attn3", 0, &library) != 0) return;
-    for (const char* schema : {kFwdSchema, kFwdGeneralSchema, kFwdIntoSchema, kCombineSchema,
-                               kCombineIntoSchema, kFwdQkvpackedSchema}) {
+    for (const char* schema : {kFwdSchema, kFwdMaskedSchema, kFwdVarlenSchema, kFwdGeneralSchema,
+                               kFwdIntoSchema, kCombineSchema, kCombineIntoSchema, kFwdQkvpackedSchema}) {
         aoti_torch_library_def(library, schema);
     }
     for (const char* dispatch_key : {"CUDA", "CPU"}) {  // on the CPU only to say that it needs a GPU
         if (aoti_torch_library_init_impl("flash_attn3", dispatch_key, "flash_attn3", 0, &library) == 0) {
             aoti_torch_library_impl(library, "fwd", call<run_fwd>);
+            aoti_torch_library_impl(library, "fwd_masked", call<run_fwd_masked>);
+            aoti_torch_library_impl(library, "fwd_varlen", call<run_fwd_varlen>);
             aoti_torch_library_impl(library, "fwd_general", call<run_fwd_general>);
             aoti_torch_library_impl(library, "fwd_into", call<run_fwd_into>);
             aoti_torch_library_impl(library, "combine", call<run_combine>);

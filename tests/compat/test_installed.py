@@ -133,14 +133,14 @@ print(tuple(out.shape))
         (
             "sliding_window=8, softcap=30.0, softmax_scale=0.5",
             (
-                "fwd_general  attention_chunk=0 causal=True max_seqlen_k=0 max_seqlen_q=0 sm_margin=0 "
-                "softcap=30.0 softmax_scale=0.5 window_left=7 window_right=7"
+                "fwd_masked  attention_chunk=0 causal=True sm_margin=0 softcap=30.0 softmax_scale=0.5 "
+                "window_left=7 window_right=7"
             ),
         ),
         (
             "s_aux=tensor(4), cu_seq_lens_q=starts, cu_seq_lens_k=starts, max_length_q=16, max_length_k=16",
             (
-                "fwd_general with a sink attention_chunk=0 causal=True max_seqlen_k=16 max_seqlen_q=16 "
+                "fwd_varlen with a sink attention_chunk=0 causal=True max_seqlen_k=16 max_seqlen_q=16 "
                 "sm_margin=0 softcap=0.0 softmax_scale=0.125 window_left=-1 window_right=-1"
             ),
         ),

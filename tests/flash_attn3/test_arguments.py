@@ -182,6 +182,17 @@ def test_options_are_accepted(options):
 
 
 @pytest.mark.parametrize(
+    "hints", [{"num_splits": 0}, {"num_splits": 128}, {"pack_gqa": True}, {"deterministic": True}], ids=str
+)
+def test_hints_do_not_leave_the_shortest_way(monkeypatch, hints):
+    """They have no effect, and a call with them costs no more than one without."""
+    monkeypatch.setattr("flash_attn3.attention.resolve_options", None)
+    assert flash_attn_func(Q, K, K, **hints).shape == Q.shape
+    with pytest.raises(TypeError):
+        flash_attn_func(Q, K, K, **hints, softcap=3.0)
+
+
+@pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"q": Q}, ValueError, "q must have 3 dimensions, (total_q, heads, head_dim); its shape is (2, 64, 4, 128)"),

@@ -60,4 +60,4 @@ def test_options_reach_the_call_on_its_views(options):
 
     with Calls():
         assert flash_attn_qkvpacked_func(_empty(2, 9, 3, 4, 64), **options).shape == (2, 9, 4, 64)
-    assert "flash_attn3::fwd_general" in calls
+    assert "flash_attn3::fwd_masked" in calls

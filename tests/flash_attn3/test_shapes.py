@@ -217,6 +217,42 @@ def test_a_sink_alone_that_needs_a_gradient_records_the_backward():
     assert type(out.grad_fn).__name__ == "GeneralForwardOnlyBackward"
 
 
+class _Names(torch.utils._python_dispatch.TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, _types, args=(), kwargs=None):
+        self.seen.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths", "options"),
+    [
+        ("fwd", None, {"pack_gqa": True, "num_splits": 3}),
+        ("fwd_masked", None, {"softcap": 3.0}),
+        ("fwd_masked", None, {"learnable_sink": torch.empty(4, device="meta")}),
+        ("fwd_varlen", ("q", "k"), {}),
+        ("fwd_varlen", ("q",), {"window_size": (3, 0)}),
+        ("fwd_varlen", (), {}),
+        ("fwd_general", ("q", "k"), {"seqused_k": True}),
+        ("fwd_general", (), {"seqused_q": True, "sm_margin": 2}),
+    ],
+)
+def test_the_shortest_operator_serves(name, lengths, options):
+    """Fewer arguments take less time."""
+    options = {key: _int32(3) if key.startswith("seqused") else value for key, value in options.items()}
+    with _Names() as names:
+        if lengths is None:
+            flash_attn_func(_empty(SHAPE_Q), _empty(SHAPE_K), _empty(SHAPE_K), **options)
+        else:
+            q, k = (_empty((70, 4, 64) if side in lengths else (3, 30, 4, 64)) for side in "qk")
+            starts = (_int32(4) if side in lengths else None for side in "qk")
+            flash_attn_varlen_func(q, k, k, *starts, 30, 30, **options)
+    assert [seen for seen in names.seen if seen.startswith("flash_attn3::")] == [f"flash_attn3::{name}"]
+
+
 class _General(torch.nn.Module):
     def forward(self, q, k, v):
         return flash_attn_func(q, k, v, causal=True, window_size=(100, 0), softcap=20.0)
@@ -226,13 +262,17 @@ def test_export_of_a_window_holds_for_any_length():
     batch, seqlen_q, seqlen_k = (torch.export.Dim(name) for name in ("batch", "seqlen_q", "seqlen_k"))
     shapes = ({0: batch, 1: seqlen_q}, {0: batch, 1: seqlen_k}, {0: batch, 1: seqlen_k})
     program = torch.export.export(_General(), _fake_inputs(), dynamic_shapes=shapes)
-    (call,) = (node for node in program.graph.nodes if str(node.target) == "flash_attn3.fwd_general.default")
-    assert call.args[9:11] == (100, 0)
+    (call,) = (node for node in program.graph.nodes if str(node.target) == "flash_attn3.fwd_masked.default")
+    assert call.args[5:7] == (100, 0)
     assert len(program.range_constraints) == 3
 
 
 @pytest.mark.parametrize(
-    "name", ["fwd", "fwd_qkvpacked", "fwd_general", "fwd_into", "combine", "combine_into"]
+    "name",
+    [
+        *("fwd", "fwd_qkvpacked", "fwd_masked", "fwd_varlen", "fwd_general", "fwd_into"),
+        *("combine", "combine_into"),
+    ],
 )
 def test_operators_say_what_they_write(name):
     schema = getattr(torch.ops.flash_attn3, name).default._schema

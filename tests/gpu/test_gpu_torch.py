@@ -57,7 +57,7 @@ def test_opcheck(device, seqlens, strided):
     q, k, v = _inputs(device, *seqlens)
     if strided:
         q = q.transpose(1, 2).contiguous().transpose(1, 2)
-    torch.library.opcheck(torch.ops.flash_attn3.fwd.default, (q, k, v, 0.1, True, 0))
+    torch.library.opcheck(torch.ops.flash_attn3.fwd.default, (q, k, v, 0.1, True))
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -132,14 +132,15 @@ def _general_arguments(form, device, head_dim):
     if form == "packed":
         q, k, v, starts, _, longest, _ = _packed(device, head_dim=head_dim)
         sink = torch.randn(4, device=device)
-        return (q, k, v, 0.1, True, starts, starts, longest, longest, 30, -1, sink)
+        lengths = (starts, starts, longest, longest, None, None, None)
+        return (q, k, v, 0.1, True, *lengths, 30, -1, sink)
     q, k, v = (tensor[..., :head_dim] for tensor in _inputs(device))
     if form == "dense":
-        return (q, k, v, 0.1, False, None, None, 0, 0, -1, -1, None, 15.0, 64)
+        return (q, k, v, 0.1, False, None, None, 0, 0, None, None, None, -1, -1, None, 15.0, 64)
     pages = torch.randn(20, 16, 2, head_dim, device=device, dtype=torch.bfloat16)
     table = torch.randperm(20, device=device).int()[:16].view(2, 8)
     used = torch.tensor([100, 128], dtype=torch.int32, device=device)
-    return (q, pages, pages, 0.1, True, None, None, 0, 0, -1, -1, None, 0.0, 0, 0, None, used, table)
+    return (q, pages, pages, 0.1, True, None, None, 0, 0, None, used, table)
 
 
 @pytest.mark.parametrize("head_dim", [128, 40, 59])
@@ -154,6 +155,18 @@ def test_opcheck_of_the_general_operators(device, form, head_dim):
     lse = torch.ops.flash_attn3.fwd_into(out, *arguments)
     assert torch.equal(out, expected)
     assert torch.equal(lse, expected_lse)
+
+
+@pytest.mark.parametrize("form", ["dense", "packed"])
+def test_opcheck_of_the_shorter_operators(device, form):
+    """They do what the general one does with the arguments that they have."""
+    arguments = _general_arguments(form, device, 128)
+    name, lengths = ("fwd_varlen", arguments[5:9]) if form == "packed" else ("fwd_masked", ())
+    shorter = (*arguments[:5], *lengths, *arguments[12:])
+    operator = getattr(torch.ops.flash_attn3, name).default
+    torch.library.opcheck(operator, shorter)
+    expected = torch.ops.flash_attn3.fwd_general(*arguments)
+    assert all(torch.equal(a, b) for a, b in zip(operator(*shorter), expected, strict=True))
 
 
 @pytest.mark.parametrize("compiled", [False, True])

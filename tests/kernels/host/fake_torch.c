@@ -18,9 +18,9 @@ typedef void (*Operator)(uint64_t* stack, uint64_t inputs, uint64_t outputs);
 
 static int alive, boxes, copies, allocations, failing_allocation = -1;
 static uint64_t next_address = 0x100000;
-static char schemas[8][1024], key[16], message[4096];
+static char schemas[10][1024], key[16], message[4096];
 static int schema_count;
-static struct { char name[32]; Operator functions[2]; } operators[8];
+static struct { char name[32]; Operator functions[2]; } operators[10];
 static jmp_buf thrown;
 
 /* The tests' side. */

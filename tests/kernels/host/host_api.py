@@ -206,23 +206,30 @@ def combine_args(
     return args
 
 
-# The arguments of `fwd_general` behind q, k and v, in their order: a call that is one of `fwd`.
-GENERAL: dict[str, object] = {
-    "softmax_scale": 0.5,
-    "causal": False,
+# What the operators take behind q, k and v, in their order: together a call that is one of `fwd`.
+SCALARS: dict[str, object] = {"softmax_scale": 0.5, "causal": False}
+PACKED: dict[str, object] = {
     "cu_seqlens_q": None,
     "cu_seqlens_k": None,
     "max_seqlen_q": 0,
     "max_seqlen_k": 0,
+}
+PARTLY_USED: dict[str, object] = {"seqused_q": None, "seqused_k": None, "page_table": None}
+OPTIONS: dict[str, object] = {
     "window_left": -1,
     "window_right": -1,
     "sink": None,
     "softcap": 0.0,
     "attention_chunk": 0,
     "sm_margin": 0,
-    "seqused_q": None,
-    "seqused_k": None,
-    "page_table": None,
+}
+GENERAL = SCALARS | PACKED | PARTLY_USED | OPTIONS
+ARGUMENTS = {
+    "fwd": SCALARS | {"sm_margin": 0},
+    "fwd_masked": SCALARS | OPTIONS,
+    "fwd_varlen": SCALARS | PACKED | OPTIONS,
+    "fwd_general": GENERAL,
+    "fwd_into": GENERAL,
 }
 
 

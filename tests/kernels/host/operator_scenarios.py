@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.kernels.host.fake_driver import FakeDriver
-from tests.kernels.host.host_api import GENERAL, KERNELS, LOCAL, contiguous
+from tests.kernels.host.host_api import ARGUMENTS, KERNELS, LOCAL, PACKED, SCALARS, contiguous
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,14 +99,15 @@ class Torch:
         *,
         out: ctypes._Pointer[TorchTensor] | None = None,
         key: int = CUDA,
+        operator: str = "fwd_general",
         **changes: object,
     ) -> tuple[str | None, list[TorchTensor]]:
-        """Call `fwd_general`, or with `out` `fwd_into`, with arguments by name."""
-        assert changes.keys() <= GENERAL.keys()
-        arguments = (GENERAL | changes).values()
-        stack = [*map(handle, (q, k, v)), *map(self._slot, arguments)]
+        """Call an operator with options, or with `out` `fwd_into`, with arguments by name."""
+        known = ARGUMENTS[operator]
+        assert changes.keys() <= known.keys()
+        stack = [*map(handle, (q, k, v)), *map(self._slot, (known | changes).values())]
         if out is None:
-            return self.run("fwd_general", stack, 2, key)
+            return self.run(operator, stack, 2, key)
         return self.run("fwd_into", [handle(out), *stack], 1, key)
 
     def _slot(self, argument: object) -> int:
@@ -154,32 +155,29 @@ def scenario(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @scenario
-def the_operator_is_registered(torch: Torch) -> None:
-    arguments = "Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, int sm_margin"
-    assert torch.library.fake_schema(0).decode() == f"fwd({arguments}) -> (Tensor out, Tensor lse)"
-    kinds = {
-        bool: "bool",
-        int: "int",
-        float: "float",
-        type(None): "Tensor?",
-    }
+def the_operators_are_registered(torch: Torch) -> None:
+    parts, results = "Tensor out_partial, Tensor lse_partial", " -> (Tensor out, Tensor lse)"
+    assert [torch.library.fake_schema(i).decode() for i in range(8)] == [
+        *(_forward(name) + results for name in ("fwd", "fwd_masked", "fwd_varlen", "fwd_general")),
+        _forward("fwd_into", "Tensor(a!) out, ") + " -> Tensor lse",
+        f"combine({parts}, ScalarType out_dtype){results}",
+        f"combine_into({parts}, Tensor(a!) out) -> Tensor lse",
+        f"fwd_qkvpacked(Tensor qkv, float softmax_scale, bool causal, int heads_q){results}",
+    ]
+    assert torch.library.fake_schema(8) is None
+
+
+def _forward(name: str, first: str = "") -> str:
+    """The schema of an operator up to its results; what a call may leave out has a default."""
+    kinds = {bool: "bool", int: "int", float: "float", type(None): "Tensor?"}
     symbolic = {"max_seqlen_q": "SymInt", "max_seqlen_k": "SymInt"}
-    defaults = {name: f"={value}" for name, value in GENERAL.items()} | {"softmax_scale": "", "causal": ""}
-    others = ", ".join(
-        f"{symbolic.get(name, kinds[type(value)])} {name}{defaults[name]}" for name, value in GENERAL.items()
+    required = {*SCALARS, *(PACKED if name == "fwd_varlen" else ())}
+    others = (
+        f", {symbolic.get(argument, kinds[type(value)])} {argument}"
+        + ("" if argument in required else f"={value}")
+        for argument, value in ARGUMENTS[name].items()
     )
-    general = f"Tensor q, Tensor k, Tensor v, {others}"
-    assert torch.library.fake_schema(1).decode() == f"fwd_general({general}) -> (Tensor out, Tensor lse)"
-    assert torch.library.fake_schema(2).decode() == f"fwd_into(Tensor(a!) out, {general}) -> Tensor lse"
-    parts = "Tensor out_partial, Tensor lse_partial"
-    assert torch.library.fake_schema(3).decode() == (
-        f"combine({parts}, ScalarType out_dtype) -> (Tensor out, Tensor lse)"
-    )
-    assert torch.library.fake_schema(4).decode() == f"combine_into({parts}, Tensor(a!) out) -> Tensor lse"
-    assert torch.library.fake_schema(5).decode() == (
-        "fwd_qkvpacked(Tensor qkv, float softmax_scale, bool causal, int heads_q) -> (Tensor out, Tensor lse)"
-    )
-    assert torch.library.fake_schema(6) is None
+    return f"{name}({first}Tensor q, Tensor k, Tensor v{''.join(others)})"
 
 
 @scenario
@@ -321,6 +319,42 @@ def the_general_operator_does_what_the_plain_one_does(torch: Torch, fake: FakeDr
         plain, general = (bytes(launch.params)[16 * 8 * 4 + 4 * 32 + 8 :] for launch in fake.launches[-2:])
         assert plain == general
         assert fake.kernel(fake.launches[-1]) == KERNELS[causal].name
+
+
+@scenario
+def the_shorter_operators_do_what_the_general_one_does(torch: Torch, fake: FakeDriver) -> None:
+    """With every argument that they have, and none of those that they lack."""
+    numbers = {"window_left": 33, "window_right": 44, "softcap": 2.0, "attention_chunk": 55, "sm_margin": 130}
+    fields = (
+        *("batch", "heads_q", "heads_kv", "seqlen_q", "seqlen_k", "ragged_q", "ragged_k"),
+        *("window_left", "window_right", "attention_chunk", "softcap_scale", "scale_log2", "tiles"),
+    )
+    packed = {"max_seqlen_q": 111, "max_seqlen_k": 222}
+
+    def launched(operator: str, packs: bool) -> tuple[object, ...]:
+        shapes = ((300, 4, 128), (500, 2, 128)) if packs else ((2, 256, 4, 128), (2, 384, 2, 128))
+        q, k, v = (torch.tensor(shape) for shape in (*shapes, shapes[1]))
+        arrays = {"sink": torch.tensor((4,), dtype=FLOAT32)}
+        if packs:
+            arrays |= {f"cu_seqlens_{name}": torch.tensor((4,), dtype=INT32) for name in "qk"}
+        addresses = {name: array.contents.data for name, array in arrays.items()}
+        changes = {"softmax_scale": 0.5, "causal": True, **numbers, **arrays, **(packed if packs else {})}
+        thrown, results = torch.general(q, k, v, operator=operator, **changes)
+        assert thrown is None
+        assert torch.alive == 2
+        (launch,) = fake.launches[-1:]
+        assert {name: getattr(launch.params, name) for name in addresses} == addresses
+        shapes = tuple(result.shape for result in results)
+        for result in results:
+            torch.release(result)
+        return fake.kernel(launch), launch.grid[0], shapes, [getattr(launch.params, name) for name in fields]
+
+    assert launched("fwd_masked", packs=False) == launched("fwd_general", packs=False)
+    assert launched("fwd_varlen", packs=True) == launched("fwd_general", packs=True)
+    q, k, v = torch.qkv()
+    thrown, _ = torch.general(q, k, v, operator="fwd_masked", sink=torch.tensor((3,), dtype=FLOAT32))
+    assert thrown == "flash_attn3: sink has 3 elements; it should have 4: (heads,)"
+    assert torch.alive == 0
 
 
 @scenario
