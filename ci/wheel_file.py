@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
-import io
 import json
 import zipfile
-import zlib
 from dataclasses import dataclass
 from email.errors import MessageError
-from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from packaging.metadata import ExceptionGroup, InvalidMetadata, Metadata
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from ci.errors import CorruptWheel
 from ci.files import sha256_of
+from ci.record import UNREADABLE, check_record
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_CHUNK = 1 << 20
-# What zipfile and csv raise on bytes that are no wheel; RuntimeError stands for an encrypted member.
-_UNREADABLE = (
-    *(zipfile.BadZipFile, zlib.error, csv.Error, UnicodeDecodeError),
-    *(EOFError, KeyError, NotImplementedError, OSError, RuntimeError),
-)
 
 
 @dataclass(frozen=True)
@@ -69,11 +57,10 @@ def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:
         raise CorruptWheel(f"{name}: not the name of a wheel: {error}") from error
     try:
         with zipfile.ZipFile(path) as archive:
-            info = _dist_info(archive, name)
-            _check_record(archive, f"{info}/RECORD", name)
+            info = check_record(archive, name)
             raw_metadata = archive.read(f"{info}/METADATA")
             build = _read_build(archive, name)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CorruptWheel(f"{name}: not a whole wheel: {error}") from error
     metadata = _parse_metadata(raw_metadata, name)
     if canonicalize_name(metadata.name) != project or metadata.version != version:
@@ -92,42 +79,6 @@ def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:
         requires_dist=tuple(map(str, metadata.requires_dist or ())),
         build=build,
     )
-
-
-def _digest(file: IO[bytes]) -> hashlib._Hash:
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    return digest
-
-
-def _dist_info(archive: zipfile.ZipFile, name: str) -> str:
-    folders = {
-        part for part in (m.split("/", 1)[0] for m in archive.namelist()) if part.endswith(".dist-info")
-    }
-    if len(folders) != 1:
-        raise CorruptWheel(f"{name}: holds {len(folders)} .dist-info folders; a wheel holds exactly one")
-    return folders.pop()
-
-
-def _check_record(archive: zipfile.ZipFile, record: str, name: str) -> None:
-    rows = {row[0]: row[1:] for row in csv.reader(io.StringIO(archive.read(record).decode())) if row}
-    members = [member for member in archive.namelist() if not member.endswith("/")]
-    if len(set(members)) != len(members):
-        raise CorruptWheel(f"{name}: two members have the same name")
-    if missing := sorted(rows.keys() - set(members)):
-        raise CorruptWheel(f"{name}: RECORD lists {missing[0]}, which is not in the wheel")
-    for member in members:
-        if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts:
-            raise CorruptWheel(f"{name}: {member} would be written outside the environment")
-        if member == record:
-            continue
-        if len(rows.get(member, ())) != 2:
-            raise CorruptWheel(f"{name}: {member} has no row with a hash and a size in RECORD")
-        with archive.open(member) as file:
-            found = base64.urlsafe_b64encode(_digest(file).digest()).rstrip(b"=").decode()
-        if rows[member] != [f"sha256={found}", str(archive.getinfo(member).file_size)]:
-            raise CorruptWheel(f"{name}: {member} does not match its hash and size in RECORD")
 
 
 def _read_build(archive: zipfile.ZipFile, name: str) -> dict[str, Any] | None:

@@ -231,10 +231,14 @@ RECORD = "flash_attn3-0.1.0.dist-info/RECORD"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda files: files.update({"flash_attn3/__init__.py": b"x = 1\n"}), "does not match RECORD"),
-        (lambda files: files.update({"flash_attn3/more.py": b""}), "more.py does not match RECORD"),
-        (lambda files: files.update({"../outside.py": b""}), "outside the folder"),
-        (lambda files: files.pop(RECORD), "holds 0 RECORD files"),
+        (
+            lambda files: files.update({"flash_attn3/__init__.py": b"x = 1\n"}),
+            "does not match its hash and size in RECORD",
+        ),
+        (lambda files: files.update({"flash_attn3/more.py": b""}), "more.py has no row"),
+        (lambda files: files.update({"../outside.py": b""}), "outside the environment"),
+        (lambda files: files.pop(RECORD), "not a whole wheel: .*RECORD"),
+        (lambda files: files.update({RECORD: b"\xff"}), "not a whole wheel"),
     ],
 )
 def test_an_altered_wheel_is_refused(tmp_path: Path, change: Any, message: str):
