@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import tomli
 
+import hatch_build
 from ci.audit import audit
+from kernels.host.build import TARGETS, ZIG_VERSION
+from matrix.model import read_matrix
 from tests.conftest import FEW
 
 if TYPE_CHECKING:
@@ -38,6 +42,22 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, copy / name)
     return copy
+
+
+def test_pip_builds_with_what_the_farm_builds_with():
+    """The pins that stand in two places agree: of the toolkit, of the other programs, and the platforms."""
+    matrix = read_matrix()
+    assert matrix.release.toolkit == hatch_build._TOOLKIT
+    (toolkit,) = (row for row in matrix.toolkit if row.name == hatch_build._TOOLKIT)
+    project = tomli.loads((ROOT / "pyproject.toml").read_text())
+    requires = set(project["build-system"]["requires"])
+    pinned = {f"{wheel.name}=={wheel.version}" for wheel in toolkit.wheels}
+    assert pinned < requires
+    assert requires - pinned < set((ROOT / "requirements" / "farm.in").read_text().splitlines())
+    assert f"ziglang=={ZIG_VERSION}" in requires
+    platforms = {row.name: (row.target, row.tag) for row in matrix.platform if row.target is not None}
+    assert {f"linux_{machine}": built for machine, built in hatch_build._TARGETS.items()} == platforms
+    assert {target for target, _ in platforms.values()} == set(TARGETS)
 
 
 def test_pip_compiles_and_installs_from_source(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 _PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams"}
 # Headers of the toolkit that the sources name: here all of them are one.
-_TOOLKIT_HEADERS = ("cute/config.hpp", "cute/arch/util.hpp", "cutlass/cutlass.h")
+_TOOLKIT_HEADERS = ("cute/config.hpp", "cutlass/cutlass.h")
 # What no macro can turn into C++ for the CPU.
 _TRANSLATED = {
     "softmax.cuh": (
