@@ -65,7 +65,8 @@ def tune_cases(
         present = tuple(row for row in table if _served(row) == served)
         known = {_schedule(row) for row in present}
         case = Case(present, tuple(row for row in rows if _schedule(row) not in known))
-        cases[case.name] = case
+        if case.candidates:
+            cases[case.name] = case
     chosen = dict.fromkeys(cases) if not patterns else {}
     for pattern in patterns:
         found = matching(list(cases), pattern)

@@ -160,6 +160,7 @@ def test_a_candidate_of_the_table_does_not_compete_with_itself():
     other = replace(present, name="other", macros=tuple(other_macros.items()))
     (case,) = tune_cases(table=(present,), candidates=(twin, other))
     assert case == Case((present,), (other,))
+    assert tune_cases(table=(present,), candidates=(twin,)) == ()
 
 
 # ---- what follows
