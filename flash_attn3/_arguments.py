@@ -10,14 +10,13 @@ import torch
 
 
 def check_scalars(softmax_scale: object, causal: object) -> None:
-    """Refuse a softmax_scale that is no number or a causal that is no bool.
+    """Refuse a softmax_scale that is neither a number nor None, or a causal that is no bool.
 
     Raises:
         TypeError: one of them has a wrong type.
     """
-    if not isinstance(softmax_scale, (int, float, torch.SymFloat, torch.SymInt)) or isinstance(
-        softmax_scale, bool
-    ):
+    kinds = (int, float, torch.SymFloat, torch.SymInt, type(None))
+    if not isinstance(softmax_scale, kinds) or isinstance(softmax_scale, bool):
         raise TypeError(f"softmax_scale must be a float or None; its type is {type(softmax_scale).__name__}")
     if not isinstance(causal, bool):
         raise TypeError(f"causal must be a bool; its type is {type(causal).__name__}")

@@ -32,7 +32,7 @@ def register() -> None:
 
 
 def forward_shapes(  # noqa: PLR0917  the operator's order
-    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float, causal: bool, sm_margin: int = 0
+    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, sm_margin: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Return tensors as attention forward returns them, without data.
 
@@ -44,7 +44,9 @@ def forward_shapes(  # noqa: PLR0917  the operator's order
     return _new_out(q, v), _new_lse(q)
 
 
-def qkvpacked_shapes(qkv: Tensor, softmax_scale: float, causal: bool, heads_q: int) -> tuple[Tensor, Tensor]:
+def qkvpacked_shapes(
+    qkv: Tensor, softmax_scale: float | None, causal: bool, heads_q: int
+) -> tuple[Tensor, Tensor]:
     """Return tensors as attention on q, k and v in one tensor returns them, without data; heads_q 0 for None.
 
     Raises:
@@ -54,7 +56,7 @@ def qkvpacked_shapes(qkv: Tensor, softmax_scale: float, causal: bool, heads_q: i
 
 
 def masked_shapes(
-    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float, causal: bool, *options: Any
+    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, *options: Any
 ) -> tuple[Tensor, Tensor]:
     """Return ``general_shapes`` of a dense call.
 
@@ -69,13 +71,13 @@ def varlen_shapes(  # noqa: PLR0917  the operator's order
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    softmax_scale: float,
+    softmax_scale: float | None,
     causal: bool,
     cu_seqlens_q: Tensor | None,
     cu_seqlens_k: Tensor | None,
     max_seqlen_q: int | torch.SymInt,
     max_seqlen_k: int | torch.SymInt,
-    *options: Any,
+    *window: Any,
 ) -> tuple[Tensor, Tensor]:
     """Return ``general_shapes`` of a call with packed sequences.
 
@@ -83,14 +85,14 @@ def varlen_shapes(  # noqa: PLR0917  the operator's order
         TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_varlen_func`` does.
     """
     lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None, None, None)
-    return general_shapes(q, k, v, softmax_scale, causal, *lengths, *options)
+    return general_shapes(q, k, v, softmax_scale, causal, *lengths, *window)
 
 
 def general_shapes(  # noqa: PLR0917  the operator's order
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    softmax_scale: float,
+    softmax_scale: float | None,
     causal: bool,
     cu_seqlens_q: Tensor | None = None,
     cu_seqlens_k: Tensor | None = None,
@@ -152,7 +154,7 @@ def _new_combined_lse(lse_partial: Tensor) -> Tensor:
     return lse_partial.new_empty((*leading, heads, seqlen)).transpose(-1, -2)
 
 
-def _check_scalars(softmax_scale: float, causal: bool, sm_margin: int) -> None:
+def _check_scalars(softmax_scale: float | None, causal: bool, sm_margin: int) -> None:
     check_scalars(softmax_scale, causal)
     if sm_margin < 0:
         raise ValueError(f"sm_margin must be 0 or more; it is {sm_margin}")

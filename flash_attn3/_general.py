@@ -25,7 +25,7 @@ _forward_into = torch.ops.flash_attn3.fwd_into.default
 _NO_LENGTHS = (None, None, 0, 0, None, None, None)
 
 # What the operators' own refusal, and arguments too wrong to reach them, raise.
-REFUSALS = (RuntimeError, AttributeError, TypeError, IndexError, ZeroDivisionError)
+REFUSALS = (RuntimeError, AttributeError, TypeError)
 
 
 def forward(  # noqa: PLR0917  by position: an eager call has no microsecond to spend on names
@@ -57,19 +57,18 @@ def forward(  # noqa: PLR0917  by position: an eager call has no microsecond to 
     """
     given_sink = options[2] if len(options) > 2 else None
     try:
-        scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-        if given_sink is not None:
-            options = (*options[:2], _plain(given_sink), *options[3:])
+        if given_sink is not None and (sink := _plain(given_sink)) is not given_sink:
+            options = (*options[:2], sink, *options[3:])
         needs_grad = torch.is_grad_enabled() and (
             (q.requires_grad or k.requires_grad or v.requires_grad)
             or (given_sink is not None and given_sink.requires_grad)
         )
         if out is None and not needs_grad:
-            written, lse = operator(q, k, v, scale, causal, *lengths, *options)
+            written, lse = operator(q, k, v, softmax_scale, causal, *lengths, *options)
             return written, lse
         if lengths or options:
             lengths += _NO_LENGTHS[len(lengths) :]
-        arguments = (q, k, v, scale, causal, *lengths, *options)
+        arguments = (q, k, v, softmax_scale, causal, *lengths, *options)
         if out is None:
             return _autograd.run(_autograd.GeneralForwardOnly, arguments)
         if not needs_grad:
@@ -106,7 +105,7 @@ def explain(
     right kind of error run here, after the fact, because an eager call has no microseconds to spend on them.
     """
     try:
-        check_scalars(0.0 if softmax_scale is None else softmax_scale, causal)
+        check_scalars(softmax_scale, causal)
         check_tensors(*tensors, extras)
     except (TypeError, ValueError, NotImplementedError) as clearer:
         return clearer

@@ -116,10 +116,9 @@ def _forward_plain(
 ) -> tuple[Tensor, Tensor]:
     """Return (out, lse) of the call that most programs make."""
     try:
-        scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            return _autograd.run(_autograd.PlainForwardOnly, (q, k, v, scale, causal))
-        out, lse = _forward(q, k, v, scale, causal)
+            return _autograd.run(_autograd.PlainForwardOnly, (q, k, v, softmax_scale, causal))
+        out, lse = _forward(q, k, v, softmax_scale, causal)
     except REFUSALS as error:
         raise explain(error, (q, k, v), Extras(), softmax_scale, causal) from None
     return out, lse
@@ -177,9 +176,8 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
         and num_heads_q != 0  # which stands for None below
     ):
         try:
-            scale = qkv.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
             if not (torch.is_grad_enabled() and qkv.requires_grad):
-                written, lse = _forward_qkvpacked(qkv, scale, causal, num_heads_q or 0)
+                written, lse = _forward_qkvpacked(qkv, softmax_scale, causal, num_heads_q or 0)
                 return (written, lse) if return_attn_probs else written
         except REFUSALS:
             pass  # the call below says what is wrong

@@ -1,5 +1,7 @@
 #include "torch_call.h"
 
+#include <math.h>
+
 #include "torch_checks.h"
 
 namespace fa3 {
@@ -20,10 +22,14 @@ fa3_status copy_if_unreadable(TorchTensor& tensor, Storage storage, fa3_tensor* 
     return tensor.make_readable(storage, view, error);
 }
 
+// A head_dim of 0 has none, and is refused under its own name.
+double usual_scale(int64_t head_dim) { return head_dim == 0 ? 1 : 1 / sqrt(static_cast<double>(head_dim)); }
+
 }  // namespace
 
-FwdCall::FwdCall(const StableIValue* stack, StableIValue given_out)
-    : q("q", stack[0]), k("k", stack[1]), v("v", stack[2]), out("out", given_out) {
+FwdCall::FwdCall(StableIValue given_q, StableIValue given_k, StableIValue given_v,
+                 std::optional<double> given_scale, StableIValue given_out)
+    : q("q", given_q), k("k", given_k), v("v", given_v), out("out", given_out), softmax_scale(given_scale) {
     args.struct_size = sizeof(args);
     args.window_left = -1;
     args.window_right = -1;
@@ -36,12 +42,11 @@ fa3_status FwdCall::read_tensors(Storage storage_q, Storage storage_k, Error err
     if (status == FA3_OK) status = check_dtypes(q, {&k, &v}, error);
     args.device = q.device_index();
     args.dtype = q.dtype() == aoti_torch_dtype_float16() ? FA3_FP16 : FA3_BF16;
+    args.softmax_scale = static_cast<float>(softmax_scale.value_or(usual_scale(args.q.shape[3])));
     return status;
 }
 
-fa3_status FwdCall::read_scalars(StableIValue softmax_scale, StableIValue causal, StableIValue sm_margin,
-                                 Error error) {
-    args.softmax_scale = static_cast<float>(as_double(softmax_scale));
+fa3_status FwdCall::read_scalars(StableIValue causal, StableIValue sm_margin, Error error) {
     args.causal = as_bool(causal) ? 1 : 0;
     return read_int(sm_margin, "sm_margin", 0, &args.sm_margin, error);
 }

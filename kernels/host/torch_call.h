@@ -1,6 +1,8 @@
 // One call of attention forward from torch: its tensors, and the arguments made of them for the runtime.
 #pragma once
 
+#include <optional>
+
 #include "flash_attn3.h"
 #include "fwd_problem.h"
 #include "torch_tensor.h"
@@ -13,16 +15,17 @@ struct FwdCall {
     TorchTensor v;
     TorchTensor out;
     TorchTensor lse{"lse"};
+    std::optional<double> softmax_scale;  // when none, the usual one of head_dim
     fa3_fwd_args args = {};
 
-    // q, k and v lie first on the stack, behind the tensor to write to, if any: `given_out`, or 0. Masks
+    // Owns the tensors, which lie on the stack; `given_out` is 0 where none is given to write to. Masks
     // nothing until told otherwise.
-    explicit FwdCall(const StableIValue* stack, StableIValue given_out = 0);
+    FwdCall(StableIValue given_q, StableIValue given_k, StableIValue given_v,
+            std::optional<double> given_scale, StableIValue given_out = 0);
 
-    // The views of q, k and v, and what follows from their dtype.
+    // The views of q, k and v, and what follows from them.
     fa3_status read_tensors(Storage storage_q, Storage storage_k, Error error);
-    fa3_status read_scalars(StableIValue softmax_scale, StableIValue causal, StableIValue sm_margin,
-                            Error error);
+    fa3_status read_scalars(StableIValue causal, StableIValue sm_margin, Error error);
 
     // Copies those of q, k and v whose layout the tensor copy engine or the kernel cannot read.
     fa3_status make_readable(const Problem& problem, Error error);
@@ -35,6 +38,10 @@ struct FwdCall {
     // Given the view of out: makes lse and launches.
     fa3_status launch(const Problem& problem, Error error);
 };
+
+// A dense call without options: puts its results at `results`.
+fa3_status run_dense(FwdCall& call, StableIValue causal, StableIValue sm_margin, StableIValue* results,
+                     Error error);
 
 // The number of sequences that a tensor holds when they are not packed.
 inline int32_t batch_of(const fa3_tensor& tensor) {

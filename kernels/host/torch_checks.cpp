@@ -69,6 +69,11 @@ double as_double(StableIValue value) {
     return number;
 }
 
+std::optional<double> take_double(StableIValue box) {
+    if (box == 0) return {};
+    return as_double(unbox(box));
+}
+
 bool as_bool(StableIValue value) { return (value & 0xff) != 0; }
 
 // The function lives in libtorch_cuda, which a torch for CPUs does not have; so it is looked up, not linked.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 
 #include "torch_tensor.h"
 
@@ -21,6 +22,10 @@ fa3_status check_devices(const TorchTensor& first, std::initializer_list<const T
 fa3_status read_int(StableIValue value, const char* argument, int32_t least, int32_t* number, Error error);
 
 double as_double(StableIValue value);
+
+// Takes a `float?` off the stack.
+std::optional<double> take_double(StableIValue box);
+
 bool as_bool(StableIValue value);
 
 // The stream that torch works on.

@@ -12,12 +12,10 @@ enum Result { kOut, kLse };
 
 }  // namespace
 
-fa3_status run_fwd(StableIValue* stack, Error error) {
-    FwdCall call(stack);
+fa3_status run_dense(FwdCall& call, StableIValue causal, StableIValue sm_margin, StableIValue* results,
+                     Error error) {
     fa3_status status = call.read_tensors(Storage::kDense, Storage::kDense, error);
-    if (status == FA3_OK) {
-        status = call.read_scalars(stack[kSoftmaxScale], stack[kCausal], stack[kSmMargin], error);
-    }
+    if (status == FA3_OK) status = call.read_scalars(causal, sm_margin, error);
     if (status != FA3_OK) return status;
 
     call.args.batch = batch_of(call.args.q);
@@ -28,9 +26,14 @@ fa3_status run_fwd(StableIValue* stack, Error error) {
     if (status == FA3_OK) status = call.allocate_out(problem, error);
     if (status == FA3_OK) status = call.launch(problem, error);
     if (status != FA3_OK) return status;
-    stack[kOut] = call.out.release();
-    stack[kLse] = call.lse.release();
+    results[kOut] = call.out.release();
+    results[kLse] = call.lse.release();
     return FA3_OK;
+}
+
+fa3_status run_fwd(StableIValue* stack, Error error) {
+    FwdCall call(stack[kQ], stack[kK], stack[kV], take_double(stack[kSoftmaxScale]));
+    return run_dense(call, stack[kCausal], stack[kSmMargin], stack, error);
 }
 
 }  // namespace fa3

@@ -71,7 +71,7 @@ struct GeneralCall : FwdCall {
     TorchTensor sink;
 
     explicit GeneralCall(const StableIValue* stack, StableIValue given_out = 0)
-        : FwdCall(stack, given_out),
+        : FwdCall(stack[kQ], stack[kK], stack[kV], take_double(stack[kSoftmaxScale]), given_out),
           cu_seqlens_q(TorchTensor::optional("cu_seqlens_q", stack[kCuSeqlensQ])),
           cu_seqlens_k(TorchTensor::optional("cu_seqlens_k", stack[kCuSeqlensK])),
           seqused_q(TorchTensor::optional("seqused_q", stack[kSequsedQ])),
@@ -101,7 +101,7 @@ struct GeneralCall : FwdCall {
             {kWindowRight, "window_right", INT32_MIN, &args.window_right},
             {kAttentionChunk, "attention_chunk", 0, &args.attention_chunk},
         };
-        fa3_status status = read_scalars(stack[kSoftmaxScale], stack[kCausal], stack[kSmMargin], error);
+        fa3_status status = read_scalars(stack[kCausal], stack[kSmMargin], error);
         for (const auto& entry : numbers) {
             if (status == FA3_OK)
                 status = read_int(stack[entry.slot], entry.argument, entry.least, entry.number, error);
@@ -189,12 +189,12 @@ struct GeneralCall : FwdCall {
     }
 };
 
-// An operator whose options follow on the slots before `end`: what it lacks of those in between is 0, which
-// is the default of each.
-fa3_status run_shorter(StableIValue* stack, Slot end, Error error) {
+// An operator with the slots before `lengths`, then the options before `options`. What it lacks is 0, the
+// default of each.
+fa3_status run_shorter(StableIValue* stack, Slot lengths, Slot options, Error error) {
     StableIValue general[kSlots] = {};
-    memcpy(general, stack, end * sizeof(StableIValue));
-    memcpy(general + kWindowLeft, stack + end, (kSlots - kWindowLeft) * sizeof(StableIValue));
+    memcpy(general, stack, lengths * sizeof(StableIValue));
+    memcpy(general + kWindowLeft, stack + lengths, (options - kWindowLeft) * sizeof(StableIValue));
     const fa3_status status = run_fwd_general(general, error);
     if (status == FA3_OK) memcpy(stack, general, kResults * sizeof(StableIValue));
     return status;
@@ -202,9 +202,13 @@ fa3_status run_shorter(StableIValue* stack, Slot end, Error error) {
 
 }  // namespace
 
-fa3_status run_fwd_masked(StableIValue* stack, Error error) { return run_shorter(stack, kCuSeqlensQ, error); }
+fa3_status run_fwd_masked(StableIValue* stack, Error error) {
+    return run_shorter(stack, kCuSeqlensQ, kSlots, error);
+}
 
-fa3_status run_fwd_varlen(StableIValue* stack, Error error) { return run_shorter(stack, kSequsedQ, error); }
+fa3_status run_fwd_varlen(StableIValue* stack, Error error) {
+    return run_shorter(stack, kSequsedQ, kSink, error);
+}
 
 fa3_status run_fwd_general(StableIValue* stack, Error error) {
     GeneralCall call(stack);

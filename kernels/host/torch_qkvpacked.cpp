@@ -1,4 +1,5 @@
 // The operator flash_attn3::fwd_qkvpacked.
+#include "torch_call.h"
 #include "torch_checks.h"
 #include "torch_operators.h"
 #include "torch_tensor.h"
@@ -7,7 +8,6 @@ namespace fa3 {
 namespace {
 
 enum Slot { kQkv, kSoftmaxScale, kCausal, kHeadsQ };
-enum Result { kOut, kLse };
 constexpr int64_t kParts = 3;
 
 // q, k and v as they lie in one tensor.
@@ -60,6 +60,7 @@ fa3_status find_joined(const TorchTensor& qkv, int64_t heads_q, Parts* parts, Er
 
 fa3_status run_fwd_qkvpacked(StableIValue* stack, Error error) {
     const TorchTensor qkv("qkv", stack[kQkv]);
+    const std::optional<double> softmax_scale = take_double(stack[kSoftmaxScale]);
     int32_t heads_q = 0;
     Parts parts;
     fa3_status status = read_int(stack[kHeadsQ], "heads_q", 0, &heads_q, error);
@@ -72,14 +73,8 @@ fa3_status run_fwd_qkvpacked(StableIValue* stack, Error error) {
         status = views[i].look_into(qkv, 4, shape, parts.strides, parts.offset[i], error);
     }
     if (status != FA3_OK) return status;
-    // The stack of flash_attn3::fwd, which owns its tensors.
-    StableIValue plain[] = {views[0].release(),   views[1].release(), views[2].release(),
-                            stack[kSoftmaxScale], stack[kCausal],     /*sm_margin=*/0};
-    status = run_fwd(plain, error);
-    if (status != FA3_OK) return status;
-    stack[kOut] = plain[0];
-    stack[kLse] = plain[1];
-    return FA3_OK;
+    FwdCall call(views[0].release(), views[1].release(), views[2].release(), softmax_scale);
+    return run_dense(call, stack[kCausal], /*sm_margin=*/0, stack, error);
 }
 
 }  // namespace fa3

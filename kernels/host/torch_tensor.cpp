@@ -34,6 +34,17 @@ void set_extents(Storage storage, const int64_t* sizes, const int64_t* strides, 
     }
 }
 
+StableIValue unbox(StableIValue box) {
+    StableIValue* inner = reinterpret_cast<StableIValue*>(box);
+    const StableIValue value = *inner;
+    if (torch_delete_stable_ivalue != nullptr) {
+        torch_delete_stable_ivalue(inner);
+    } else {
+        ::operator delete(inner);  // torch's own, for its libraries are searched first
+    }
+    return value;
+}
+
 TorchTensor::TorchTensor(const char* argument, StableIValue owned)
     : argument_(argument), handle_(as_handle(owned)) {
     if (handle_ == nullptr) return;
@@ -43,15 +54,7 @@ TorchTensor::TorchTensor(const char* argument, StableIValue owned)
 }
 
 TorchTensor TorchTensor::optional(const char* argument, StableIValue box) {
-    if (box == 0) return TorchTensor(argument);
-    StableIValue* inner = reinterpret_cast<StableIValue*>(box);
-    const StableIValue owned = *inner;
-    if (torch_delete_stable_ivalue != nullptr) {
-        torch_delete_stable_ivalue(inner);
-    } else {
-        ::operator delete(inner);  // torch's own, for its libraries are searched first
-    }
-    return TorchTensor(argument, owned);
+    return box == 0 ? TorchTensor(argument) : TorchTensor(argument, unbox(box));
 }
 
 TorchTensor::~TorchTensor() {

@@ -7,6 +7,10 @@
 
 namespace fa3 {
 
+// What is in the box of an optional argument that is given. The box, which lies on the heap, is freed; null
+// stands for one that is not given.
+StableIValue unbox(StableIValue box);
+
 class TorchTensor {
   public:
     explicit TorchTensor(const char* argument) : argument_(argument) {}
@@ -15,7 +19,7 @@ class TorchTensor {
     TorchTensor(const TorchTensor&) = delete;
     TorchTensor& operator=(const TorchTensor&) = delete;
 
-    // Takes a `Tensor?` off the stack: null, or a box on the heap, which is freed, with the tensor in it.
+    // Takes a `Tensor?` off the stack.
     static TorchTensor optional(const char* argument, StableIValue box);
 
     bool is_present() const { return handle_ != nullptr; }

@@ -129,7 +129,7 @@ print(tuple(out.shape))
 @pytest.mark.parametrize(
     ("options", "seen"),
     [
-        ("", "fwd  causal=True sm_margin=0 softmax_scale=0.125"),
+        ("", "fwd  causal=True sm_margin=0"),
         (
             "sliding_window=8, softcap=30.0, softmax_scale=0.5",
             (
@@ -140,8 +140,8 @@ print(tuple(out.shape))
         (
             "s_aux=tensor(4), cu_seq_lens_q=starts, cu_seq_lens_k=starts, max_length_q=16, max_length_k=16",
             (
-                "fwd_varlen with a sink attention_chunk=0 causal=True max_seqlen_k=16 max_seqlen_q=16 "
-                "sm_margin=0 softcap=0.0 softmax_scale=0.125 window_left=-1 window_right=-1"
+                "fwd_general with a sink attention_chunk=0 causal=True max_seqlen_k=16 max_seqlen_q=16 "
+                "sm_margin=0 softcap=0.0 window_left=-1 window_right=-1"
             ),
         ),
     ],

@@ -92,7 +92,7 @@ def test_every_argument_of_a_call_on_packed_sequences_arrives():
     assert name == "fwd_general"
     assert {name: seen[name] for name in lengths} == lengths
     assert (seen["max_seqlen_q"], seen["max_seqlen_k"]) == (9, 11)
-    assert _numbers(seen) == [0.125, False, 5, -1, 0, 0.0, 0]
+    assert _numbers(seen) == [None, False, 5, -1, 0, 0.0, 0]
 
 
 def test_pages_arrive():

@@ -82,13 +82,13 @@ class Torch:
     def call(
         self,
         tensors: list[ctypes._Pointer[TorchTensor]],
-        softmax_scale: float = 0.5,
+        softmax_scale: float | None = 0.5,
         causal: bool = False,
         sm_margin: int = 0,
         key: int = CUDA,
     ) -> tuple[str | None, list[TorchTensor]]:
         """What the operator threw, or its two results."""
-        stack = [*map(handle, tensors), bits(softmax_scale), int(causal), sm_margin]
+        stack = [*map(handle, tensors), self.scale(softmax_scale), int(causal), sm_margin]
         return self.run("fwd", stack, 2, key)
 
     def general(
@@ -105,17 +105,25 @@ class Torch:
         """Call an operator with options, or with `out` `fwd_into`, with arguments by name."""
         known = ARGUMENTS[operator]
         assert changes.keys() <= known.keys()
-        stack = [*map(handle, (q, k, v)), *map(self._slot, (known | changes).values())]
+        softmax_scale, *others = (known | changes).values()
+        stack = [*map(handle, (q, k, v)), self.scale(softmax_scale), *map(self._slot, others)]
         if out is None:
             return self.run(operator, stack, 2, key)
         return self.run("fwd_into", [handle(out), *stack], 1, key)
+
+    def scale(self, softmax_scale: object) -> int:
+        """An optional float as it lies on torch's stack."""
+        return self._box(bits(softmax_scale)) if isinstance(softmax_scale, float) else 0
+
+    def _box(self, value: int) -> int:
+        return self.library.fake_box(ctypes.c_uint64(value))
 
     def _slot(self, argument: object) -> int:
         if argument is None:
             return 0
         if isinstance(argument, (int, float)):
             return bits(argument) if isinstance(argument, float) else argument % 2**64
-        return self.library.fake_box(ctypes.c_uint64(handle(argument)))
+        return self._box(handle(argument))
 
     def run(
         self, name: str, arguments: list[int], outputs: int, key: int
@@ -162,7 +170,7 @@ def the_operators_are_registered(torch: Torch) -> None:
         _forward("fwd_into", "Tensor(a!) out, ") + " -> Tensor lse",
         f"combine({parts}, ScalarType out_dtype){results}",
         f"combine_into({parts}, Tensor(a!) out) -> Tensor lse",
-        f"fwd_qkvpacked(Tensor qkv, float softmax_scale, bool causal, int heads_q){results}",
+        f"fwd_qkvpacked(Tensor qkv, float? softmax_scale, bool causal, int heads_q){results}",
     ]
     assert torch.library.fake_schema(8) is None
 
@@ -170,10 +178,10 @@ def the_operators_are_registered(torch: Torch) -> None:
 def _forward(name: str, first: str = "") -> str:
     """The schema of an operator up to its results; what a call may leave out has a default."""
     kinds = {bool: "bool", int: "int", float: "float", type(None): "Tensor?"}
-    symbolic = {"max_seqlen_q": "SymInt", "max_seqlen_k": "SymInt"}
+    special = {"max_seqlen_q": "SymInt", "max_seqlen_k": "SymInt", "softmax_scale": "float?"}
     required = {*SCALARS, *(PACKED if name == "fwd_varlen" else ())}
     others = (
-        f", {symbolic.get(argument, kinds[type(value)])} {argument}"
+        f", {special.get(argument, kinds[type(value)])} {argument}"
         + ("" if argument in required else f"={value}")
         for argument, value in ARGUMENTS[name].items()
     )
@@ -199,6 +207,25 @@ def a_call_launches_and_returns(torch: Torch, fake: FakeDriver) -> None:
     assert [map_.address for map_ in fake.encodes_of(launch)] == [*addresses, out.data]
     assert abs(launch.params.scale_log2 - 0.25 * 1.4426950408889634) < 1e-6
     assert torch.copies == 0
+
+
+@scenario
+def the_scale_follows_from_the_head_dim_when_none_is_given(torch: Torch, fake: FakeDriver) -> None:
+    for head_dim in (1, 59, 64, 96, 128):
+        scales = []
+        for softmax_scale in (None, head_dim**-0.5):
+            assert torch.call(_square(torch, head_dim), softmax_scale)[0] is None
+            scales.append(fake.launches[-1].params.scale_log2)
+            assert torch.general(*_square(torch, head_dim), softmax_scale=softmax_scale)[0] is None
+            scales.append(fake.launches[-1].params.scale_log2)
+        assert len(set(scales)) == 1
+        assert scales[0] > 0
+    thrown, _ = torch.call(_square(torch, 0), None)
+    assert thrown == "flash_attn3: q has head_dim 0; it should be positive"
+
+
+def _square(torch: Torch, head_dim: int) -> list[ctypes._Pointer[TorchTensor]]:
+    return [torch.tensor((1, 8, 2, head_dim)) for _ in range(3)]
 
 
 @scenario
@@ -324,35 +351,42 @@ def the_general_operator_does_what_the_plain_one_does(torch: Torch, fake: FakeDr
 @scenario
 def the_shorter_operators_do_what_the_general_one_does(torch: Torch, fake: FakeDriver) -> None:
     """With every argument that they have, and none of those that they lack."""
-    numbers = {"window_left": 33, "window_right": 44, "softcap": 2.0, "attention_chunk": 55, "sm_margin": 130}
     fields = (
         *("batch", "heads_q", "heads_kv", "seqlen_q", "seqlen_k", "ragged_q", "ragged_k"),
         *("window_left", "window_right", "attention_chunk", "softcap_scale", "scale_log2", "tiles"),
     )
-    packed = {"max_seqlen_q": 111, "max_seqlen_k": 222}
 
-    def launched(operator: str, packs: bool) -> tuple[object, ...]:
-        shapes = ((300, 4, 128), (500, 2, 128)) if packs else ((2, 256, 4, 128), (2, 384, 2, 128))
+    def launched(
+        operator: str,
+        shapes: tuple[tuple[int, ...], ...],
+        arrays: dict[str, tuple[int, int]],
+        **numbers: object,
+    ) -> tuple[object, ...]:
         q, k, v = (torch.tensor(shape) for shape in (*shapes, shapes[1]))
-        arrays = {"sink": torch.tensor((4,), dtype=FLOAT32)}
-        if packs:
-            arrays |= {f"cu_seqlens_{name}": torch.tensor((4,), dtype=INT32) for name in "qk"}
-        addresses = {name: array.contents.data for name, array in arrays.items()}
-        changes = {"softmax_scale": 0.5, "causal": True, **numbers, **arrays, **(packed if packs else {})}
-        thrown, results = torch.general(q, k, v, operator=operator, **changes)
-        assert thrown is None
-        assert torch.alive == 2
-        (launch,) = fake.launches[-1:]
+        tensors = {name: torch.tensor((size,), dtype=dtype) for name, (size, dtype) in arrays.items()}
+        addresses = {name: tensor.contents.data for name, tensor in tensors.items()}
+        thrown, results = torch.general(q, k, v, operator=operator, causal=True, **tensors, **numbers)
+        assert (thrown, torch.alive) == (None, 2)
+        launch = fake.launches[-1]
         assert {name: getattr(launch.params, name) for name in addresses} == addresses
-        shapes = tuple(result.shape for result in results)
+        described = [result.shape for result in results]
         for result in results:
             torch.release(result)
-        return fake.kernel(launch), launch.grid[0], shapes, [getattr(launch.params, name) for name in fields]
+        return (
+            fake.kernel(launch),
+            launch.grid[0],
+            described,
+            [getattr(launch.params, name) for name in fields],
+        )
 
-    assert launched("fwd_masked", packs=False) == launched("fwd_general", packs=False)
-    assert launched("fwd_varlen", packs=True) == launched("fwd_general", packs=True)
-    q, k, v = torch.qkv()
-    thrown, _ = torch.general(q, k, v, operator="fwd_masked", sink=torch.tensor((3,), dtype=FLOAT32))
+    window = {"window_left": 33, "window_right": 44}
+    masked = ((2, 256, 4, 128), (2, 384, 2, 128)), {"sink": (4, FLOAT32)}
+    numbers = {"softcap": 2.0, "attention_chunk": 55, "sm_margin": 130, **window}
+    assert launched("fwd_masked", *masked, **numbers) == launched("fwd_general", *masked, **numbers)
+    packed = ((300, 4, 128), (500, 2, 128)), {"cu_seqlens_q": (4, INT32), "cu_seqlens_k": (4, INT32)}
+    numbers = {"max_seqlen_q": 111, "max_seqlen_k": 222, **window}
+    assert launched("fwd_varlen", *packed, **numbers) == launched("fwd_general", *packed, **numbers)
+    thrown, _ = torch.general(*torch.qkv(), operator="fwd_masked", sink=torch.tensor((3,), dtype=FLOAT32))
     assert thrown == "flash_attn3: sink has 3 elements; it should have 4: (heads,)"
     assert torch.alive == 0
 

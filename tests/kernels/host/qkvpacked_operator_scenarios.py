@@ -12,7 +12,6 @@ from tests.kernels.host.operator_scenarios import (
     FLOAT32,
     Torch,
     TorchTensor,
-    bits,
     handle,
     run_operator,
 )
@@ -34,7 +33,7 @@ def scenario(function: Callable[..., None]) -> Callable[..., None]:
 def attend(
     torch: Torch, qkv: ctypes._Pointer[TorchTensor], heads_q: int = 0
 ) -> tuple[str | None, list[TorchTensor]]:
-    return torch.run("fwd_qkvpacked", [handle(qkv), bits(0.25), 1, heads_q], 2, CUDA)
+    return torch.run("fwd_qkvpacked", [handle(qkv), torch.scale(0.25), 1, heads_q], 2, CUDA)
 
 
 @scenario

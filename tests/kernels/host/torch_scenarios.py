@@ -46,7 +46,7 @@ def fwd(
 
 def schema() -> None:
     assert str(torch.ops.flash_attn3.fwd.default._schema) == (
-        "flash_attn3::fwd(Tensor q, Tensor k, Tensor v, float softmax_scale, bool causal, int sm_margin=0)"
+        "flash_attn3::fwd(Tensor q, Tensor k, Tensor v, float? softmax_scale, bool causal, int sm_margin=0)"
         " -> (Tensor out, Tensor lse)"
     )
 
