@@ -157,15 +157,21 @@ def test_opcheck_of_the_general_operators(device, form, head_dim):
     assert torch.equal(lse, expected_lse)
 
 
+_PARTS = (slice(5), slice(5, 12), slice(12, None))  # of the general operator's arguments
+
+
 @pytest.mark.parametrize("form", ["dense", "packed"])
 def test_opcheck_of_the_shorter_operators(device, form):
     """They do what the general one does with the arguments that they have."""
     arguments = _general_arguments(form, device, 128)
-    name, lengths = ("fwd_varlen", arguments[5:9]) if form == "packed" else ("fwd_masked", ())
-    shorter = (*arguments[:5], *lengths, *arguments[12:])
-    operator = getattr(torch.ops.flash_attn3, name).default
+    operands, lengths, options = (arguments[part] for part in _PARTS)
+    if form == "packed":
+        operator, shorter = torch.ops.flash_attn3.fwd_varlen.default, (*operands, *lengths[:4], *options[:2])
+        options = options[:2]
+    else:
+        operator, shorter = torch.ops.flash_attn3.fwd_masked.default, (*operands, *options)
     torch.library.opcheck(operator, shorter)
-    expected = torch.ops.flash_attn3.fwd_general(*arguments)
+    expected = torch.ops.flash_attn3.fwd_general(*operands, *lengths, *options)
     assert all(torch.equal(a, b) for a, b in zip(operator(*shorter), expected, strict=True))
 
 
