@@ -77,7 +77,7 @@ def varlen_shapes(  # noqa: PLR0917  the operator's order
     cu_seqlens_k: Tensor | None,
     max_seqlen_q: int | torch.SymInt,
     max_seqlen_k: int | torch.SymInt,
-    *window: Any,
+    *options: Any,
 ) -> tuple[Tensor, Tensor]:
     """Return ``general_shapes`` of a call with packed sequences.
 
@@ -85,7 +85,7 @@ def varlen_shapes(  # noqa: PLR0917  the operator's order
         TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_varlen_func`` does.
     """
     lengths = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, None, None, None)
-    return general_shapes(q, k, v, softmax_scale, causal, *lengths, *window)
+    return general_shapes(q, k, v, softmax_scale, causal, *lengths, *options)
 
 
 def general_shapes(  # noqa: PLR0917  the operator's order

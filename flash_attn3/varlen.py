@@ -106,8 +106,8 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
     longest_q = 0 if cu_seqlens_q is None else max_seqlen_q
     longest_k = 0 if cu_seqlens_k is None else max_seqlen_k
     lengths: tuple[Any, ...] = (cu_seqlens_q, cu_seqlens_k, longest_q, longest_k)
-    operator = forward_varlen  # which takes a window, and no other option
-    if len(options) > 2 or seqused_q is not None or seqused_k is not None or page_table is not None:
+    operator = forward_varlen
+    if seqused_q is not None or seqused_k is not None or page_table is not None:
         lengths += (seqused_q, seqused_k, page_table)
         operator = forward_general
     result = forward(operator, q, k, v, softmax_scale, causal, lengths, options, out)

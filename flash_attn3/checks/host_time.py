@@ -86,6 +86,9 @@ def _our_calls(device: torch.device) -> dict[str, _Call]:
         " varlen window": lambda: flash_attn_varlen_func(
             pq, pk, pv, starts, starts, 128, 128, window_size=window
         ),
+        " varlen sink": lambda: flash_attn_varlen_func(
+            pq, pk, pv, starts, starts, 128, 128, learnable_sink=sink
+        ),
         " varlen paged": lambda: flash_attn_varlen_func(
             pq, pages, pages, starts, None, 128, 128, seqused_k=used, page_table=table
         ),

@@ -189,12 +189,12 @@ struct GeneralCall : FwdCall {
     }
 };
 
-// An operator with the slots before `lengths`, then the options before `options`. What it lacks is 0, the
-// default of each.
-fa3_status run_shorter(StableIValue* stack, Slot lengths, Slot options, Error error) {
+// An operator whose options follow on the slots before `end`: what it lacks of those in between is 0, which
+// is the default of each.
+fa3_status run_shorter(StableIValue* stack, Slot end, Error error) {
     StableIValue general[kSlots] = {};
-    memcpy(general, stack, lengths * sizeof(StableIValue));
-    memcpy(general + kWindowLeft, stack + lengths, (options - kWindowLeft) * sizeof(StableIValue));
+    memcpy(general, stack, end * sizeof(StableIValue));
+    memcpy(general + kWindowLeft, stack + end, (kSlots - kWindowLeft) * sizeof(StableIValue));
     const fa3_status status = run_fwd_general(general, error);
     if (status == FA3_OK) memcpy(stack, general, kResults * sizeof(StableIValue));
     return status;
@@ -202,13 +202,9 @@ fa3_status run_shorter(StableIValue* stack, Slot lengths, Slot options, Error er
 
 }  // namespace
 
-fa3_status run_fwd_masked(StableIValue* stack, Error error) {
-    return run_shorter(stack, kCuSeqlensQ, kSlots, error);
-}
+fa3_status run_fwd_masked(StableIValue* stack, Error error) { return run_shorter(stack, kCuSeqlensQ, error); }
 
-fa3_status run_fwd_varlen(StableIValue* stack, Error error) {
-    return run_shorter(stack, kSequsedQ, kSink, error);
-}
+fa3_status run_fwd_varlen(StableIValue* stack, Error error) { return run_shorter(stack, kSequsedQ, error); }
 
 fa3_status run_fwd_general(StableIValue* stack, Error error) {
     GeneralCall call(stack);

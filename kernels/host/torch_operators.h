@@ -10,9 +10,9 @@ namespace fa3 {
 // An argument costs its caller a fifth of a microsecond, and a default less than half of that: so there are
 // operators for the common calls, and one for every call.
 #define FA3_OPERANDS "Tensor q, Tensor k, Tensor v, float? softmax_scale, bool causal"
-#define FA3_WINDOW "int window_left=-1, int window_right=-1"
-#define FA3_OPTIONS \
-    FA3_WINDOW ", Tensor? sink=None, float softcap=0.0, int attention_chunk=0, int sm_margin=0"
+#define FA3_OPTIONS                                                                                          \
+    "int window_left=-1, int window_right=-1, Tensor? sink=None, float softcap=0.0, int attention_chunk=0, " \
+    "int sm_margin=0"
 
 // Dense, with a full or causal mask: the call that most programs make, kept free of what the others need.
 constexpr char kFwdSchema[] = "fwd(" FA3_OPERANDS ", int sm_margin=0) -> (Tensor out, Tensor lse)";
@@ -30,10 +30,10 @@ constexpr char kFwdMaskedSchema[] =
     "fwd_masked(" FA3_OPERANDS ", " FA3_OPTIONS ") -> (Tensor out, Tensor lse)";
 fa3_status run_fwd_masked(StableIValue* stack, Error error);
 
-// Packed sequences, in q or k or both, perhaps with a window.
+// Packed sequences, in q or k or both, with options.
 constexpr char kFwdVarlenSchema[] =
     "fwd_varlen(" FA3_OPERANDS
-    ", Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, SymInt max_seqlen_q, SymInt max_seqlen_k, " FA3_WINDOW
+    ", Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, SymInt max_seqlen_q, SymInt max_seqlen_k, " FA3_OPTIONS
     ") -> (Tensor out, Tensor lse)";
 fa3_status run_fwd_varlen(StableIValue* stack, Error error);
 
@@ -49,7 +49,6 @@ constexpr char kFwdIntoSchema[] = "fwd_into(Tensor(a!) out, " FA3_GENERAL_ARGUME
 fa3_status run_fwd_into(StableIValue* stack, Error error);
 #undef FA3_GENERAL_ARGUMENTS
 #undef FA3_OPTIONS
-#undef FA3_WINDOW
 #undef FA3_OPERANDS
 
 #define FA3_COMBINE_ARGUMENTS "Tensor out_partial, Tensor lse_partial"

@@ -140,7 +140,7 @@ print(tuple(out.shape))
         (
             "s_aux=tensor(4), cu_seq_lens_q=starts, cu_seq_lens_k=starts, max_length_q=16, max_length_k=16",
             (
-                "fwd_general with a sink attention_chunk=0 causal=True max_seqlen_k=16 max_seqlen_q=16 "
+                "fwd_varlen with a sink attention_chunk=0 causal=True max_seqlen_k=16 max_seqlen_q=16 "
                 "sm_margin=0 softcap=0.0 window_left=-1 window_right=-1"
             ),
         ),

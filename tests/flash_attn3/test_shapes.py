@@ -236,7 +236,7 @@ class _Names(torch.utils._python_dispatch.TorchDispatchMode):
         ("fwd_varlen", ("q", "k"), {}),
         ("fwd_varlen", ("q",), {"window_size": (3, 0)}),
         ("fwd_varlen", (), {}),
-        ("fwd_general", ("q", "k"), {"softcap": 3.0}),
+        ("fwd_varlen", ("k",), {"softcap": 3.0}),
         ("fwd_general", ("q", "k"), {"seqused_k": True}),
         ("fwd_general", (), {"seqused_q": True, "sm_margin": 2}),
     ],

@@ -165,13 +165,10 @@ def test_opcheck_of_the_shorter_operators(device, form):
     """They do what the general one does with the arguments that they have."""
     arguments = _general_arguments(form, device, 128)
     operands, lengths, options = (arguments[part] for part in _PARTS)
-    if form == "packed":
-        operator, shorter = torch.ops.flash_attn3.fwd_varlen.default, (*operands, *lengths[:4], *options[:2])
-        options = options[:2]
-    else:
-        operator, shorter = torch.ops.flash_attn3.fwd_masked.default, (*operands, *options)
+    name, given = ("fwd_varlen", lengths[:4]) if form == "packed" else ("fwd_masked", ())
+    operator, shorter = getattr(torch.ops.flash_attn3, name).default, (*operands, *given, *options)
     torch.library.opcheck(operator, shorter)
-    expected = torch.ops.flash_attn3.fwd_general(*operands, *lengths, *options)
+    expected = torch.ops.flash_attn3.fwd_general(*arguments)
     assert all(torch.equal(a, b) for a, b in zip(operator(*shorter), expected, strict=True))
 
 

@@ -215,8 +215,9 @@ PACKED: dict[str, object] = {
     "max_seqlen_k": 0,
 }
 PARTLY_USED: dict[str, object] = {"seqused_q": None, "seqused_k": None, "page_table": None}
-WINDOW: dict[str, object] = {"window_left": -1, "window_right": -1}
-OPTIONS: dict[str, object] = WINDOW | {
+OPTIONS: dict[str, object] = {
+    "window_left": -1,
+    "window_right": -1,
     "sink": None,
     "softcap": 0.0,
     "attention_chunk": 0,
@@ -226,7 +227,7 @@ GENERAL = SCALARS | PACKED | PARTLY_USED | OPTIONS
 ARGUMENTS = {
     "fwd": SCALARS | {"sm_margin": 0},
     "fwd_masked": SCALARS | OPTIONS,
-    "fwd_varlen": SCALARS | PACKED | WINDOW,
+    "fwd_varlen": SCALARS | PACKED | OPTIONS,
     "fwd_general": GENERAL,
     "fwd_into": GENERAL,
 }

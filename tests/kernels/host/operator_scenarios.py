@@ -379,12 +379,13 @@ def the_shorter_operators_do_what_the_general_one_does(torch: Torch, fake: FakeD
             [getattr(launch.params, name) for name in fields],
         )
 
-    window = {"window_left": 33, "window_right": 44}
-    masked = ((2, 256, 4, 128), (2, 384, 2, 128)), {"sink": (4, FLOAT32)}
-    numbers = {"softcap": 2.0, "attention_chunk": 55, "sm_margin": 130, **window}
+    numbers = {"window_left": 33, "window_right": 44, "softcap": 2.0, "attention_chunk": 55, "sm_margin": 130}
+    arrays = {"sink": (4, FLOAT32)}
+    masked = ((2, 256, 4, 128), (2, 384, 2, 128)), arrays
     assert launched("fwd_masked", *masked, **numbers) == launched("fwd_general", *masked, **numbers)
-    packed = ((300, 4, 128), (500, 2, 128)), {"cu_seqlens_q": (4, INT32), "cu_seqlens_k": (4, INT32)}
-    numbers = {"max_seqlen_q": 111, "max_seqlen_k": 222, **window}
+    starts = {"cu_seqlens_q": (4, INT32), "cu_seqlens_k": (4, INT32)}
+    packed = ((300, 4, 128), (500, 2, 128)), arrays | starts
+    numbers |= {"max_seqlen_q": 111, "max_seqlen_k": 222}
     assert launched("fwd_varlen", *packed, **numbers) == launched("fwd_general", *packed, **numbers)
     thrown, _ = torch.general(*torch.qkv(), operator="fwd_masked", sink=torch.tensor((3,), dtype=FLOAT32))
     assert thrown == "flash_attn3: sink has 3 elements; it should have 4: (heads,)"
