@@ -16,7 +16,8 @@ class Tile:
 
     `head_dim_v` are the columns of one slice of v, of which there are `value_slices`. `stages_q` are buffers
     for tiles of Q. The output is staged `slabs_o` slabs of 64 columns at a time, as shared memory allows.
-    With `halves` a causal mask that leaves half of a block leaves half the work.
+    With `halves` a causal mask that leaves half of a block leaves half the work. With `turns` the warpgroups
+    issue their products in turns, so that their exponentials spread out.
     """
 
     head_dim: int
@@ -29,15 +30,16 @@ class Tile:
     min_seqlen_q: int = 0
     value_slices: int = 1
     halves: bool = False
+    turns: bool = False
 
 
 _TILES = (
-    Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("full", "causal"), halves=True),
+    Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("full", "causal"), halves=True, turns=True),
     Tile(64, 64, 128, 128, 2, slabs_o=1, masks=("local",)),
-    Tile(64, 256, 128, 96, 1, slabs_o=2, masks=("full", "causal"), value_slices=2),
-    Tile(64, 256, 128, 80, 1, slabs_o=2, masks=("local",), value_slices=2),
+    Tile(64, 256, 128, 64, 1, slabs_o=2, value_slices=2),
     Tile(96, 96, 128, 128, 2, slabs_o=2),
-    Tile(128, 128, 128, 128, 2, slabs_o=2),
+    Tile(128, 128, 128, 128, 2, slabs_o=2, masks=("full", "local")),
+    Tile(128, 128, 128, 128, 2, slabs_o=2, masks=("causal",), turns=True),
     Tile(192, 128, 128, 128, 1, slabs_o=1, halves=True),
     Tile(192, 192, 128, 80, 1, slabs_o=3),
     Tile(256, 256, 128, 64, 1, slabs_o=2),
@@ -86,6 +88,7 @@ def row(tile: Tile, dtype: str, mask: str, suffix: str = "") -> Variant:
             ("FA3_MASK", f"k{mask.capitalize()}"),
             ("FA3_SLABS_O", str(tile.slabs_o)),
             ("FA3_HALVES", str(int(tile.halves))),
+            ("FA3_TURNS", str(int(tile.turns))),
             ("FA3_SMEM_BYTES", str(smem_bytes)),
         ),
         dynamic=True,

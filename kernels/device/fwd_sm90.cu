@@ -11,7 +11,7 @@
 #include "mask.cuh"
 #include "pipeline.cuh"
 #include "scheduler.cuh"
-#include "softmax.cuh"
+#include "steady_softmax.cuh"
 #include "wgmma.cuh"
 
 namespace fa3 {
@@ -36,12 +36,17 @@ struct Config {
     static constexpr int kProducerRegisters = kConsumers == 2 ? 40 : 32;
     static constexpr int kConsumerRegisters = kConsumers == 2 ? 232 : 160;
     static_assert(kConsumers == 2 || kConsumers == 3, "two or three consumer warpgroups");
-    // With three warpgroups the softmax takes as long as the products: they go in turns, so that their exponentials
-    // spread out. With two the products are the limit, and turns change nothing.
-    static constexpr bool kInTurns = kConsumers == 3;
+    static constexpr bool kInTurns = FA3_TURNS;  // warpgroups issue in turns, so that their exponentials spread out
     static constexpr bool kHalves = FA3_HALVES;  // a causal mask that leaves half of a block leaves half the work
     static_assert(kSlabsV % kSlabsO == 0, "O is staged in whole rounds");
     static_assert(!kHalves || kTileN == 128, "half a block is 64 keys");
+};
+
+// A tile on its way from the producer to the consumers, and their verdict on the way back.
+struct Assignment {
+    Work work;
+    bool again;  // for the second time, since scores outran a row's reference in the first (`steady_softmax.cuh`)
+    bool outrun[Config::kConsumerWarps];  // so they did, in a row of this warp
 };
 
 struct alignas(1024) SharedStorage {
@@ -54,7 +59,7 @@ struct alignas(1024) SharedStorage {
     Pipeline<C::kStages> k_pipe;
     Pipeline<C::kStages> v_pipe;
     Pipeline<2> work_pipe;
-    Work work[2];
+    Assignment assignment[2];
 };
 static_assert(sizeof(SharedStorage) == FA3_SMEM_BYTES, "the variant row states another size");
 
@@ -89,6 +94,29 @@ CUTE_DEVICE void load_keys(FwdParams const& p, TensorMap const& map, Pipeline<C:
     }
 }
 
+// Waits for the verdict on the tile that lies in a slot, and takes it away: true when it must be computed again.
+CUTE_DEVICE bool is_outrun(SharedStorage& smem, Cursor<2> slot) {
+    smem.work_pipe.wait_empty(slot);
+    int const lane = cutlass::canonical_lane_idx();
+    bool* const outrun = smem.assignment[slot.stage].outrun;
+    if (!__any_sync(0xFFFFFFFF, lane < Config::kConsumerWarps && outrun[lane])) return false;
+    if (lane < Config::kConsumerWarps) outrun[lane] = false;
+    return true;
+}
+
+// The next assignment, for `slot`: the tile that lay there, if it must be computed again, else tile `index`. Behind the
+// last tile comes the one in the other slot, if it must.
+template <class Finder>
+CUTE_DEVICE Assignment next_assignment(FwdParams const& p, SharedStorage& smem, Cursor<2> slot, Finder& finder,
+                                       int index) {
+    if (is_outrun(smem, slot)) return {smem.assignment[slot.stage].work, true};
+    Work const work = finder.find(p, index);
+    if (work.head >= 0) return {work, false};
+    slot.advance();
+    if (is_outrun(smem, slot)) return {smem.assignment[slot.stage].work, true};
+    return {work, false};
+}
+
 template <class C>
 CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
     constexpr uint32_t kBytesQ = C::kSlabs * C::kTileM * kSlabRowBytes;
@@ -99,11 +127,13 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
     Cursor<2> at_work;
     TileFinder<C::kMask, C::kTileM, C::kTileN> finder;
 
-    Work work = finder.find(p, blockIdx.x);
+    int index = blockIdx.x;
     while (true) {
-        smem.work_pipe.wait_empty(at_work);
+        Assignment const assignment = next_assignment(p, smem, at_work, finder, index);
+        Work const& work = assignment.work;
+        __syncwarp();  // what lies in the slot has been read
         if (lane == 0) {
-            smem.work[at_work.stage] = work;
+            smem.assignment[at_work.stage] = assignment;
             smem.work_pipe.publish(at_work);
         }
         at_work.advance();
@@ -133,12 +163,12 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
         CUTE_NO_UNROLL
         for (int block = work.block_end - 2; block >= work.block_begin; --block) {
             load_k(block);
-            if (block == work.block_begin) ticket.take(p);
+            if (block == work.block_begin && !assignment.again) ticket.take(p);
             load_v(block + 1);
         }
-        if (work.block_end - 1 == work.block_begin) ticket.take(p);
+        if (work.block_end - 1 == work.block_begin && !assignment.again) ticket.take(p);
         load_v(work.block_begin);
-        work = finder.find(p, ticket.read());
+        if (!assignment.again) index = ticket.read();
     }
     retire(p);
 }
@@ -169,7 +199,7 @@ CUTE_DEVICE int head_of(FwdParams const& p, Work const& work, int tile_row) {
 // Writes this warp's 16 rows of O to the staging tile, swizzled, and sends them off, as many slabs at a time as fit.
 template <class C>
 CUTE_DEVICE void store_output(FwdParams const& p, typename C::Element* staging, float const (&o)[C::kHeadDimV / 2],
-                              int warp, Work const& work) {
+                              int warp, Work const& work, bool valid) {
     int const lane = cutlass::canonical_lane_idx();
     int const matrix_row = (lane / 8 % 2) * 8 + lane % 8;  // stmatrix: lane l addresses row l % 8 of matrix l / 8
     auto* const rows = staging + warp * 16 * kSlab;
@@ -179,7 +209,7 @@ CUTE_DEVICE void store_output(FwdParams const& p, typename C::Element* staging, 
     RowOrigin const at = row_origin(p.ragged_q, work.start_q, work.seqlen_q, work.batch);
     CUTE_UNROLL
     for (int first = 0; first < C::kSlabsV; first += C::kSlabsO) {
-        if (lane == 0) cute::tma_store_wait<0>();  // what was sent before has left the buffer
+        cute::tma_store_wait<0>();  // what this lane sent before has left the buffer; a branch here: see store_if
         __syncwarp();
         constexpr int kRoundColumns = C::kSlabsO * kSlab;
         CUTE_UNROLL
@@ -194,7 +224,7 @@ CUTE_DEVICE void store_output(FwdParams const& p, typename C::Element* staging, 
         }
         cutlass::arch::fence_view_async_shared();
         __syncwarp();
-        if (lane == 0 && row < work.seqlen_q * p.pack_gqa) {
+        if (lane == 0 && valid && row < work.seqlen_q * p.pack_gqa) {
             CUTE_UNROLL
             for (int slab = 0; slab < C::kSlabsO; ++slab) {
                 cute::SM90_TMA_STORE_5D::copy(&p.out_map, rows + slab * C::kTileM * kSlab,
@@ -215,6 +245,12 @@ CUTE_DEVICE void store_if(bool condition, float* to, float value) {
                  : "memory");
 }
 
+CUTE_DEVICE void store_shared_if(bool condition, bool* to) {
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %0, 0; @p st.shared.u8 [%1], %0; }" ::"r"(uint32_t(condition)),
+                 "r"(cute::cast_smem_ptr_to_uint(to))
+                 : "memory");
+}
+
 template <class C>
 CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup) {
     using Element = typename C::Element;
@@ -222,6 +258,9 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
     using cutlass::platform::true_type;
     constexpr bool kCausal = C::kMask == Mask::kCausal;
     constexpr bool kHalves = kCausal && C::kHalves;
+    // A P that is high does not fit into fp16. bf16 has the exponents of fp32: there the reference may be raised a step
+    // later, while the warpgroup waits for its scores anyway.
+    constexpr bool kNarrow = cutlass::platform::is_same<Element, Half>::value;
     int const lane = cutlass::canonical_lane_idx();
     int const warp = warpgroup * 4 + threadIdx.x % 128 / 32;
     float const scale_log2 = p.scale_log2 == 0.f ? 1.f : fabsf(p.scale_log2);
@@ -243,9 +282,9 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
     Cursor<2> at_work;
     while (true) {
         smem.work_pipe.wait_full(at_work);
-        Work const work = smem.work[at_work.stage];
-        smem.work_pipe.release_lane(at_work);
-        at_work.advance();
+        Assignment& assignment = smem.assignment[at_work.stage];
+        Work const work = assignment.work;
+        bool const again = assignment.again;
         if (work.head < 0) break;
 
         int const row = work.first_row + warp * 16 + lane / 4;  // and row + 8
@@ -254,7 +293,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             return visible_keys<C::kMask>(p, position_of(p, tile_row), work.seqlen_q, work.seqlen_k);
         };
         KeyRange const visible[2] = {visible_to(row), visible_to(row + 8)};
-        OnlineSoftmax softmax(scale_log2);
+        SteadySoftmax softmax(scale_log2);
         float s[C::kTileN / 2];
         uint32_t pr[C::kTileN / 4];
         float o[C::kHeadDimV / 2];
@@ -335,7 +374,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             cap_if_asked(scores);
             mask_ends(scores);
             mask_begins(scores);
-            softmax.update_max(scores);
+            softmax.adopt(scores);
             softmax.exponentiate(scores);
             to_operand<Element>(scores, operand);
         };
@@ -354,36 +393,67 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         for (int i = 0; i < C::kHeadDimV / 2; ++i) o[i] = 0.f;
         --block;
 
+        bool* const outrun = &assignment.outrun[warp];
+        auto judge = [&](bool late) { store_shared_if(late && !again, outrun); };
+        // What few steps need: the references of P that is in O already, and of the scores of a second time.
+        auto mend_references = [&] {
+            float factor[2] = {1.f, 1.f};
+            if constexpr (!kNarrow) judge(softmax.raise(factor));
+            if (again) softmax.follow(s, factor);
+            rescale_rows(o, factor);
+        };
+
         // Scores of this block and output of the previous one go in together; the other warpgroups' products run
         // under this one's softmax. The exponentials stay behind the wait for the output on purpose: ahead of it
         // they compete with their own product, which measured 8 % slower.
-        bool k_ready = smem.k_pipe.is_full(at_k);
-        bool v_ready = smem.v_pipe.is_full(at_v);
+        bool k_ready, v_ready;
+        auto ask_ready = [&] {  // ahead of the wait, so that the answer's latency passes under the conversion
+            k_ready = smem.k_pipe.is_full(at_k);
+            v_ready = smem.v_pipe.is_full(at_v);
+        };
+        ask_ready();
         auto step = [&](auto ends, auto begins) {
+            constexpr bool kMasked = ends.value || begins.value;
+            constexpr bool kScoresAreFinal = !kMasked && C::kMask != Mask::kLocal;  // as the product leaves them
             if (!k_ready) smem.k_pipe.wait_full(at_k);
             wait_turn();
             issue_qk(s);
             if (!v_ready) smem.v_pipe.wait_full(at_v);
             issue_pv();
             pass_turn();
+            bool const mend = (!kNarrow && softmax.is_high()) || again;
+            if (kScoresAreFinal && mend) {
+                cute::warpgroup_wait<0>();
+                fence_registers(s);
+                fence_registers(o);
+                mend_references();
+            }
             cute::warpgroup_wait<1>();
             fence_registers(s);
             release_k();
             cap_if_asked(s);
             if constexpr (ends.value) mask_ends(s);
             if constexpr (begins.value) mask_begins(s);
-            bool const grown = softmax.update_max(s);
+            if constexpr (kMasked) softmax.adopt(s);
             cute::warpgroup_wait<0>();
             fence_registers(o);
             release_v();
-            if (grown) softmax.rescale(o);
-            k_ready = smem.k_pipe.is_full(at_k);
-            v_ready = smem.v_pipe.is_full(at_v);
+            if (!kScoresAreFinal && mend) mend_references();
             softmax.exponentiate(s);
+            if constexpr (kNarrow) {
+                if (softmax.is_high()) {
+                    float factor[2];
+                    judge(softmax.raise(factor));
+                    rescale_rows(s, factor);
+                    rescale_rows(o, factor);
+                }
+            }
+            ask_ready();
             to_operand<Element>(s, pr);
         };
         if constexpr (C::kMask != Mask::kFull) {
-            int const clear_end = max(0, visible_to(first_row).end) / C::kTileN;
+            // The last block that a row sees is masked for it, even if it sees all of it: there it gets its reference.
+            int const clear_end = max(0, visible_to(first_row).end - 1) / C::kTileN;
             for (; block >= max(work.block_begin, clear_end); --block) step(true_type{}, true_type{});
         }
         CUTE_NO_UNROLL
@@ -399,6 +469,9 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         cute::warpgroup_wait<0>();
         fence_registers(o);
         release_v();
+        judge(softmax.is_late());
+        __syncwarp();
+        bool const valid = !*outrun;  // else it must not be in memory before what comes: nothing orders the two stores
 
         constexpr float kLog2E = 1.442695040888963f;
         float sinks_log2[2], lse[2];
@@ -407,7 +480,9 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             sinks_log2[i] = p.sink ? p.sink[head_of(p, work, row + 8 * i)] * kLog2E : -infinity();
         }
         softmax.finish(sinks_log2, o, lse);
-        store_output<C>(p, smem.o, o, warp, work);
+        smem.work_pipe.release_lane(at_work);
+        at_work.advance();
+        store_output<C>(p, smem.o, o, warp, work, valid);
         float* const lse_out = p.lse + (p.cu_seqlens_q ? int64_t(work.start_q) : work.batch * p.lse_stride_batch);
         CUTE_UNROLL
         for (int i = 0; i < 2; ++i) {
@@ -433,6 +508,7 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, 1)
         smem.k_pipe.init(C::kConsumerWarps);
         smem.v_pipe.init(C::kConsumerWarps);
         smem.work_pipe.init(C::kConsumers * 128);
+        for (auto& assignment : smem.assignment) assignment = {};
         cutlass::arch::fence_barrier_init();
     }
     __syncthreads();

@@ -25,6 +25,37 @@ CUTE_DEVICE float quad_sum(float x) {
     return x + __shfl_xor_sync(0xFFFFFFFF, x, 2);
 }
 
+// The maximum of a row's scores, over the quad.
+template <int Count>
+CUTE_DEVICE float row_peak(float const (&s)[Count], int row) {
+    float peak = fmaxf(s[2 * row], s[2 * row + 1]);
+    CUTE_UNROLL
+    for (int i = 4; i < Count; i += 4) peak = fmaxf(peak, fmaxf(s[i + 2 * row], s[i + 2 * row + 1]));
+    return quad_max(peak);
+}
+
+template <int Count>
+CUTE_DEVICE void rescale_rows(float (&o)[Count], float const (&factor)[2]) {
+    CUTE_UNROLL
+    for (int i = 0; i < Count; ++i) o[i] *= factor[(i / 2) % 2];
+}
+
+struct RowEnd {
+    float factor;  // what O must be multiplied by: one over the row's sum, 0 for a row that saw no key
+    float lse;     // natural logarithm
+};
+
+// `reference`: what was subtracted from the scaled scores, base 2, or -inf; `row_sum`: this thread's share; `sink_log2`:
+// the logarithm, base 2, of what joins the denominator without a value, or -inf.
+CUTE_DEVICE RowEnd end_row(float reference, float row_sum, float sink_log2) {
+    constexpr float kLn2 = 0.693147180559945309f;
+    float const peak = fmaxf(reference, sink_log2);
+    float const keys = reference == -infinity() ? 0.f : exp2_approx(reference - peak);
+    float const sink = sink_log2 == -infinity() ? 0.f : exp2_approx(sink_log2 - peak);
+    float const sum = quad_sum(row_sum) * keys + sink;
+    return {sum == 0.f ? 0.f : __fdividef(keys, sum), sum == 0.f ? -infinity() : (peak + __log2f(sum)) * kLn2};
+}
+
 // A row's maximum may lag behind the true one by this many powers of two before O and the sum are rescaled: P stays
 // below 2^8, which fp16 and bf16 hold as exactly as they hold 1, and most steps touch O not at all.
 constexpr float kLag = 8.f;
@@ -91,29 +122,21 @@ struct OnlineSoftmax {
     // What update_max asked for.
     template <int Count>
     CUTE_DEVICE void rescale(float (&o)[Count]) const {
-        CUTE_UNROLL
-        for (int i = 0; i < Count; ++i) o[i] *= shrink[(i / 2) % 2];
+        rescale_rows(o, shrink);
     }
 
-    // Divides O by the row sum (0 for a row that saw no key) and gives the LSE, natural logarithm. `sinks_log2`: of each
-    // row the logarithm, base 2, of what joins the denominator without a value; -inf: nothing.
+    // Divides O by the row sums and gives the LSE: see end_row.
     template <int Count>
     CUTE_DEVICE void finish(float const (&sinks_log2)[2], float (&o)[Count], float (&lse)[2]) {
-        constexpr float kLn2 = 0.693147180559945309f;
         float factor[2];
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
-            float const sink_log2 = sinks_log2[row];
             float const top = row_max[row] == -infinity() ? -infinity() : row_max[row] * scale_log2;
-            float const peak = fmaxf(top, sink_log2);
-            float const keys = top == -infinity() ? 0.f : exp2_approx(top - peak);
-            float const sink = sink_log2 == -infinity() ? 0.f : exp2_approx(sink_log2 - peak);
-            float const sum = quad_sum(row_sum[row]) * keys + sink;
-            factor[row] = sum == 0.f ? 0.f : keys / sum;
-            lse[row] = sum == 0.f ? -infinity() : (peak + __log2f(sum)) * kLn2;
+            RowEnd const end = end_row(top, row_sum[row], sinks_log2[row]);
+            factor[row] = end.factor;
+            lse[row] = end.lse;
         }
-        CUTE_UNROLL
-        for (int i = 0; i < Count; ++i) o[i] *= factor[(i / 2) % 2];
+        rescale_rows(o, factor);
     }
 };
 
