@@ -6,7 +6,7 @@
 #include <cutlass/arch/barrier.h>
 
 #include "fwd_params.h"
-#include "wgmma.cuh"
+#include "slab.cuh"
 
 namespace fa3 {
 

@@ -1,4 +1,4 @@
-// Online softmax of one warpgroup's 64-row tile, two rows a thread (row and row + 8 of its warp's 16).
+// Online softmax of a warp's 16 rows, two of them a thread (row and row + 8).
 // Source of the recurrence: Milakov & Gimelshein 2018; FlashAttention-2, algorithm 1.
 #pragma once
 

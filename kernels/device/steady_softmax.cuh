@@ -1,4 +1,4 @@
-// Softmax of one warpgroup's 64-row tile without a maximum for every block.
+// Online softmax of a warp's 16 rows without a maximum for every block; rows and lanes as in softmax.cuh.
 //
 // exp2(s - reference) has the same relative precision for any reference, as long as it neither overflows nor vanishes.
 // So a row takes the maximum of the first block of keys that it sees for its reference and keeps it; the sum of a
