@@ -1,4 +1,4 @@
-"""FlashAttention-3 for PyTorch, prebuilt: exact attention on Hopper GPUs.
+"""FlashAttention-3 for PyTorch, prebuilt: exact attention on GPUs from sm_80 on.
 
 ``flash_attn_func``, ``flash_attn_varlen_func``, ``flash_attn_qkvpacked_func`` and ``flash_attn_combine`` are
 the public calls.

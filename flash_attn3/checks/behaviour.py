@@ -16,7 +16,12 @@ from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.correctness import call, run_case
 from flash_attn3.checks.inputs import Inputs, make_inputs
-from flash_attn3.checks.invariance import varying_batches, varying_batches_of_wide_values
+from flash_attn3.checks.invariance import (
+    rows_beside_outrunning_ones,
+    varying_batches,
+    varying_batches_of_outrunning_rows,
+    varying_batches_of_wide_values,
+)
 from flash_attn3.checks.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -324,6 +329,8 @@ BEHAVIOURS: dict[str, Check] = {
     "backward_refused": _backward_refused,
     "out_refused": _out_refused,
     "varying_batches": varying_batches,
+    "varying_batches_of_outrunning_rows": varying_batches_of_outrunning_rows,
+    "rows_beside_outrunning_ones": rows_beside_outrunning_ones,
     "no_leak": _no_leak,
 }
 # Those for which one kind of kernels need not do: what it leaves out, another one takes.

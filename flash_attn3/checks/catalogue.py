@@ -15,8 +15,15 @@ from flash_attn3.checks.dense_cases import (
     long,
     values,
 )
-from flash_attn3.checks.option_cases import caps_and_sinks, head_dims, masks, quick_options, wide_values
-from flash_attn3.checks.ragged_cases import quick_ragged, ragged
+from flash_attn3.checks.option_cases import (
+    caps_and_sinks,
+    growing,
+    head_dims,
+    masks,
+    quick_options,
+    wide_values,
+)
+from flash_attn3.checks.ragged_cases import growing_ragged, quick_ragged, ragged
 from flash_attn3.checks.sampled_cases import sampled_cases
 
 if TYPE_CHECKING:
@@ -36,6 +43,8 @@ def full_cases(samples: int, seed: int) -> tuple[Case, ...]:
         *caps_and_sinks(DTYPES),
         *wide_values(DTYPES),
         *ragged(DTYPES),
+        *growing(DTYPES),
+        *growing_ragged(DTYPES),
     )
     return (*{case.name: case for case in named}.values(), *sampled_cases(samples, seed))
 

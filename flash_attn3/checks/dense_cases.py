@@ -16,6 +16,9 @@ QUICK_SEQLENS = (0, 1, 65, 128, 177, 257)
 # (batch, heads, heads_kv): MHA, GQA and MQA, cycled through so that every pair of lengths meets one.
 HEADS = ((1, 1, 1), (2, 4, 4), (3, 6, 2), (1, 8, 1), (2, 3, 1), (1, 5, 5))
 
+# Values whose logits grow from the last key to the first.
+GROWING = ("rising_keys", "outrunning_keys", "outrunning_rows")
+
 
 def edges(seqlens: Sequence[int], dtypes: Iterable[str]) -> Iterator[Case]:
     """Return every pair of lengths under both masks."""
@@ -69,6 +72,8 @@ def values(dtypes: Iterable[str]) -> Iterator[Case]:
             for values in ("uniform", "outliers", "peaked", "equal_logits", "one_huge_logit", "huge_logits"):
                 yield replace(case, values=values)
             for values in ("near_overflow", "far_keys", "far_trailing_keys", "nan_in_q"):
+                yield replace(case, values=values)
+            for values in GROWING:
                 yield replace(case, values=values)
             for scale in (0.0, -0.1, 1.0, 30.0, 1e-6):
                 yield replace(case, softmax_scale=scale)

@@ -277,6 +277,39 @@ def _huge_logits(q: Tensor, k: Tensor, v: Tensor, _generator: torch.Generator) -
     return 30 * q, 30 * k, v
 
 
+# Kernels visit keys last to first and may keep what they took for a row's maximum while scores grow a little.
+_STAIR = 180  # keys; no multiple of a kernel's block, and more than one
+
+
+def _rising_keys(q: Tensor, k: Tensor, v: Tensor, _generator: torch.Generator) -> _Values:
+    """Logits that rise by 6 to 12 from each 128 keys to those before them."""
+    q, k = q.clone(), k.clone()
+    q[..., 0] = 4 + 4 * torch.special.ndtr(q[..., 0])
+    key = torch.arange(k.shape[1], device=k.device)
+    k[..., 0] = -(math.sqrt(q.shape[-1]) / 8 * 12 / 128 * key)[None, :, None]
+    return q, k, v
+
+
+def _outrunning_keys(q: Tensor, k: Tensor, v: Tensor, generator: torch.Generator) -> _Values:
+    """Logits that rise by 64 to 144 at once every so many keys: exp(64) is beyond 2^64, exp(89) infinite."""
+    q, k = q.clone(), k.clone()
+    q[..., 0] = 8 + 4 * torch.special.ndtr(q[..., 0])
+    height, phase = torch.rand((2, k.shape[0], 1, k.shape[2]), generator=generator, device=k.device)
+    stair = (torch.arange(k.shape[1], device=k.device)[None, :, None] + _STAIR * phase).div(_STAIR).floor()
+    k[..., 0] = -math.sqrt(q.shape[-1]) / 8 * (64 + 32 * height) * stair
+    return q, k, v
+
+
+def _outrunning_rows(q: Tensor, k: Tensor, v: Tensor, generator: torch.Generator) -> _Values:
+    """The same for few query rows, other ones in every head; for the others by 12 at most."""
+    climbing, k, v = _outrunning_keys(q, k, v, generator)
+    position = torch.arange(q.shape[1], device=q.device)[:, None]
+    head = torch.arange(q.shape[2], device=q.device)
+    few = (position + 5 * head) % 37 == 5  # in the second head the first row
+    climbing[..., 0] = torch.where(few, climbing[..., 0], torch.special.ndtr(q[..., 0]))
+    return climbing, k, v
+
+
 def _near_overflow(q: Tensor, k: Tensor, v: Tensor, _generator: torch.Generator) -> _Values:
     """V close to float16's largest value: an output that is not normalised in time is inf."""
     return q, k, (v * 20000).clamp(-60000, 60000)
@@ -341,6 +374,9 @@ VALUES: dict[str, Callable[[Tensor, Tensor, Tensor, torch.Generator], _Values]] 
     "equal_logits": _equal_logits,
     "one_huge_logit": _one_huge_logit,
     "huge_logits": _huge_logits,
+    "rising_keys": _rising_keys,
+    "outrunning_keys": _outrunning_keys,
+    "outrunning_rows": _outrunning_rows,
     "near_overflow": _near_overflow,
     "far_keys": _far_keys,
     "far_leading_keys": _far_leading_keys,

@@ -1,9 +1,12 @@
-"""A sequence's output has the same bits alone, in any batch, in any order and wherever it lies in memory."""
+"""A sequence's output has the same bits alone, in any batch, in any order and wherever it lies in memory.
+
+And a query row's output has the same bits whatever the other rows are.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.forms import FORMS, Form, lay
-from flash_attn3.checks.inputs import DTYPES, guarded
+from flash_attn3.checks.inputs import DTYPES, VALUES, guarded, make_inputs
 from flash_attn3.checks.option_cases import NATIVE, WIDE, with_head_dims
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ _PACKED = "packed"
 _LENGTHS_Q = (130, 0, 1, 257, 384, 300)
 _LENGTHS_K = (200, 77, 513, 300, 0, 129)
 _GROUPS = ((4, 2), (8, 1), (3, 1))
+# (seqlen_q, heads, heads_kv): a tile of one head, and heads that share one.
+_SHARED_TILES = ((300, 2, 2), (50, 8, 2), (5, 16, 1))
 _ORDER = (4, 3, 0, 5, 1, 2)
 _KINDS: tuple[dict[str, Any], ...] = (
     {"causal": False},
@@ -45,7 +50,44 @@ def varying_batches_of_wide_values(forward: Forward, device: torch.device) -> It
     return _varying(forward, device, WIDE[:2])
 
 
-def _varying(forward: Forward, device: torch.device, pairs: Sequence[tuple[int, int]]) -> Iterator[str]:
+def varying_batches_of_outrunning_rows(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Yield the same for tiles of which some rows need what the others do not."""
+    return _varying(forward, device, NATIVE, values="outrunning_rows")
+
+
+def rows_beside_outrunning_ones(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Yield where rows differ from those of a call in which the rows that share their tile are like them."""
+    for index, pair in enumerate(NATIVE):
+        for kind, (seqlen_q, heads, heads_kv) in product(_KINDS, _SHARED_TILES):
+            case = Case(
+                dtype=("bf16", "fp16")[index % 2],
+                batch=2,
+                seqlen_q=seqlen_q,
+                seqlen_k=901,
+                heads=heads,
+                heads_kv=heads_kv,
+                values="outrunning_rows",
+                **kind,
+            )
+            case = with_head_dims(case, pair)
+            inputs = make_inputs(case, device)
+            other = inputs.q[..., 0] < 2  # the outrunning ones have 8 to 12
+            tame = inputs.q.clone()
+            tame[..., 0] = torch.where(other, tame[..., 0], 0.0)
+            beside, without = (
+                (out[other], lse.transpose(1, 2)[other])
+                for out, lse in (
+                    forward(q, inputs.k, inputs.v, None, case.causal, **case.options())
+                    for q in (inputs.q, tame)
+                )
+            )
+            if not _same(beside, without):
+                yield f"{case.name}: rows differ beside others whose scores outrun their first ones"
+
+
+def _varying(
+    forward: Forward, device: torch.device, pairs: Sequence[tuple[int, int]], *, values: str = "normal"
+) -> Iterator[str]:
     groups = cycle(_GROUPS)
     for index, pair in enumerate(pairs):
         for kind in _KINDS:
@@ -57,6 +99,7 @@ def _varying(forward: Forward, device: torch.device, pairs: Sequence[tuple[int, 
                 seqlen_k=513,
                 heads=heads,
                 heads_kv=heads_kv,
+                values=values,
                 **kind,
             )
             yield from _differences(forward, with_head_dims(replace(case, form=_PACKED), pair), device)
@@ -91,8 +134,9 @@ def _tensors(case: Case, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         (case.batch, case.seqlen_k, case.heads_kv, case.head_dim),
         (case.batch, case.seqlen_k, case.heads_kv, head_dim_v),
     )
-    q, k, v = (torch.randn(shape, generator=generator, device=device).to(dtype) for shape in shapes)
-    return q, k, v
+    q, k, v = (torch.randn(shape, generator=generator, device=device) for shape in shapes)
+    q, k, v = VALUES[case.values](q, k, v, generator)
+    return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
 def _run(  # noqa: PLR0917  one step of `_differences`

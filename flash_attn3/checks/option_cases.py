@@ -7,6 +7,7 @@ from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 from flash_attn3.checks.cases import Case
+from flash_attn3.checks.dense_cases import GROWING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -118,6 +119,33 @@ def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[Case]:
             for values in ("peaked", "huge_logits", "uniform"):
                 yield with_head_dims(Case(dtype, False, 2, 260, 390, 4, 2, softcap=30.0, values=values), pair)
                 yield with_head_dims(Case(dtype, True, 2, 260, 390, 4, 2, sink=True, values=values), pair)
+
+
+def growing(dtypes: Iterable[str]) -> Iterator[Case]:
+    """Return logits that grow over many blocks of keys: head dimensions, masks, heads that share a tile."""
+    shapes = (
+        ((64, 64), (2, 701, 1111, 4, 2)),
+        ((128, 128), (1, 1001, 1379, 6, 2)),
+        ((128, 128), (2, 1153, 1153, 4, 1)),
+        ((192, 128), (1, 513, 901, 4, 4)),
+        ((256, 256), (1, 333, 777, 2, 1)),
+        ((128, 128), (3, 5, 1301, 8, 1)),
+        ((64, 64), (2, 1, 1501, 16, 2)),
+    )
+    kinds: tuple[dict[str, Any], ...] = (
+        {"causal": False, "window": (400, 100)},
+        {"causal": True, "sink": True},
+        {"causal": False, "softcap": 15.0},  # within which nothing grows far
+        {"causal": True, "softcap": 50.0},
+    )
+    for dtype in dtypes:
+        for values in GROWING:
+            for pair, shape in shapes:
+                for causal in (False, True):
+                    yield with_head_dims(Case(dtype, causal, *shape, values=values), pair)
+            for kind, pair in zip(kinds, ((128, 128), (64, 64), (128, 128), (256, 256)), strict=True):
+                case = Case(dtype=dtype, batch=1, seqlen_q=701, seqlen_k=1111, heads=4, heads_kv=2, **kind)
+                yield with_head_dims(replace(case, values=values), pair)
 
 
 def wide_values(dtypes: Iterable[str]) -> Iterator[Case]:

@@ -189,8 +189,7 @@ def race(
 
 
 def call_ours(setting: Setting, inputs: Inputs) -> Tensor:
-    """Call the public function as the setting says and return out."""
-    """Make the public call and return ``out``."""
+    """Call the public function as the setting says and return ``out``."""
     options: dict[str, Any] = {}
     if setting.window is not None:
         options["window_size"] = setting.window_size
@@ -236,8 +235,7 @@ def _flash(setting: Setting, inputs: Inputs) -> Tensor:
 
 
 def random_inputs(setting: Setting, device: torch.device) -> Inputs:
-    """Return fresh standard normal inputs."""
-    """Return normally distributed inputs of a setting."""
+    """Return fresh standard normal inputs of a setting."""
     leading = (sum(setting.lengths),) if setting.varlen else (setting.batch, setting.seqlen)
     heads_kv, dtype = setting.heads // setting.group, DTYPES[setting.dtype]
     starts = torch.tensor([0, *accumulate(setting.lengths)], dtype=torch.int32, device=device)
@@ -260,7 +258,6 @@ def _refusal(provider: Provider, setting: Setting, inputs: Inputs) -> RuntimeErr
 
 def calls_per_window(provider: Provider, setting: Setting, inputs: Inputs) -> int:
     """Warm a provider up and return how many of its calls fill a window."""
-    """Return how many calls fill a window of timing; warms up besides."""
     for _ in range(3):
         provider(setting, inputs)
     return max(2, round(_WINDOW_MS / time_window(provider, setting, inputs, 5).ms))
@@ -276,7 +273,6 @@ class Window:
 
 
 def time_window(provider: Provider, setting: Setting, inputs: Inputs, calls: int) -> Window:
-    """Time back-to-back calls on the device."""
     """Time so many calls back to back, host time hidden behind a sleep of the device."""
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     # The calls take turns in two blocks of the allocator, which hands out what is freed here: a value that no

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 from flash_attn3.checks.cases import Case
+from flash_attn3.checks.dense_cases import GROWING
 from flash_attn3.checks.forms import FORMS, PAGED
 from flash_attn3.checks.option_cases import NATIVE, ODD, WIDE, with_head_dims
 
@@ -54,6 +56,13 @@ def _parts(dtypes: Iterable[str]) -> Iterator[_Parts]:
             yield dtype, next(shapes), form, next(page_sizes), next(kinds), pair
         for form, shape in product(FORMS, extremes):
             yield dtype, shape, form, 64, next(plain), (128, 128)
+
+
+def growing_ragged(dtypes: Iterable[str]) -> Iterator[Case]:
+    """Return logits that grow over many blocks of keys, packed and in pages."""
+    forms = (("packed", 0, (5, 300, 1100, 4, 2)), ("paged", 64, (4, 7, 1300, 8, 1)))
+    for dtype, values, (form, page_size, shape) in product(dtypes, GROWING, forms):
+        yield replace(_case(1, dtype, shape, form, page_size, _KINDS[1], (128, 128)), values=values)
 
 
 def quick_ragged() -> tuple[Case, ...]:

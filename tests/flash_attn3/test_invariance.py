@@ -34,3 +34,17 @@ def test_the_last_bit_counts():
     found = list(invariance.varying_batches(forward, CPU))
     assert found
     assert all("sequence 5 differs" in text for text in found)
+
+
+@pytest.mark.parametrize("check", ["varying_batches_of_outrunning_rows", "rows_beside_outrunning_ones"])
+def test_a_kernel_that_takes_each_row_alone_passes(check):
+    assert list(getattr(invariance, check)(TiledAttention(), CPU)) == []
+
+
+def test_a_kernel_that_lets_few_rows_change_the_others_fails():
+    def forward(q, *arguments, **options):
+        out, lse = TiledAttention()(q, *arguments, **options)
+        return out, torch.nextafter(lse, lse + 1) if (q[..., 0] > 7).any() else lse
+
+    found = list(invariance.rows_beside_outrunning_ones(forward, CPU))
+    assert len(found) == len(invariance._KINDS) * len(invariance._SHARED_TILES)

@@ -76,6 +76,9 @@ def _general(form="dense", page_size=0, **options):
 
 # A mistake, and a case that must find it.
 GENERAL_MISTAKES = [
+    ({"first_maximum": True}, replace(_general(values="rising_keys"), batch=1, seqlen_k=1400)),
+    ({"first_maximum": True}, replace(_general(values="outrunning_keys"), seqlen_k=700)),
+    ({"first_maximum": True}, replace(_general(values="outrunning_rows"), seqlen_k=700)),
     ({"left_shift": 1}, _general(window=(20, 10))),
     ({"left_shift": -1}, _general(window=(20, 10))),
     ({"right_shift": 1}, _general(window=(20, 10))),

@@ -25,6 +25,7 @@ class TiledAttention:
 
     tile: int = 128
     causal_shift: int = 0  # moves the causal diagonal
+    first_maximum: bool = False  # keeps a row's maximum of the first tile in which it sees a key
     rescale: bool = True  # rescales the output when the running maximum moves
     skip_last_row: bool = False  # leaves the last query row unwritten
     sum_rounded: bool = False  # sums bfloat16-rounded probabilities in bfloat16
@@ -136,6 +137,8 @@ class TiledAttention:
             hidden = hidden | (key >= last_key)[None, :]
             scores = scores.masked_fill(hidden, -math.inf)
             new_best = torch.maximum(best, scores.amax(-1, keepdim=True))
+            if self.first_maximum:
+                new_best = torch.where(best == -math.inf, new_best, best)
             base = torch.where(new_best == -math.inf, 0.0, new_best)
             probabilities = torch.exp(scores - base)
             factor = torch.exp(torch.where(best == -math.inf, -math.inf, best - base))
