@@ -31,10 +31,13 @@ class Tile:
     value_slices: int = 1
     halves: bool = False
     turns: bool = False
+    dtypes: tuple[str, ...] = ("fp16", "bf16")
 
 
 _TILES = (
-    Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("full", "causal"), halves=True, turns=True),
+    Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("full",), turns=True),
+    Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("causal",), halves=True, turns=True, dtypes=("bf16",)),
+    Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("causal",), turns=True, dtypes=("fp16",)),  # registers end
     Tile(64, 64, 128, 128, 2, slabs_o=1, masks=("local",)),
     Tile(64, 256, 128, 64, 1, slabs_o=2, value_slices=2),
     Tile(96, 96, 128, 128, 2, slabs_o=2),
@@ -102,6 +105,6 @@ def row(tile: Tile, dtype: str, mask: str, suffix: str = "") -> Variant:
 FWD_SM90: tuple[Variant, ...] = tuple(
     row(tile, dtype, mask, f"_from{tile.min_seqlen_q}" if tile.min_seqlen_q else "")
     for tile in _TILES
-    for dtype in ("fp16", "bf16")
+    for dtype in tile.dtypes
     for mask in tile.masks
 )

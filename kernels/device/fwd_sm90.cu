@@ -245,6 +245,8 @@ CUTE_DEVICE void store_if(bool condition, float* to, float value) {
                  : "memory");
 }
 
+CUTE_DEVICE bool any_lane(bool condition) { return __any_sync(0xFFFFFFFF, condition); }
+
 CUTE_DEVICE void store_shared_if(bool condition, bool* to) {
     asm volatile("{ .reg .pred p; setp.ne.u32 p, %0, 0; @p st.shared.u8 [%1], %0; }" ::"r"(uint32_t(condition)),
                  "r"(cute::cast_smem_ptr_to_uint(to))
@@ -395,10 +397,12 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
 
         bool* const outrun = &assignment.outrun[warp];
         auto judge = [&](bool late) { store_shared_if(late && !again, outrun); };
-        // What few steps need: the references of P that is in O already, and of the scores of a second time.
-        auto mend_references = [&] {
+        // What few steps need: a higher reference for P that is in O already, or another one for these scores.
+        auto mend_references = [&](bool bare) {
             float factor[2] = {1.f, 1.f};
-            if constexpr (!kNarrow) judge(softmax.raise(factor));
+            bool late = bare;
+            if constexpr (!kNarrow) late = softmax.raise(factor) || bare;
+            judge(late);
             if (again) softmax.follow(s, factor);
             rescale_rows(o, factor);
         };
@@ -421,12 +425,14 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             if (!v_ready) smem.v_pipe.wait_full(at_v);
             issue_pv();
             pass_turn();
-            bool const mend = (!kNarrow && softmax.is_high()) || again;
+            // A row without a reference finds one where blocks are masked; scores of -inf may have left it without.
+            bool const bare = !kMasked && softmax.is_bare();
+            bool const mend = any_lane((!kNarrow && softmax.is_high()) || bare || again);
             if (kScoresAreFinal && mend) {
                 cute::warpgroup_wait<0>();
                 fence_registers(s);
                 fence_registers(o);
-                mend_references();
+                mend_references(bare);
             }
             cute::warpgroup_wait<1>();
             fence_registers(s);
@@ -438,10 +444,10 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             cute::warpgroup_wait<0>();
             fence_registers(o);
             release_v();
-            if (!kScoresAreFinal && mend) mend_references();
+            if (!kScoresAreFinal && mend) mend_references(bare);
             softmax.exponentiate(s);
             if constexpr (kNarrow) {
-                if (softmax.is_high()) {
+                if (any_lane(softmax.is_high())) {
                     float factor[2];
                     judge(softmax.raise(factor));
                     rescale_rows(s, factor);

@@ -26,7 +26,7 @@ struct SteadySoftmax {
         row_sum[0] = row_sum[1] = 0.f;
     }
 
-    // Gives rows that have none their reference: the maximum of these scores. What they see first must come here.
+    // Gives rows that have none their reference: the maximum of these scores, or still none if these are -inf.
     template <int Count>
     CUTE_DEVICE void adopt(float const (&s)[Count]) {
         CUTE_UNROLL
@@ -55,13 +55,16 @@ struct SteadySoftmax {
         }
     }
 
-    // Whether a row of this warp has grown high in its last block.
-    CUTE_DEVICE bool is_high() const { return __any_sync(0xFFFFFFFF, block_sum[0] > kHigh || block_sum[1] > kHigh); }
+    // Whether a row of this thread has no reference yet: it saw no key, or scores of -inf alone.
+    CUTE_DEVICE bool is_bare() const { return fminf(reference[0], reference[1]) == -infinity(); }
+
+    // Whether a row of this thread has grown high in its last block.
+    CUTE_DEVICE bool is_high() const { return fmaxf(block_sum[0], block_sum[1]) > kHigh; }
 
     // Whether a row of this thread has grown beyond what raise() can mend.
-    CUTE_DEVICE bool is_late() const { return block_sum[0] > kOutrun || block_sum[1] > kOutrun; }
+    CUTE_DEVICE bool is_late() const { return fmaxf(block_sum[0], block_sum[1]) > kOutrun; }
 
-    // Raises the references of such rows, by whole powers of two: nothing is rounded. `factor`: by what O, and P where
+    // Raises the references of rows that are high, by whole powers of two: nothing is rounded. `factor`: by what O, and P where
     // it is not in O yet, must be multiplied. True when it is too late for a row of this thread.
     CUTE_DEVICE bool raise(float (&factor)[2]) {
         CUTE_UNROLL
@@ -75,8 +78,8 @@ struct SteadySoftmax {
         return is_late();
     }
 
-    // For the second time over a tile: rows that would be too late get the maximum of these scores for their reference
-    // instead. All others keep theirs, and the same bits. `factor`: as above, multiplied.
+    // For the second time over a tile: rows that were too late the first time, or had no reference, get the maximum of
+    // these scores. All others keep theirs, and the same bits. `factor`: as above, multiplied.
     template <int Count>
     CUTE_DEVICE void follow(float const (&s)[Count], float (&factor)[2]) {
         CUTE_UNROLL
@@ -89,8 +92,9 @@ struct SteadySoftmax {
                 sum += exp2_approx(s[i + 1] * scale_log2 - offset);
             }
             float const peak = row_peak(s, row) * scale_log2;
-            if (quad_max(sum) > kOutrun) {
-                float const shrink = exp2_approx(reference[row] - peak);
+            bool const bare = reference[row] == -infinity();
+            if (quad_max(sum) > kOutrun || bare) {
+                float const shrink = bare ? 1.f : exp2_approx(reference[row] - peak);
                 factor[row] *= shrink;
                 row_sum[row] *= shrink;
                 reference[row] = peak;
