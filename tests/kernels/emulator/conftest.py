@@ -11,18 +11,26 @@ from tests.kernels.emulator.emulator import Change, Kernel, compile_for_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Kernel]:
+def zig_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the compiler keeps what it makes for itself."""
+    return tmp_path_factory.mktemp("zig-cache")
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory, zig_cache: Path) -> Callable[..., Kernel]:
     """A function that gives the kernel of a row's name, from changed sources where a change is given."""
-    cache = tmp_path_factory.mktemp("zig-cache")
     made: dict[tuple[str, Change | None], Kernel] = {}
 
     def get(name: str, change: Change | None = None) -> Kernel:
         if (name, change) not in made:
             (variant,) = select([name])
-            made[name, change] = compile_for_cpu(variant, tmp_path_factory.mktemp("emulated"), cache, change)
+            made[name, change] = compile_for_cpu(
+                variant, tmp_path_factory.mktemp("emulated"), zig_cache, change
+            )
         return made[name, change]
 
     return get

@@ -1,4 +1,4 @@
-"""Compiles a portable kernel's own sources for the CPU and runs them there, thread by thread.
+"""Compiles sources of the kernels for the CPU and runs them there, thread by thread.
 
 What the sources say about a GPU is left to `gpu.h`, and its elements and instructions to this folder's files
 of those names; everything else is the text that the wheel's kernels are made of.
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from kernels.compile import source_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from kernels.variant import Variant
 
 HERE = Path(__file__).parent
@@ -51,48 +53,73 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A compiled kernel."""
+class Program:
+    """Compiled sources, and the blocks that they run in."""
 
-    variant: Variant
+    name: str
     library: ctypes.CDLL
+    threads: int
+    smem_bytes: int
 
-    def launch(self, params: ctypes.Structure, grid: int) -> None:
-        """Run all thread blocks.
+    def launch(self, params: ctypes.Structure, grid: int, alignment: int = 8) -> None:
+        """Run all thread blocks. `alignment`: of the parameters in C++, in bytes, which ctypes cannot say.
 
         Raises:
             EmulationError: A thread touched memory that it may not, or waited in vain, or an ldmatrix read
                 one bank twice.
         """
-        # Structures are padded to their alignment, which ctypes cannot say.
-        alignment = 64 if self.variant.op == "fwd" else 8
         size = -(-ctypes.sizeof(params) // alignment) * alignment
         conflicts = ctypes.c_int()
         failure = self.library.emulate(
             bytes(params).ljust(size, b"\0"),
             ctypes.c_size_t(size),
             grid,
-            self.variant.threads,
-            ctypes.c_size_t(self.variant.smem_bytes),
+            self.threads,
+            ctypes.c_size_t(self.smem_bytes),
             ctypes.byref(conflicts),
         )
         if failure is not None:
-            raise EmulationError(f"{self.variant.name}: {failure.decode()}")
+            raise EmulationError(f"{self.name}: {failure.decode()}")
         if conflicts.value:
-            raise EmulationError(f"{self.variant.name}: {conflicts.value} bank conflicts of ldmatrix")
+            raise EmulationError(f"{self.name}: {conflicts.value} bank conflicts of ldmatrix")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled kernel."""
+
+    variant: Variant
+    program: Program
+
+    def launch(self, params: ctypes.Structure, grid: int) -> None:
+        """Run all thread blocks; raise as a program does."""
+        self.program.launch(params, grid, alignment=64 if self.variant.op == "fwd" else 8)
 
 
 def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change | None = None) -> Kernel:
     """Compile a row's sources in an empty folder, with a change if one is given. `cache`: the compiler's."""
+    macros = {"SOURCE": f'"{variant.source}"', "PARAMS": _PARAMS[variant.op], **dict(variant.macros)}
+    library = compile_sources(source_files(variant), macros, folder, cache, change)
+    return Kernel(variant, Program(variant.name, library, variant.threads, variant.smem_bytes))
+
+
+def compile_sources(
+    sources: Iterable[Path],
+    macros: Mapping[str, str],
+    folder: Path,
+    cache: Path,
+    change: Change | None = None,
+) -> ctypes.CDLL:
+    """Compile `emulator.cpp` over copies of the sources, one of them changed if a change is given."""
     applied = change is None
-    for path in source_files(variant):
+    for path in sources:
         text = path.read_text(encoding="utf-8")
         if path.name in _TRANSLATED:
             text = Change(path.name, *_TRANSLATED[path.name]).apply(text)
         if change is not None and path.name == change.file:
             text, applied = change.apply(text), True
         (folder / path.name).write_text(text, encoding="utf-8")
-    assert applied, f"{variant.source} does not include {change}"
+    assert applied, f"the sources do not include {change}"
     for name in ("gpu.h", "element.cuh", "instructions.cuh", "emulator.cpp"):
         (folder / name).write_bytes((HERE / name).read_bytes())
     for name in _TOOLKIT_HEADERS:
@@ -103,8 +130,8 @@ def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change 
         *(sys.executable, "-m", "ziglang", "c++", "-std=c++17", "-O2", "-shared", "-fPIC", "-Werror"),
         *("-nostdlib++", "-fno-exceptions", "-fno-rtti", "-D__CUDACC_RTC__"),
         *("-Wno-pass-failed",),  # of loops that the GPU unrolls
-        *(f"-I{folder}", f'-DSOURCE="{variant.source}"', f"-DPARAMS={_PARAMS[variant.op]}"),
-        *(f"-D{name}={value}" for name, value in variant.macros),
+        f"-I{folder}",
+        *(f"-D{name}={value}" for name, value in macros.items()),
         *(str(folder / "emulator.cpp"), "-o", str(library)),
     ]
     environment = {
@@ -116,4 +143,4 @@ def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change 
     assert done.returncode == 0, done.stderr
     loaded = ctypes.CDLL(str(library))
     loaded.emulate.restype = ctypes.c_char_p
-    return Kernel(variant, loaded)
+    return loaded

@@ -111,6 +111,11 @@ inline float __int_as_float(int bits) {
     memcpy(&value, &bits, sizeof value);
     return value;
 }
+inline int __float_as_int(float value) {
+    int bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __log2f(float x) { return log2f(x); }
 
