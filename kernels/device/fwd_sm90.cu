@@ -397,14 +397,21 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
 
         bool* const outrun = &assignment.outrun[warp];
         auto judge = [&](bool late) { store_shared_if(late && !again, outrun); };
+        // Raises the references of rows whose last block was high; `operands`: what holds it.
+        auto raise_references = [&](auto&... operands) {
+            float factor[2];
+            judge(softmax.raise(factor));
+            (rescale_rows(operands, factor), ...);
+        };
         // What few steps need: a higher reference for P that is in O already, or another one for these scores.
         auto mend_references = [&](bool bare) {
-            float factor[2] = {1.f, 1.f};
-            bool late = bare;
-            if constexpr (!kNarrow) late = softmax.raise(factor) || bare;
-            judge(late);
-            if (again) softmax.follow(s, factor);
-            rescale_rows(o, factor);
+            if constexpr (!kNarrow) raise_references(o);
+            judge(bare);
+            if (again) {
+                float factor[2];
+                softmax.follow(s, factor);
+                rescale_rows(o, factor);
+            }
         };
 
         // Scores of this block and output of the previous one go in together; the other warpgroups' products run
@@ -447,12 +454,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
             if (!kScoresAreFinal && mend) mend_references(bare);
             softmax.exponentiate(s);
             if constexpr (kNarrow) {
-                if (any_lane(softmax.is_high())) {
-                    float factor[2];
-                    judge(softmax.raise(factor));
-                    rescale_rows(s, factor);
-                    rescale_rows(o, factor);
-                }
+                if (any_lane(softmax.is_high())) raise_references(s, o);
             }
             ask_ready();
             to_operand<Element>(s, pr);
@@ -475,7 +477,8 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         cute::warpgroup_wait<0>();
         fence_registers(o);
         release_v();
-        judge(softmax.is_late());
+        float factor[2] = {1.f, 1.f};
+        if constexpr (!kNarrow) judge(softmax.raise(factor));  // as if another block came: so the LSE keeps its bits
         __syncwarp();
         bool const valid = !*outrun;  // else it must not be in memory before what comes: nothing orders the two stores
 
@@ -485,7 +488,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         for (int i = 0; i < 2; ++i) {
             sinks_log2[i] = p.sink ? p.sink[head_of(p, work, row + 8 * i)] * kLog2E : -infinity();
         }
-        softmax.finish(sinks_log2, o, lse);
+        softmax.finish(sinks_log2, factor, o, lse);
         smem.work_pipe.release_lane(at_work);
         at_work.advance();
         store_output<C>(p, smem.o, o, warp, work, valid);

@@ -64,14 +64,14 @@ struct SteadySoftmax {
     // Whether a row of this thread has grown beyond what raise() can mend.
     CUTE_DEVICE bool is_late() const { return fmaxf(block_sum[0], block_sum[1]) > kOutrun; }
 
-    // Raises the references of rows that are high, by whole powers of two: nothing is rounded. `factor`: by what O, and P where
-    // it is not in O yet, must be multiplied. True when it is too late for a row of this thread.
+    // Raises the references of rows that are high, by whole powers of two: no sum is rounded. `factor`: by what O, and P
+    // where it is not in O yet, must be multiplied. True when it is too late for a row of this thread.
     CUTE_DEVICE bool raise(float (&factor)[2]) {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             float const most = quad_max(block_sum[row]);
             int const exponent = most > kHigh ? __float_as_int(most) >> 23 : 127;
-            factor[row] = __int_as_float((254 - exponent) << 23);
+            factor[row] = __uint_as_float(uint32_t(254 - exponent) << 23);
             reference[row] += float(exponent - 127);
             row_sum[row] *= factor[row];
         }
@@ -79,7 +79,7 @@ struct SteadySoftmax {
     }
 
     // For the second time over a tile: rows that were too late the first time, or had no reference, get the maximum of
-    // these scores. All others keep theirs, and the same bits. `factor`: as above, multiplied.
+    // these scores. All others keep theirs, and the same bits. `factor`: by what O must be multiplied.
     template <int Count>
     CUTE_DEVICE void follow(float const (&s)[Count], float (&factor)[2]) {
         CUTE_UNROLL
@@ -93,22 +93,22 @@ struct SteadySoftmax {
             }
             float const peak = row_peak(s, row) * scale_log2;
             bool const bare = reference[row] == -infinity();
+            factor[row] = 1.f;
             if (quad_max(sum) > kOutrun || bare) {
-                float const shrink = bare ? 1.f : exp2_approx(reference[row] - peak);
-                factor[row] *= shrink;
-                row_sum[row] *= shrink;
+                factor[row] = bare ? 1.f : exp2_approx(reference[row] - peak);
+                row_sum[row] *= factor[row];
                 reference[row] = peak;
             }
         }
     }
 
+    // Divides O by the row sums and gives the LSE: see end_row. `factor`: what raise() said and O has not seen.
     template <int Count>
-    CUTE_DEVICE void finish(float const (&sinks_log2)[2], float (&o)[Count], float (&lse)[2]) const {
-        float factor[2];
+    CUTE_DEVICE void finish(float const (&sinks_log2)[2], float (&factor)[2], float (&o)[Count], float (&lse)[2]) const {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             RowEnd const end = end_row(reference[row], row_sum[row], sinks_log2[row]);
-            factor[row] = end.factor;
+            factor[row] *= end.factor;
             lse[row] = end.lse;
         }
         rescale_rows(o, factor);
