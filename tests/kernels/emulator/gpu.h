@@ -111,6 +111,11 @@ inline float __int_as_float(int bits) {
     memcpy(&value, &bits, sizeof value);
     return value;
 }
+inline float __uint_as_float(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 inline int __float_as_int(float value) {
     int bits;
     memcpy(&bits, &value, sizeof bits);

@@ -67,16 +67,20 @@ void attend(SteadyParams const& p) {
         bool const bare = !masked && softmax.is_bare();
         bool const mend = any_lane((!kNarrow && softmax.is_high()) || bare || p.again);
         if (masked) softmax.adopt(s);
+        float factor[2];
         if (mend) {
-            float factor[2] = {1.f, 1.f};
-            if (!kNarrow) late |= softmax.raise(factor);
+            if (!kNarrow) {
+                late |= softmax.raise(factor);
+                rescale_rows(o, factor);
+            }
             late |= bare && !p.again;
-            if (p.again) softmax.follow(s, factor);
-            rescale_rows(o, factor);
+            if (p.again) {
+                softmax.follow(s, factor);
+                rescale_rows(o, factor);
+            }
         }
         softmax.exponentiate(s);
         if (kNarrow && any_lane(softmax.is_high())) {
-            float factor[2];
             late |= softmax.raise(factor);
             rescale_rows(s, factor);
             rescale_rows(o, factor);
@@ -84,11 +88,12 @@ void attend(SteadyParams const& p) {
         round_weights();
     }
     add_values(p.blocks - 1);
-    late |= softmax.is_late();
+    float factor[2] = {1.f, 1.f};
+    if (!kNarrow) late |= softmax.raise(factor);
 
     float const sinks_log2[2] = {p.sinks_log2[row_of(0)], p.sinks_log2[row_of(2)]};
     float lse[2];
-    softmax.finish(sinks_log2, o, lse);
+    softmax.finish(sinks_log2, factor, o, lse);
     for (int i = 0; i < kRows * kColumns / 32; ++i) {
         p.out[row_of(i) * kColumns + column_of(i)] = o[i];
         p.lse[row_of(i)] = lse[i / 2 % 2];

@@ -247,6 +247,8 @@ def steady_change(old: str, new: str) -> Change:
 
 
 HIGH, LATE = "fmaxf(block_sum[0], block_sum[1]) > kHigh", "fmaxf(block_sum[0], block_sum[1]) > kOutrun"
+RAISED, LOWERED = "reference[row] += float(exponent - 127);", "row_sum[row] *= factor[row];"
+FOLLOWED = "reference[row] = peak;"
 FOLLOWS = "if (quad_max(sum) > kOutrun || bare)"
 CHANGES = {
     "high too late": steady_change("kHigh = 8192.f", "kHigh = 1048576.f"),
@@ -265,16 +267,17 @@ CHANGES = {
     "raised by a lane's share": steady_change("= quad_max(block_sum[row]);", "= block_sum[row];"),
     "lowered too far": steady_change("(254 - exponent)", "(253 - exponent)"),
     "reference raised too far": steady_change("float(exponent - 127)", "float(exponent - 126)"),
-    "reference not raised": steady_change("reference[row] += float(exponent - 127);", ""),
-    "sum not lowered": steady_change("row_sum[row] *= factor[row];", ""),
+    "reference not raised": steady_change(RAISED, ""),
+    "raised last in vain": steady_change("factor[row] *= end.factor;", "factor[row] = end.factor;"),
+    "sum not lowered": steady_change(f"{RAISED}\n            {LOWERED}", RAISED),
     "every row follows": steady_change(FOLLOWS, "if (peak != -infinity())"),
     "no row follows": steady_change(FOLLOWS, "if (bare)"),
     "bare rows do not follow": steady_change(FOLLOWS, "if (quad_max(sum) > kOutrun && !bare)"),
     "a lane follows": steady_change(FOLLOWS, "if (sum > kOutrun || bare)"),
     "half of a sum is followed": steady_change("sum += exp2_approx(s[i + 1] * scale_log2 - offset);", ""),
-    "O does not follow": steady_change("factor[row] *= shrink;", ""),
-    "the sum does not follow": steady_change("row_sum[row] *= shrink;", ""),
-    "the reference does not follow": steady_change("reference[row] = peak;", ""),
+    "nothing follows": steady_change("factor[row] = bare ? 1.f : exp2_approx(reference[row] - peak);", ""),
+    "the sum does not follow": steady_change(f"{LOWERED}\n                {FOLLOWED}", FOLLOWED),
+    "the reference does not follow": steady_change(FOLLOWED, ""),
     "no key, no number": steady_change(
         "reference[row] == -infinity() ? 0.f : reference[row]", "reference[row]"
     ),
