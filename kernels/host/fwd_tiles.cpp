@@ -37,6 +37,15 @@ bool tiles_differ(const FwdMask& mask) {
     return mask.window_right >= 0 && mask.window_left < 0 && mask.attention_chunk == 0;
 }
 
+// The most up to `most` that divides `all`, unless that is half of it or less: behind sections of one size a short one
+// would start its longest tiles when nothing is left that could run beside them.
+int64_t even_section(int64_t all, int64_t most) {
+    for (int64_t size = most; 2 * size > most; --size) {
+        if (all % size == 0) return size;
+    }
+    return most;
+}
+
 // How many key heads are worked on together. One, where all tiles are alike: its tiles run at the same time
 // and share what they read. Else as many as fit in the L2, at least one.
 int64_t heads_in_l2(const fa3_fwd_args& args, const Problem& problem, const FwdMask& mask) {
@@ -45,7 +54,7 @@ int64_t heads_in_l2(const fa3_fwd_args& args, const Problem& problem, const FwdM
     const int64_t bytes_per_head = problem.seqlen_k * (args.k.shape[3] + args.v.shape[3]) * kElementBytes;
     const int64_t bytes = problem.seqlen_k <= kShortSeqlen ? kL2BytesForShortKv : kL2BytesForKv;
     const int64_t fitting = bytes_per_head == 0 ? all : bytes / bytes_per_head;
-    return fitting < 1 ? 1 : fitting > all ? all : fitting;
+    return fitting < 1 ? 1 : fitting > all ? all : even_section(all, fitting);
 }
 
 int32_t logarithm(int64_t power_of_two) {

@@ -112,6 +112,20 @@ def the_longest_tiles_of_several_heads_go_first(api: Api, fake: FakeDriver, pack
 
 
 @scenario
+def no_section_is_short(api: Api, fake: FakeDriver, pack: Path) -> None:
+    """The tiles of a short last one would be long ones, with little to run beside them."""
+    use(api, pack, (*KERNELS, LOCAL))
+    fitting = key_heads_in_a_section(api, fake, 4096, (1, 1024, 1), causal=1)
+    for batch in (1, 2, 3):
+        for heads in range(1, 200):
+            number = key_heads_in_a_section(api, fake, 4096, (batch, heads, 1), causal=1)
+            short = batch * heads % number
+            even = [size for size in range(fitting // 2 + 1, fitting + 1) if batch * heads % size == 0]
+            assert number == (max(even) if even else min(fitting, batch * heads))
+            assert short == 0 or not even
+
+
+@scenario
 def values_are_cut_into_slices(api: Api, fake: FakeDriver, pack: Path) -> None:
     use(api, pack, (portable("wide", sm=90, head_dim=64, head_dim_v=512, value_slices=2),))
     for head_dim_v, slices in ((8, 1), (256, 1), (264, 2), (512, 2)):
