@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Sixteen float32 roundings: those of the dot product, the scale, the maximum, exp2, the sum and the log.
 _LSE_ROUNDINGS = 2.0**-20
 _COLUMNS_FOR_RMSE = 8
-# Relative RMSE of rounding to nearest, in eps: uniform within half a unit, 1 / sqrt(12), with mantissas m spread
-# evenly on a logarithmic scale, sqrt(mean of 1 / m ** 2) = sqrt(3 / (8 ln 2)).
+# Relative RMSE of rounding to nearest, in eps: uniform within half a unit, 1 / sqrt(12), with mantissas m
+# spread evenly on a logarithmic scale, sqrt(mean of 1 / m ** 2) = sqrt(3 / (8 ln 2)).
 _ROUNDED_ONCE = math.sqrt(3 / (8 * math.log(2)) / 12)
 
 
@@ -149,8 +149,8 @@ def _hold_out(verdict: Verdict, found: dict[str, float], result: Attention, soft
     # Rounding P is an error that the columns of a row share, so the RMSE of few rows is itself a noisy
     # estimate.
     few_rows = 4 / math.sqrt(result.lse.numel())
-    # Where one key outweighs all others, plain PyTorch happens to be exact: its P is 1, and the output a row of
-    # V. A kernel whose P is relative to another reference than the maximum rounds there as it does elsewhere.
+    # Where one key outweighs all others, plain PyTorch happens to be exact: its P is 1, and the output a row
+    # of V. A kernel whose P is relative to less than the maximum rounds there as it does elsewhere.
     once = _ROUNDED_ONCE * eps * found["truth_norm"] / usable
     # In rows of so few columns the two roundings of P, before and after its division, do not average out.
     if result.out.shape[-1] >= _COLUMNS_FOR_RMSE:

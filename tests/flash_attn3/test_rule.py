@@ -14,6 +14,7 @@ from flash_attn3.checks.correctness import find_truth, judge_case, run_case
 from flash_attn3.checks.forms import FORMS, PAGED
 from flash_attn3.checks.inputs import make_inputs
 from flash_attn3.checks.sampled_cases import sampled_cases
+from tests.flash_attn3.steady_attention import steady_attention
 from tests.flash_attn3.tiled_attention import TiledAttention
 
 CPU = torch.device("cpu")
@@ -46,6 +47,20 @@ def test_a_right_kernel_passes(case):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_tile_does_not_matter(dtype, tile):
     outcome = run_case(replace(WIDE, dtype=dtype), TiledAttention(tile=tile), CPU)
+    assert outcome.failures == ()
+
+
+# Of these seeds some leave so few keys at the top that plain PyTorch's P is 1, and rounds nothing.
+@pytest.mark.parametrize("seed", range(20))
+def test_a_kernel_that_keeps_its_reference_passes(seed):
+    case = Case("bf16", False, 5, 11, 577, 32, 4, 192, values="outrunning_keys", softmax_scale=0.02)
+    outcome = run_case(replace(case, head_dim_v=128, seed=seed), steady_attention, CPU)
+    assert outcome.failures == ()
+
+
+@pytest.mark.parametrize("values", ["normal", "uniform", "peaked", "rising_keys", "huge_logits"])
+def test_a_kernel_that_keeps_its_reference_passes_on_other_values(values):
+    outcome = run_case(replace(WIDE, causal=False, values=values), steady_attention, CPU)
     assert outcome.failures == ()
 
 
