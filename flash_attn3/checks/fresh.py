@@ -36,6 +36,7 @@ def run_fresh(name: str) -> Outcome:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "flash_attn3.checks.fresh", name],
+            cwd=paths[0],  # the folder that Python searches first
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,
