@@ -25,13 +25,30 @@ CUTE_DEVICE float quad_sum(float x) {
     return x + __shfl_xor_sync(0xFFFFFFFF, x, 2);
 }
 
-// The maximum of a row's scores, over the quad.
+// The maximum of a row's scores: of this thread's share, and over the quad.
 template <int Count>
-CUTE_DEVICE float row_peak(float const (&s)[Count], int row) {
+CUTE_DEVICE float share_peak(float const (&s)[Count], int row) {
     float peak = fmaxf(s[2 * row], s[2 * row + 1]);
     CUTE_UNROLL
     for (int i = 4; i < Count; i += 4) peak = fmaxf(peak, fmaxf(s[i + 2 * row], s[i + 2 * row + 1]));
-    return quad_max(peak);
+    return peak;
+}
+template <int Count>
+CUTE_DEVICE float row_peak(float const (&s)[Count], int row) {
+    return quad_max(share_peak(s, row));
+}
+
+// Turns a row's scores into exp2(scale_log2 * s - offset), in place, and adds them to this thread's sum.
+template <int Count>
+CUTE_DEVICE void exponentiate_row(float (&s)[Count], int row, float scale_log2, float offset, float& sum) {
+    CUTE_UNROLL
+    for (int i = 0; i < Count; i += 4) {
+        CUTE_UNROLL
+        for (int j = 2 * row; j < 2 * row + 2; ++j) {
+            s[i + j] = exp2_approx(s[i + j] * scale_log2 - offset);
+            sum += s[i + j];
+        }
+    }
 }
 
 template <int Count>
@@ -79,13 +96,7 @@ struct OnlineSoftmax {
         bool grown[2];
         float peak[2];
         CUTE_UNROLL
-        for (int row = 0; row < 2; ++row) {
-            peak[row] = fmaxf(s[2 * row], s[2 * row + 1]);
-            CUTE_UNROLL
-            for (int i = 4; i < Count; i += 4) {
-                peak[row] = fmaxf(peak[row], fmaxf(s[i + 2 * row], s[i + 2 * row + 1]));
-            }
-        }
+        for (int row = 0; row < 2; ++row) peak[row] = share_peak(s, row);
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             peak[row] = quad_max(peak[row]);
@@ -108,14 +119,7 @@ struct OnlineSoftmax {
         for (int row = 0; row < 2; ++row) {
             // A row that is masked so far throughout has -inf there, and -inf - -inf is no number.
             float const offset = row_max[row] == -infinity() ? 0.f : row_max[row] * scale_log2;
-            CUTE_UNROLL
-            for (int i = 0; i < Count; i += 4) {
-                CUTE_UNROLL
-                for (int j = 2 * row; j < 2 * row + 2; ++j) {
-                    s[i + j] = exp2_approx(s[i + j] * scale_log2 - offset);
-                    row_sum[row] += s[i + j];
-                }
-            }
+            exponentiate_row(s, row, scale_log2, offset, row_sum[row]);
         }
     }
 

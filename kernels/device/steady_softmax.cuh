@@ -41,16 +41,8 @@ struct SteadySoftmax {
     CUTE_DEVICE void exponentiate(float (&s)[Count]) {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
-            float const offset = offset_of(row);
             block_sum[row] = 0.f;
-            CUTE_UNROLL
-            for (int i = 0; i < Count; i += 4) {
-                CUTE_UNROLL
-                for (int j = 2 * row; j < 2 * row + 2; ++j) {
-                    s[i + j] = exp2_approx(s[i + j] * scale_log2 - offset);
-                    block_sum[row] += s[i + j];
-                }
-            }
+            exponentiate_row(s, row, scale_log2, offset_of(row), block_sum[row]);
             row_sum[row] += block_sum[row];
         }
     }
