@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from flash_attn3 import flash_attn_qkvpacked_func
 
@@ -20,12 +21,7 @@ def _empty(*shape, **options):
 @pytest.mark.parametrize("needs_grad", [False, True])
 def test_compiled_it_holds_for_every_size(between, num_heads_q, head_dim, needs_grad):
     torch._dynamo.reset()
-    made = []
-
-    def count(graph, _inputs):
-        made.append(graph)
-        return graph.forward
-
+    count = CompileCounter()
     compiled = torch.compile(flash_attn_qkvpacked_func, backend=count, fullgraph=True, dynamic=True)
     for seqlen in (60, 61, 75):
         qkv = _empty(2, seqlen, *between, head_dim, requires_grad=needs_grad)
@@ -35,7 +31,7 @@ def test_compiled_it_holds_for_every_size(between, num_heads_q, head_dim, needs_
         assert [tensor.stride() for tensor in found] == [tensor.stride() for tensor in expected]
         assert [tensor.shape for tensor in found] == [(2, seqlen, 4, head_dim), (2, 4, seqlen)]
         assert all(tensor.requires_grad == needs_grad for tensor in (found[0], expected[0]))
-    assert len(made) == 1
+    assert count.frame_count == 1
 
 
 def test_without_options_and_gradients_no_view_is_made(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
@@ -188,17 +189,12 @@ def _longest(q, k, starts, longest):
 def test_the_longest_length_makes_no_new_graph(dynamic, graphs):
     """It is another one in every batch; without `dynamic` torch learns from the second that it varies."""
     torch._dynamo.reset()
-    made = []
-
-    def count(graph, _inputs):
-        made.append(graph)
-        return graph.forward
-
+    count = CompileCounter()
     compiled = torch.compile(_longest, backend=count, fullgraph=True, dynamic=dynamic)
     q, k, starts = _empty((64, 4, 128)), _empty((64, 2, 128)), _int32(3)
     for longest in (40, 41, 57, 63, 64):
         assert compiled(q, k, starts, longest).shape == q.shape
-    assert len(made) == graphs
+    assert count.frame_count == graphs
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
@@ -285,18 +286,13 @@ def test_compiled_writes_to_out(device, backend, dynamic):
 
 def test_the_longest_length_makes_no_new_graph(device):
     torch._dynamo.reset()
-    made = []
-
-    def count(graph, _inputs):
-        made.append(graph)
-        return graph.forward
-
+    count = CompileCounter()
     compiled = torch.compile(_varlen, backend=count, fullgraph=True, dynamic=True)
     q, k, v, starts, _, _, _ = _packed(device, (64, 100, 2))
     for longest in (100, 128, 151, 166):
         arguments = (q, k, v, starts, starts, longest, longest)
         assert all(torch.equal(a, b) for a, b in zip(compiled(*arguments), _varlen(*arguments), strict=True))
-    assert len(made) == 1
+    assert count.frame_count == 1
 
 
 @pytest.mark.parametrize("head_dim", [59, 64])
