@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 
+# What the operators call the lengths of a dense call: cu_seqlens and max_seqlen of q and of k, seqused of q
+# and of k, page_table.
+NO_LENGTHS = (None, None, 0, 0, None, None, None)
+
 
 def check_scalars(softmax_scale: object, causal: object) -> None:
     """Refuse a softmax_scale that is neither a number nor None, or a causal that is no bool.

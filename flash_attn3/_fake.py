@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flash_attn3._arguments import check_scalars
+from flash_attn3._arguments import NO_LENGTHS, check_scalars
 from flash_attn3._partials import check_partials
 from flash_attn3._qkvpacked import unpack
 from flash_attn3._tensors import Extras, check_tensors
@@ -63,8 +63,7 @@ def masked_shapes(
     Raises:
         TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_func`` does.
     """
-    no_lengths = (None, None, 0, 0, None, None, None)
-    return general_shapes(q, k, v, softmax_scale, causal, *no_lengths, *options)
+    return general_shapes(q, k, v, softmax_scale, causal, *NO_LENGTHS, *options)
 
 
 def varlen_shapes(  # noqa: PLR0917  the operator's order

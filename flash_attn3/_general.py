@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flash_attn3 import _autograd
-from flash_attn3._arguments import check_scalars
+from flash_attn3._arguments import NO_LENGTHS, check_scalars
 from flash_attn3._tensors import Extras, check_tensors
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ forward_masked = torch.ops.flash_attn3.fwd_masked.default
 forward_varlen = torch.ops.flash_attn3.fwd_varlen.default
 forward_general = torch.ops.flash_attn3.fwd_general.default
 _forward_into = torch.ops.flash_attn3.fwd_into.default
-
-# Of forward_general: cu_seqlens and max_seqlen of q and of k, seqused of q and of k, page_table.
-_NO_LENGTHS = (None, None, 0, 0, None, None, None)
 
 # What the operators' own refusal, and arguments too wrong to reach them, raise.
 REFUSALS = (RuntimeError, AttributeError, TypeError)
@@ -48,7 +45,7 @@ def forward(  # noqa: PLR0917  by position: an eager call has no microsecond to 
         v: see q.
         softmax_scale: None for the default.
         causal: a bool.
-        lengths: those of `_NO_LENGTHS` that the operator takes.
+        lengths: those of `NO_LENGTHS` that the operator takes.
         options: as `resolve_options` returns them; the sink may have any floating dtype.
         out: the tensor to write to, or None.
 
@@ -67,7 +64,7 @@ def forward(  # noqa: PLR0917  by position: an eager call has no microsecond to 
             written, lse = operator(q, k, v, softmax_scale, causal, *lengths, *options)
             return written, lse
         if lengths or options:
-            lengths += _NO_LENGTHS[len(lengths) :]
+            lengths += NO_LENGTHS[len(lengths) :]
         arguments = (q, k, v, softmax_scale, causal, *lengths, *options)
         if out is None:
             return _autograd.run(_autograd.GeneralForwardOnly, arguments)
@@ -87,7 +84,7 @@ def _plain(sink: Tensor) -> Tensor:
 
 
 def _extras(lengths: tuple[Any, ...], sink: object, out: object) -> Extras:
-    lengths += _NO_LENGTHS[len(lengths) :]
+    lengths += NO_LENGTHS[len(lengths) :]
     cu_seqlens_q, cu_seqlens_k, _, _, seqused_q, seqused_k, page_table = lengths
     return Extras(cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, page_table, sink, out)
 

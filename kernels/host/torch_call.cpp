@@ -88,4 +88,9 @@ fa3_status FwdCall::launch(const Problem& problem, Error error) {
     return status == FA3_OK ? fa3_fwd(&args, error.text, error.size) : status;
 }
 
+void FwdCall::release(StableIValue* results) {
+    results[kOut] = out.release();
+    results[kLse] = lse.release();
+}
+
 }  // namespace fa3

@@ -9,6 +9,9 @@
 
 namespace fa3 {
 
+// Where an operator that returns both leaves them on the stack.
+enum Result { kOut, kLse, kResults };
+
 struct FwdCall {
     TorchTensor q;
     TorchTensor k;
@@ -37,6 +40,9 @@ struct FwdCall {
 
     // Given the view of out: makes lse and launches.
     fa3_status launch(const Problem& problem, Error error);
+
+    // Hands over out and lse.
+    void release(StableIValue* results);
 };
 
 // A dense call without options: puts its results at `results`.

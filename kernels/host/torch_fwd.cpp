@@ -8,7 +8,6 @@ namespace fa3 {
 namespace {
 
 enum Slot { kQ, kK, kV, kSoftmaxScale, kCausal, kSmMargin };
-enum Result { kOut, kLse };
 
 }  // namespace
 
@@ -25,10 +24,8 @@ fa3_status run_dense(FwdCall& call, StableIValue causal, StableIValue sm_margin,
     if (status == FA3_OK) status = call.make_readable(problem, error);
     if (status == FA3_OK) status = call.allocate_out(problem, error);
     if (status == FA3_OK) status = call.launch(problem, error);
-    if (status != FA3_OK) return status;
-    results[kOut] = call.out.release();
-    results[kLse] = call.lse.release();
-    return FA3_OK;
+    if (status == FA3_OK) call.release(results);
+    return status;
 }
 
 fa3_status run_fwd(StableIValue* stack, Error error) {

@@ -32,7 +32,6 @@ enum Slot {
     kSmMargin,
     kSlots,
 };
-enum Result { kOut, kLse, kResults };
 
 // An array without elements may have no address, and none of it is read: this one says that it was given.
 void* const kNoElements = reinterpret_cast<void*>(kCopyAlignment);
@@ -212,10 +211,8 @@ fa3_status run_fwd_general(StableIValue* stack, Error error) {
     fa3_status status = call.prepare(stack, &problem, error);
     if (status == FA3_OK) status = call.allocate_out(problem, error);
     if (status == FA3_OK) status = call.launch(problem, error);
-    if (status != FA3_OK) return status;
-    stack[kOut] = call.out.release();
-    stack[kLse] = call.lse.release();
-    return FA3_OK;
+    if (status == FA3_OK) call.release(stack);
+    return status;
 }
 
 fa3_status run_fwd_into(StableIValue* stack, Error error) {

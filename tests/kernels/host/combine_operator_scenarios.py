@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.kernels.host.host_api import BF16, COMBINE, FP16, FP32, contiguous
-from tests.kernels.host.operator_scenarios import (
+from tests.kernels.host.torch_double import (
     BFLOAT16,
     CPU,
     CUDA,

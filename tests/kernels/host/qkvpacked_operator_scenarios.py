@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.kernels.host.host_api import contiguous
-from tests.kernels.host.operator_scenarios import (
+from tests.kernels.host.torch_double import (
     BFLOAT16,
     CUDA,
     FLOAT32,
