@@ -151,9 +151,22 @@ def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter, *, m
         failure = _failure(output, process.returncode, file.parent)
         if not may_fail or isinstance(failure, DiskFull):
             raise failure
-        for line in output:
-            if match := _OURS.match(line):
-                progress.warn(match[1])
+        for refusal in _refusals(output):
+            progress.warn(refusal)
+
+
+def _refusals(output: Sequence[str]) -> list[str]:
+    """Return what each job said that failed, with the line by which its compiler names the source."""
+    said: list[str] = []
+    explained = True
+    for line in output:
+        if match := _OURS.match(line):
+            said.append(match[1])
+            explained = False
+        elif "error:" in line and not explained:
+            said[-1] += f" {line}"
+            explained = True
+    return said
 
 
 def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFailed | DiskFull:
@@ -163,10 +176,7 @@ def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFaile
         return DiskFull(f"{folder}: no room left while compiling; what was finished is kept")
     log = folder / "log.txt"
     write_atomically(log, ("\n".join(output) + "\n").encode())
-    ours = [match[1] for line in output if (match := _OURS.match(line))]
-    # What the compiler said names the line of the source.
-    compilers = [line for line in output if "error:" in line and not _OURS.match(line)] if ours else []
-    text = " ".join([*ours[:1], *compilers[:1]]) or "a job failed without a word"
+    text = next(iter(_refusals(output)), "a job failed without a word")
     return BuildFailed(
         f"{text} (all of it: {log})", returncode if 10 <= returncode < 30 else BuildFailed.exit_code
     )

@@ -21,17 +21,26 @@ _FWD_SM90 = (
     sm90.Tile(64, 64, 128, 128, 2, slabs_o=1, turns=True),
     sm90.Tile(64, 64, 128, 192, 2, slabs_o=1),
     sm90.Tile(64, 64, 192, 128, 2, slabs_o=1),
-    sm90.Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("causal",), turns=True),
+    sm90.Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("causal", "local"), turns=True),
+    sm90.Tile(64, 256, 128, 64, 1, slabs_o=2, value_slices=2, turns=True),
+    sm90.Tile(96, 96, 128, 128, 2, slabs_o=2, turns=True),
+    sm90.Tile(96, 96, 128, 128, 2, slabs_o=2, masks=("causal",), halves=True),
     sm90.Tile(96, 96, 192, 96, 1, slabs_o=2),
+    sm90.Tile(96, 96, 192, 96, 1, slabs_o=2, turns=True),
     sm90.Tile(96, 96, 128, 160, 1, slabs_o=2),
     sm90.Tile(128, 128, 128, 128, 2, slabs_o=2),
     sm90.Tile(128, 128, 128, 128, 2, slabs_o=2, turns=True),
     sm90.Tile(128, 128, 128, 112, 2, slabs_o=2),
     sm90.Tile(128, 128, 128, 160, 1, slabs_o=2),
     sm90.Tile(128, 128, 192, 80, 1, slabs_o=2),
+    sm90.Tile(128, 128, 128, 128, 2, slabs_o=2, masks=("causal",), halves=True, turns=True),
     sm90.Tile(192, 128, 128, 112, 1, slabs_o=2),
+    sm90.Tile(192, 128, 128, 128, 1, slabs_o=1, turns=True),
+    sm90.Tile(192, 128, 128, 128, 1, slabs_o=1, halves=True, turns=True),
+    sm90.Tile(192, 192, 128, 80, 1, slabs_o=3, turns=True),
     sm90.Tile(192, 192, 128, 96, 1, slabs_o=1),
     sm90.Tile(256, 256, 128, 64, 1, slabs_o=1),
+    sm90.Tile(256, 256, 128, 64, 1, slabs_o=2, turns=True),
 )
 
 
@@ -53,8 +62,8 @@ _FWD_PORTABLE = (
 
 def _fwd_sm90(tile: sm90.Tile, mask: str) -> Variant:
     schedule = f"_m{tile.tile_m}n{tile.tile_n}q{tile.stages_q}o{tile.slabs_o}"
-    turns = "t" if tile.turns else ""
-    return sm90.row(tile, "bf16", mask, f"{schedule}{turns}")
+    switches = "h" * tile.halves + "t" * tile.turns
+    return sm90.row(tile, "bf16", mask, f"{schedule}{switches}")
 
 
 def _fwd_portable(tile: portable.Tile) -> Variant:

@@ -91,7 +91,9 @@ def test_what_was_finished_before_a_failure_is_kept(tmp_path: Path):
 
 
 def test_jobs_that_may_fail_are_left_out_with_a_warning_each(tmp_path: Path):
-    bad = [job(name, f"echo 'kernels: error: {name} spills' >&2; exit 15") for name in ("one", "three")]
+    """Each says what the compiler said of it, and nothing of what it said of another."""
+    said = {"one": "is refused:\\nx.cu(42): error: no\\nx.cu(43): error: nor this", "three": "spills"}
+    bad = [job(name, f"printf 'k: error: {name} {text}\\n' >&2; exit 15") for name, text in said.items()]
     good = [job(name, f'printf {name} > "$0/file"') for name in ("two", "four")]
     progress = Quiet()
     jobs = [bad[0], good[0], bad[1], good[1]]
@@ -104,7 +106,7 @@ def test_jobs_that_may_fail_are_left_out_with_a_warning_each(tmp_path: Path):
         may_fail=True,
     )
     assert {name: files["file"] for name, files in made.items()} == {"two": b"two", "four": b"four"}
-    assert progress.warned == ["one spills", "three spills"]
+    assert progress.warned == ["one is refused: x.cu(42): error: no", "three spills"]
 
 
 def test_paths_with_odd_characters_work(tmp_path: Path):
