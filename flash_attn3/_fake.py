@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flash_attn3._arguments import NO_LENGTHS, check_scalars
-from flash_attn3._partials import check_partials
+from flash_attn3._partials import OUT_DTYPES, check_partials
 from flash_attn3._qkvpacked import unpack
 from flash_attn3._tensors import Extras, check_tensors
 
@@ -128,14 +128,17 @@ def into_shapes(out: Tensor, *arguments: Any) -> Tensor:
     return general_shapes(*arguments, out=out)[1]
 
 
-def combine_shapes(out_partial: Tensor, lse_partial: Tensor, out_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return tensors as combining partial results returns them, without data.
+def combine_shapes(out_partial: Tensor, lse_partial: Tensor, out_dtype: int) -> tuple[Tensor, Tensor]:
+    """Return tensors as combining partial results returns them, without data; out_dtype is a `Dtype`.
 
     Raises:
         TypeError, ValueError, NotImplementedError: as ``flash_attn3.flash_attn_combine`` does.
     """
-    check_partials(out_partial, lse_partial, None, out_dtype)
-    return out_partial.new_empty(out_partial.shape[1:], dtype=out_dtype), _new_combined_lse(lse_partial)
+    dtype = next((dtype for dtype, number in OUT_DTYPES.items() if number == out_dtype), None)
+    if dtype is None:
+        raise ValueError(f"out_dtype must be one of {[*map(int, OUT_DTYPES.values())]}; it is {out_dtype}")
+    check_partials(out_partial, lse_partial, None, dtype)
+    return out_partial.new_empty(out_partial.shape[1:], dtype=dtype), _new_combined_lse(lse_partial)
 
 
 def combine_into_shapes(out_partial: Tensor, lse_partial: Tensor, out: Tensor) -> Tensor:

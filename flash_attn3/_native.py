@@ -101,6 +101,7 @@ class _KernelInfo(ctypes.Structure):
         ("head_dim", ctypes.c_int32),
         ("head_dim_v", ctypes.c_int32),
         ("code", ctypes.c_int32),
+        ("min_seqlen_q", ctypes.c_int32),
     )
 
 
@@ -118,6 +119,7 @@ class Kernel:
         head_dim_v: the largest that it takes.
         code: ``exact`` (a cubin for this sm alone), ``portable`` (a cubin for this sm and later ones of its
             major number) or ``ptx`` (for this sm and every later one).
+        min_seqlen_q: serves query sequences of at least this length.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Kernel:
     head_dim: int
     head_dim_v: int
     code: str
+    min_seqlen_q: int = 0
 
     def runs_on(self, sm: int) -> bool:
         """Return whether a GPU of this sm (90 for compute capability 9.0) can run it."""
@@ -147,7 +150,7 @@ def _library() -> ctypes.CDLL:
     library.fa3_kernel_count.argtypes = [int_p, *text]
     library.fa3_kernel_at.argtypes = [ctypes.c_int32, ctypes.POINTER(_KernelInfo), *text]
     library.fa3_set_pack.argtypes = [ctypes.c_char_p, *text]
-    library.fa3_allow_kernels.argtypes = [ctypes.c_uint32, *text]
+    library.fa3_allow_kernels.argtypes = [ctypes.c_uint32, ctypes.c_int32, *text]
     library.fa3_driver.argtypes = [int_p, int_p, *text]
     library.fa3_device_supported.argtypes = [ctypes.c_int32, *text]
     library.fa3_fwd.argtypes = [ctypes.POINTER(FwdArgs), *text]
@@ -191,6 +194,7 @@ def kernels() -> tuple[Kernel, ...]:
                 head_dim=info.head_dim,
                 head_dim_v=info.head_dim_v,
                 code=Code(info.code).name.lower(),
+                min_seqlen_q=info.min_seqlen_q,
             )
         )
     return tuple(rows)
@@ -205,12 +209,13 @@ def set_pack(path: Path) -> None:
     _call("fa3_set_pack", str(path).encode())
 
 
-def allow_kernels(codes: Iterable[Code] = tuple(Code)) -> None:
+def allow_kernels(codes: Iterable[Code] = tuple(Code), seqlen_q: int = 0) -> None:
     """Let only kernels of these codes be chosen, in the whole process; all of them without an argument.
 
-    It is for checks: a kernel for exactly one GPU hides the ones that other GPUs would get.
+    They are chosen as if no query sequence were shorter than ``seqlen_q``. It is for checks: a kernel for
+    exactly one GPU hides the ones that other GPUs would get, and one for long sequences meets few cases.
     """
-    _call("fa3_allow_kernels", sum(1 << code for code in codes))
+    _call("fa3_allow_kernels", sum(1 << code for code in codes), seqlen_q)
 
 
 def driver() -> tuple[str, int]:

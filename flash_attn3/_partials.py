@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flash_attn3 import _native
+from flash_attn3._native import Dtype
 from flash_attn3._tensors import require_tensor
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_SPLITS = 256
 WIDEST = 512  # head_dim_v
-_OUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+OUT_DTYPES = {torch.float32: Dtype.FP32, torch.float16: Dtype.FP16, torch.bfloat16: Dtype.BF16}
 
 
 def check_partials(out_partial: Any, lse_partial: Any, out: Any, out_dtype: Any) -> None:
@@ -70,14 +71,14 @@ def _check_sizes(out_partial: Tensor) -> None:
 def _check_output(out_partial: Tensor, out: Any, out_dtype: Any) -> None:
     if out_dtype is not None and not isinstance(out_dtype, torch.dtype):
         raise TypeError(f"out_dtype must be a torch.dtype or None; its type is {type(out_dtype).__name__}")
-    if out_dtype is not None and out_dtype not in _OUT_DTYPES:
+    if out_dtype is not None and out_dtype not in OUT_DTYPES:
         raise TypeError(
             f"out_dtype must be torch.float32, torch.float16 or torch.bfloat16; it is {out_dtype}"
         )
     if out is None:
         return
     require_tensor("out", out)
-    if out.dtype not in _OUT_DTYPES:
+    if out.dtype not in OUT_DTYPES:
         raise TypeError(f"out must be torch.float32, torch.float16 or torch.bfloat16; it is {out.dtype}")
     if out_dtype is not None and out.dtype != out_dtype:
         raise ValueError(f"out_dtype must be the dtype of out, {out.dtype}, or None; it is {out_dtype}")

@@ -8,13 +8,19 @@ import torch
 
 from flash_attn3 import _autograd
 from flash_attn3._general import REFUSALS
-from flash_attn3._partials import check_partials
+from flash_attn3._partials import OUT_DTYPES, check_partials
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _combine = torch.ops.flash_attn3.combine.default
 _combine_into = torch.ops.flash_attn3.combine_into.default
+
+# What the operator calls dtypes; it refuses any other number.
+_NUMBERS = {None: int(OUT_DTYPES[torch.float32])} | {
+    dtype: int(number) for dtype, number in OUT_DTYPES.items()
+}
+_NO_NUMBER = -1
 
 
 def flash_attn_combine(
@@ -55,10 +61,11 @@ def flash_attn_combine(
         if torch.is_grad_enabled() and (out_partial.requires_grad or lse_partial.requires_grad):
             if out is None:
                 return _autograd.run(
-                    _autograd.CombineForwardOnly, (out_partial, lse_partial, out_dtype or torch.float32)
+                    _autograd.CombineForwardOnly,
+                    (out_partial, lse_partial, _NUMBERS.get(out_dtype, _NO_NUMBER)),
                 )
         elif out is None:
-            combined, lse = _combine(out_partial, lse_partial, out_dtype or torch.float32)
+            combined, lse = _combine(out_partial, lse_partial, _NUMBERS.get(out_dtype, _NO_NUMBER))
             return combined, lse
         elif out_dtype is None or out_dtype is out.dtype:
             return out, _combine_into(out_partial, lse_partial, out)

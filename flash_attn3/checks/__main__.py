@@ -122,7 +122,7 @@ def _race(arguments: argparse.Namespace, device: torch.device) -> None:
                 _emit("start", section="race", name=setting.name)
                 _emit("race", race=race_one(setting).as_dict())
         for kind in kinds:
-            if kind.code == Code.PORTABLE:
+            if kind.code == Code.PORTABLE and not kind.as_long:
                 _race_portable(kind, arguments, race_one)
 
 

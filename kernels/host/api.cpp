@@ -53,11 +53,12 @@ fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size
     info->head_dim = static_cast<int32_t>(kernel.head_dim);
     info->head_dim_v = static_cast<int32_t>(kernel.head_dim_v);
     info->code = static_cast<int32_t>(kernel.code);
+    info->min_seqlen_q = static_cast<int32_t>(kernel.min_seqlen_q);
     return FA3_OK;
 }
 
-fa3_status fa3_allow_kernels(uint32_t codes, char* error, size_t error_size) {
-    return fa3::allow_kernels(codes, {error, error_size});
+fa3_status fa3_allow_kernels(uint32_t codes, int32_t seqlen_q, char* error, size_t error_size) {
+    return fa3::allow_kernels(codes, seqlen_q, {error, error_size});
 }
 
 fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, size_t error_size) {

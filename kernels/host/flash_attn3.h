@@ -100,7 +100,8 @@ typedef struct fa3_kernel_info {
     int32_t dtype;
     int32_t head_dim;
     int32_t head_dim_v;
-    int32_t code; /* fa3_code */
+    int32_t code;         /* fa3_code */
+    int32_t min_seqlen_q; /* serves query sequences of at least this length */
 } fa3_kernel_info;
 
 /* Version of this library, for example "0.1.0". Never fails, needs no GPU. */
@@ -114,9 +115,10 @@ FA3_API fa3_status fa3_set_pack(const char* path, char* error, size_t error_size
 FA3_API fa3_status fa3_kernel_count(int32_t* count, char* error, size_t error_size);
 FA3_API fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size_t error_size);
 
-/* Lets only kernels of these codes be chosen, in the whole process: a sum of 1 << fa3_code. It is 7, all of
- * them, until changed; with less, kernels can be tested that a better one would hide. */
-FA3_API fa3_status fa3_allow_kernels(uint32_t codes, char* error, size_t error_size);
+/* Lets only kernels of these codes be chosen, a sum of 1 << fa3_code, and as if no query sequence were shorter
+ * than seqlen_q, in the whole process. It is 7, all of them, and 0 until changed; otherwise, kernels can be
+ * tested that a better one would hide, and those for long sequences with short ones. */
+FA3_API fa3_status fa3_allow_kernels(uint32_t codes, int32_t seqlen_q, char* error, size_t error_size);
 
 /* Driver version as CUDA reports it (13000 for 13.0) and device count. */
 FA3_API fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, size_t error_size);

@@ -21,6 +21,18 @@ void set_transposed_strides(int64_t rank, const int64_t* shape, int64_t* strides
     }
 }
 
+int32_t torch_dtype(fa3_dtype dtype) {
+    switch (dtype) {
+        case FA3_FP16:
+            return aoti_torch_dtype_float16();
+        case FA3_BF16:
+            return aoti_torch_dtype_bfloat16();
+        case FA3_FP32:
+            return aoti_torch_dtype_float32();
+    }
+    return -1;
+}
+
 struct CombineCall {
     TorchTensor out_partial;
     TorchTensor lse_partial;
@@ -101,12 +113,11 @@ struct CombineCall {
         return status == FA3_OK ? read_lse_partial(&seqlen_stride, error) : status;
     }
 
-    // Everything up to the output, whose dtype torch has as `dtype` and a message as "`subject` float64".
-    fa3_status prepare(int32_t dtype, const char* subject, Error error) {
+    // Everything up to the output, whose dtype the arguments have.
+    fa3_status prepare(Error error) {
         int64_t seqlen_stride = 0;
         fa3_status status = read_out_partial(error);
         if (status == FA3_OK) status = read_lse_partial(&seqlen_stride, error);
-        if (status == FA3_OK) status = find_out_dtype(dtype, subject, error);
         if (status == FA3_OK) status = check_parts(args, error);
         if (status == FA3_OK) status = check_devices(out_partial, {&lse_partial, &out}, error);
         if (status == FA3_OK && args.out_partial.stride[kHeadDim] != 1 &&
@@ -116,21 +127,16 @@ struct CombineCall {
         return status;
     }
 
-    fa3_status find_out_dtype(int32_t dtype, const char* subject, Error error) {
-        const struct {
-            int32_t dtype;
-            fa3_dtype number;
-        } known[] = {{aoti_torch_dtype_float32(), FA3_FP32},
-                     {aoti_torch_dtype_float16(), FA3_FP16},
-                     {aoti_torch_dtype_bfloat16(), FA3_BF16}};
-        for (const auto& entry : known) {
-            if (entry.dtype != dtype) continue;
-            args.out_dtype = entry.number;
+    // That of the out that was given.
+    fa3_status find_out_dtype(Error error) {
+        for (const fa3_dtype number : {FA3_FP16, FA3_BF16, FA3_FP32}) {
+            if (torch_dtype(number) != out.dtype()) continue;
+            args.out_dtype = number;
             return FA3_OK;
         }
         Text got;
-        append_dtype(got, dtype);
-        return error.fail(FA3_INVALID_ARGUMENT, "%s %s; it should be float32, float16 or bfloat16", subject,
+        append_dtype(got, out.dtype());
+        return error.fail(FA3_INVALID_ARGUMENT, "out has dtype %s; it should be float32, float16 or bfloat16",
                           got.data);
     }
 
@@ -152,11 +158,13 @@ struct CombineCall {
 
 fa3_status run_combine(StableIValue* stack, Error error) {
     CombineCall call(stack);
-    const int32_t dtype = static_cast<int32_t>(stack[kOutDtype]);
-    fa3_status status = call.prepare(dtype, "out_dtype is", error);
-    if (status == FA3_OK)
+    fa3_status status = read_int(stack[kOutDtype], "out_dtype", INT32_MIN, &call.args.out_dtype, error);
+    if (status == FA3_OK) status = call.prepare(error);
+    if (status == FA3_OK) {
+        const int32_t dtype = torch_dtype(static_cast<fa3_dtype>(call.args.out_dtype));
         status =
             call.out.allocate_rows(rank_of(call.storage), call.sizes + 1, 1, dtype, call.out_partial, error);
+    }
     if (status == FA3_OK) status = call.out.view(call.storage, &call.args.out, error);
     if (status == FA3_OK) status = call.launch(error);
     if (status != FA3_OK) return status;
@@ -167,7 +175,8 @@ fa3_status run_combine(StableIValue* stack, Error error) {
 
 fa3_status run_combine_into(StableIValue* stack, Error error) {
     CombineCall call(stack, stack[kGivenOut]);
-    fa3_status status = call.prepare(call.out.dtype(), "out has dtype", error);
+    fa3_status status = call.find_out_dtype(error);
+    if (status == FA3_OK) status = call.prepare(error);
     if (status == FA3_OK) status = call.out.view(call.storage, &call.args.out, error);
     if (status == FA3_OK) status = call.launch(error);
     if (status != FA3_OK) return status;

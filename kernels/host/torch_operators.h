@@ -51,9 +51,11 @@ fa3_status run_fwd_into(StableIValue* stack, Error error);
 #undef FA3_OPTIONS
 #undef FA3_OPERANDS
 
+// The dtype is a fa3_dtype: as a ScalarType, torch 2.11 hands a program of AOTInductor another one than was
+// exported.
 #define FA3_COMBINE_ARGUMENTS "Tensor out_partial, Tensor lse_partial"
 constexpr char kCombineSchema[] =
-    "combine(" FA3_COMBINE_ARGUMENTS ", ScalarType out_dtype) -> (Tensor out, Tensor lse)";
+    "combine(" FA3_COMBINE_ARGUMENTS ", int out_dtype) -> (Tensor out, Tensor lse)";
 fa3_status run_combine(StableIValue* stack, Error error);
 
 constexpr char kCombineIntoSchema[] = "combine_into(" FA3_COMBINE_ARGUMENTS ", Tensor(a!) out) -> Tensor lse";

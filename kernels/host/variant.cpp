@@ -1,5 +1,6 @@
 #include "variant.h"
 
+#include <algorithm>
 #include <atomic>
 
 namespace fa3 {
@@ -9,6 +10,7 @@ constexpr uint32_t kAllCodes = (1u << kCodes) - 1;
 constexpr int kSmsPerMajor = 10;
 
 std::atomic<uint32_t> allowed_codes{kAllCodes};
+std::atomic<int32_t> least_seqlen_q{0};  // that is assumed
 
 bool is_allowed(Code code) {
     return allowed_codes.load(std::memory_order_relaxed) >> static_cast<int>(code) & 1;
@@ -25,8 +27,7 @@ bool runs_on(const KernelKey& key, const Device& device) {
 }
 
 bool covers(const KernelKey& key, const Wanted& wanted) {
-    return key.head_dim >= wanted.head_dim && key.head_dim_v >= wanted.head_dim_v &&
-           key.min_seqlen_q <= wanted.seqlen_q;
+    return key.head_dim >= wanted.head_dim && key.head_dim_v >= wanted.head_dim_v;
 }
 
 // Columns of k and v that it works on for each key, in whole slices of v.
@@ -115,10 +116,12 @@ fa3_status check_device(const Pack& pack, const Device& device, Error error) {
 fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& wanted, const Kernel** kernel,
                          Error error) {
     const uint32_t asked = service(wanted.op, wanted.dtype, wanted.mask);
+    const int64_t seqlen_q = std::max<int64_t>(wanted.seqlen_q, least_seqlen_q.load(std::memory_order_relaxed));
     const KernelKey* best = nullptr;
     for (uint32_t i = 0; i < pack.count; ++i) {
         const KernelKey& key = pack.keys[i];
-        if ((key.services & asked) == 0 || !covers(key, wanted) || !runs_on(key, device)) continue;
+        if ((key.services & asked) == 0 || key.min_seqlen_q > seqlen_q) continue;
+        if (!covers(key, wanted) || !runs_on(key, device)) continue;
         if (best == nullptr || is_better(key, *best, wanted)) best = &key;
     }
     if (best != nullptr) {
@@ -144,12 +147,16 @@ fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& w
         head_dims.data);
 }
 
-fa3_status allow_kernels(uint32_t codes, Error error) {
+fa3_status allow_kernels(uint32_t codes, int32_t seqlen_q, Error error) {
     if (codes == 0 || codes > kAllCodes) {
         return error.fail(FA3_INVALID_ARGUMENT,
                           "codes is %u; it should be a sum of 1 (exact), 2 (portable) and 4 (PTX)", codes);
     }
+    if (seqlen_q < 0) {
+        return error.fail(FA3_INVALID_ARGUMENT, "seqlen_q is %d; it should be 0 or more", seqlen_q);
+    }
     allowed_codes.store(codes);
+    least_seqlen_q.store(seqlen_q);
     return FA3_OK;
 }
 

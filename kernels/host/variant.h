@@ -27,6 +27,6 @@ fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& w
 fa3_status check_device(const Pack& pack, const Device& device, Error error);
 
 // See fa3_allow_kernels.
-fa3_status allow_kernels(uint32_t codes, Error error);
+fa3_status allow_kernels(uint32_t codes, int32_t seqlen_q, Error error);
 
 }  // namespace fa3

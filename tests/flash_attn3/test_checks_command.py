@@ -47,7 +47,9 @@ def allowed(monkeypatch):
         calls.append(now[-1])
         return PlainCombine()(*arguments, **options)
 
-    monkeypatch.setattr(_native, "allow_kernels", lambda codes=tuple(Code): now.append(tuple(codes)))
+    monkeypatch.setattr(
+        _native, "allow_kernels", lambda codes=tuple(Code), _seqlen_q=0: now.append(tuple(codes))
+    )
     monkeypatch.setattr(command, "kinds_on", lambda _device: KINDS)
     monkeypatch.setattr(command, "public_forward", forward)
     monkeypatch.setattr(command, "flash_attn_combine", combine)

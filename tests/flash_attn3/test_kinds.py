@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,6 +21,7 @@ KERNELS = (
     Kernel("d", "combine", "any", "12.8", 90, "fp32", 0, 0, "portable"),
     Kernel("e", "fwd", "any", "12.8", 80, "fp16", 128, 128, "ptx"),
 )
+LONG = Kernel("l", "fwd", "causal", "12.8", 90, "bf16", 64, 64, "exact", min_seqlen_q=2048)
 
 
 @pytest.fixture
@@ -40,6 +44,33 @@ def test_a_gpu_has_the_kinds_that_it_can_run(on):
     assert on((7, 5)) == {}
 
 
+def test_kernels_for_long_sequences_are_a_kind_of_their_own(on, monkeypatch):
+    """Beside the others of their code, which serve what there is no schedule for long sequences for."""
+    monkeypatch.setattr(sys.modules[__name__], "KERNELS", (*KERNELS, LONG))
+    assert on((9, 0)) == {"exact": "al", "exact_long": "al", "portable": "cd", "ptx": "e"}
+    assert on((8, 6)) == {"portable": "b", "ptx": "e"}
+
+
+def test_kernels_for_long_sequences_cover_what_they_would_serve():
+    long = Kind(Code.EXACT, (*KERNELS[:2], LONG, replace(LONG, head_dim=96)), as_long=True)
+    changes = (
+        ({"causal": True}, True),
+        ({"causal": True, "head_dim": 16}, True),
+        ({"causal": True, "head_dim": 96, "head_dim_v": 64}, True),
+        ({}, False),  # the mask of another kernel
+        ({"causal": True, "window": (5, 0)}, False),
+        ({"causal": True, "attention_chunk": 8}, False),
+        ({"causal": True, "softcap": 5.0}, False),
+        ({"causal": True, "head_dim_v": 65}, False),  # a wider kernel without such a schedule
+        ({"causal": True, "dtype": "fp16"}, False),
+        ({"causal": True, "head_dim": 128}, False),  # no kernel at all
+    )
+    assert [long.covers(replace(CASE, **change)) for change, _ in changes] == [
+        wanted for _, wanted in changes
+    ]
+    assert not long.combines
+
+
 def test_a_kind_covers_what_one_of_its_kernels_takes():
     exact, portable = Kind(Code.EXACT, KERNELS[:1]), Kind(Code.PORTABLE, KERNELS[2:4])
     wide, other = Case(**{**vars(CASE), "head_dim_v": 65}), Case(**{**vars(CASE), "dtype": "fp16"})
@@ -51,10 +82,17 @@ def test_a_kind_covers_what_one_of_its_kernels_takes():
 
 def test_a_kind_is_alone_until_the_end_and_after_an_error(monkeypatch):
     calls = []
-    monkeypatch.setattr(kinds._native, "allow_kernels", lambda codes=tuple(Code): calls.append(codes))
+
+    def record(codes=tuple(Code), seqlen_q=0):
+        calls.append((codes, seqlen_q))
+
+    monkeypatch.setattr(kinds._native, "allow_kernels", record)
     with pytest.raises(ZeroDivisionError), Kind(Code.PTX, KERNELS[4:]).alone():
         1 / len(calls[1:])  # fails: there is one call so far
-    assert calls == [(Code.PTX,), tuple(Code)]
+    with Kind(Code.EXACT, (LONG,), as_long=True).alone():
+        pass
+    every = (tuple(Code), 0)
+    assert calls == [((Code.PTX,), 0), every, ((Code.EXACT,), 2**31 - 1), every]
 
 
 def test_an_outcome_says_which_kernels_ran():
@@ -63,3 +101,5 @@ def test_an_outcome_says_which_kernels_ran():
     assert (marked.name, marked.params) == ("x@portable", {"dtype": "bf16", "kernels": "portable"})
     assert (marked.figures, marked.failures) == ({"max_error": 1.0}, ("wrong",))
     assert kind.label("x") == marked.name
+    marked = Kind(Code.EXACT, (LONG,), as_long=True).mark(Outcome("correctness", "x", {}, {}, ()))
+    assert (marked.name, marked.params) == ("x@exact_long", {"kernels": "exact", "as_long": True})

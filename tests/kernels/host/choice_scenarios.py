@@ -209,6 +209,22 @@ def codes_that_are_not_allowed_are_passed_over(api: Api, fake: FakeDriver, pack:
 
 
 @scenario
+def short_sequences_can_be_given_to_the_schedules_for_long_ones(
+    api: Api, fake: FakeDriver, pack: Path
+) -> None:
+    use(api, pack, (Kernel("any"), Kernel("long", min_seqlen_q=512)))
+    assert [api.kernel_at(index).min_seqlen_q for index in range(2)] == [0, 512]
+    ragged = fwd_args(seqlen_q=4096, seqused_q=0x70000, max_seqlen_q=4096)
+    for seqlen_q, name in ((511, "any"), (512, "long"), (2**31 - 1, "long"), (0, "any")):
+        assert api.allow_kernels(ALL_CODES, seqlen_q) == (OK, "")
+        assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=1))) == name
+        assert fake.kernel(launch(api, fake, ragged)) == name
+        assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=4096))) == "long"
+    refused = (INVALID_ARGUMENT, "seqlen_q is -1; it should be 0 or more")
+    assert api.allow_kernels(ALL_CODES, -1) == refused
+
+
+@scenario
 def a_device_without_kernels_is_told_what_there_is(api: Api, fake: FakeDriver, pack: Path) -> None:
     fake.setup(capability=75)
     use(api, pack, (*KERNELS, COMBINE, portable("a"), ptx("b"), portable("c", sm=86, op="bwd")))

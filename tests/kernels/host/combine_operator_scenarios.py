@@ -54,7 +54,7 @@ def parts(
 
 
 def combine(
-    torch: Torch, tensors: list[ctypes._Pointer[TorchTensor]], dtype: int = BFLOAT16, key: int = CUDA
+    torch: Torch, tensors: list[ctypes._Pointer[TorchTensor]], dtype: int = BF16, key: int = CUDA
 ) -> tuple[str | None, list[TorchTensor]]:
     return torch.run("combine", [*map(handle, tensors), dtype], 2, key)
 
@@ -70,7 +70,7 @@ def parts_are_joined(torch: Torch, fake: FakeDriver) -> None:
     for dtype, number in ((BFLOAT16, BF16), (FLOAT16, FP16), (FLOAT32, FP32)):
         tensors = parts(torch, device=(CUDA, 1))
         addresses = [tensor.contents.data for tensor in tensors]
-        thrown, (out, lse) = combine(torch, tensors, dtype)
+        thrown, (out, lse) = combine(torch, tensors, number)
         assert thrown is None
         assert (out.shape, out.stride, out.dtype, out.device_index) == (SHAPE, contiguous(*SHAPE), dtype, 1)
         assert (lse.shape, lse.stride, lse.dtype) == ((2, 256, 4), transposed((2, 256, 4)), FLOAT32)
@@ -158,7 +158,7 @@ def arguments_are_checked(torch: Torch) -> None:
     def thrown(
         partial: ctypes._Pointer[TorchTensor] | None = None,
         lse: ctypes._Pointer[TorchTensor] | None = None,
-        dtype: int = BFLOAT16,
+        dtype: int = BF16,
     ) -> str | None:
         out_partial, lse_partial = parts(torch)
         for given, made in ((partial, out_partial), (lse, lse_partial)):
@@ -191,9 +191,11 @@ def arguments_are_checked(torch: Torch) -> None:
     assert thrown(lse=float32(3, 2, 256, 4, device=(CUDA, 1))) == (
         f"{prefix}lse_partial is on cuda:1; it should be on cuda:0, as out_partial is"
     )
-    assert thrown(dtype=FLOAT64) == (
-        f"{prefix}out_dtype is float64; it should be float32, float16 or bfloat16"
-    )
+    for number in (3, -1, 2**31):
+        assert thrown(dtype=number) == (
+            f"{prefix}out_dtype is {number}; it should be "
+            + ("0 (fp16), 1 (bf16) or 2 (fp32)" if number < 2**31 else "between -2147483648 and 2147483647")
+        )
     assert thrown(float32(257, 2, 256, 4, 8), float32(257, 2, 256, 4)) == (
         f"{prefix}out_partial has 257 splits; it should have 1 to 256"
     )

@@ -68,6 +68,7 @@ class KernelInfo(ctypes.Structure):
         ("head_dim", ctypes.c_int32),
         ("head_dim_v", ctypes.c_int32),
         ("code", ctypes.c_int32),
+        ("min_seqlen_q", ctypes.c_int32),
     )
 
 
@@ -134,8 +135,8 @@ class Api:
     def combine(self, args: CombineArgs) -> tuple[int, str]:
         return self.call("fa3_combine", ctypes.byref(args))
 
-    def allow_kernels(self, codes: int) -> tuple[int, str]:
-        return self.call("fa3_allow_kernels", ctypes.c_uint32(codes))
+    def allow_kernels(self, codes: int, seqlen_q: int = 0) -> tuple[int, str]:
+        return self.call("fa3_allow_kernels", ctypes.c_uint32(codes), ctypes.c_int32(seqlen_q))
 
 
 def contiguous(*shape: int) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ def the_operators_are_registered(torch: Torch) -> None:
     assert [torch.library.fake_schema(i).decode() for i in range(8)] == [
         *(_forward(name) + results for name in ("fwd", "fwd_masked", "fwd_varlen", "fwd_general")),
         _forward("fwd_into", "Tensor(a!) out, ") + " -> Tensor lse",
-        f"combine({parts}, ScalarType out_dtype){results}",
+        f"combine({parts}, int out_dtype){results}",
         f"combine_into({parts}, Tensor(a!) out) -> Tensor lse",
         f"fwd_qkvpacked(Tensor qkv, float? softmax_scale, bool causal, int heads_q){results}",
     ]

@@ -136,19 +136,20 @@ def optional_tensors_arrive() -> None:
 
 
 def dtypes_arrive() -> None:
-    """A dtype as an argument: each that is taken leads to the next check, and any other is named."""
+    """A dtype, by its number or of a tensor: each that is taken leads to the next check, others are named."""
     parts, lse = torch.zeros(3, *SHAPE), torch.zeros(3, *SHAPE[:3])
+    combine, combine_into = torch.ops.flash_attn3.combine, torch.ops.flash_attn3.combine_into
+    on_cpu = "flash_attn3: out_partial is on cpu, but this operator needs CUDA tensors"
+    for number in range(3):
+        assert thrown(lambda number=number: combine(parts, lse, number)) == on_cpu
+    message = thrown(lambda: combine(parts, lse, 3))
+    assert message == "flash_attn3: out_dtype is 3; it should be 0 (fp16), 1 (bf16) or 2 (fp32)"
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        message = thrown(lambda dtype=dtype: torch.ops.flash_attn3.combine(parts, lse, dtype))
-        assert message == "flash_attn3: out_partial is on cpu, but this operator needs CUDA tensors"
-        out = zeros(dtype=dtype)
-        assert "out_partial is on cpu" in thrown(
-            lambda out=out: torch.ops.flash_attn3.combine_into(parts, lse, out)
-        )
+        assert thrown(lambda dtype=dtype: combine_into(parts, lse, zeros(dtype=dtype))) == on_cpu
     for dtype in (torch.float64, torch.float8_e5m2, torch.int32, torch.bool):
-        message = thrown(lambda dtype=dtype: torch.ops.flash_attn3.combine(parts, lse, dtype))
+        message = thrown(lambda dtype=dtype: combine_into(parts, lse, zeros(dtype=dtype)))
         name = str(dtype).removeprefix("torch.")
-        assert message == f"flash_attn3: out_dtype is {name}; it should be float32, float16 or bfloat16"
+        assert message == f"flash_attn3: out has dtype {name}; it should be float32, float16 or bfloat16"
 
 
 def what_is_left_out_has_a_default() -> None:
