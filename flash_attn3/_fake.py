@@ -136,7 +136,7 @@ def combine_shapes(out_partial: Tensor, lse_partial: Tensor, out_dtype: int) -> 
     """
     dtype = next((dtype for dtype, number in OUT_DTYPES.items() if number == out_dtype), None)
     if dtype is None:
-        raise ValueError(f"out_dtype must be one of {[*map(int, OUT_DTYPES.values())]}; it is {out_dtype}")
+        raise ValueError(f"out_dtype must be one of {[*OUT_DTYPES.values()]}; it is {out_dtype}")
     check_partials(out_partial, lse_partial, None, dtype)
     return out_partial.new_empty(out_partial.shape[1:], dtype=dtype), _new_combined_lse(lse_partial)
 

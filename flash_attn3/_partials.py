@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 MOST_SPLITS = 256
 WIDEST = 512  # head_dim_v
-OUT_DTYPES = {torch.float32: Dtype.FP32, torch.float16: Dtype.FP16, torch.bfloat16: Dtype.BF16}
+# What the operator calls them.
+OUT_DTYPES = {
+    torch.float32: int(Dtype.FP32),
+    torch.float16: int(Dtype.FP16),
+    torch.bfloat16: int(Dtype.BF16),
+}
 
 
 def check_partials(out_partial: Any, lse_partial: Any, out: Any, out_dtype: Any) -> None:

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 _combine = torch.ops.flash_attn3.combine.default
 _combine_into = torch.ops.flash_attn3.combine_into.default
 
-# What the operator calls dtypes; it refuses any other number.
-_NUMBERS = {None: int(OUT_DTYPES[torch.float32])} | {
-    dtype: int(number) for dtype, number in OUT_DTYPES.items()
-}
-_NO_NUMBER = -1
-
 
 def flash_attn_combine(
     out_partial: Tensor,
@@ -58,17 +52,16 @@ def flash_attn_combine(
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
     try:
+        number = OUT_DTYPES.get(torch.float32 if out_dtype is None else out_dtype)
         if torch.is_grad_enabled() and (out_partial.requires_grad or lse_partial.requires_grad):
-            if out is None:
-                return _autograd.run(
-                    _autograd.CombineForwardOnly,
-                    (out_partial, lse_partial, _NUMBERS.get(out_dtype, _NO_NUMBER)),
-                )
-        elif out is None:
-            combined, lse = _combine(out_partial, lse_partial, _NUMBERS.get(out_dtype, _NO_NUMBER))
+            if out is None and number is not None:
+                return _autograd.run(_autograd.CombineForwardOnly, (out_partial, lse_partial, number))
+        elif out is not None:
+            if out_dtype is None or out_dtype is out.dtype:
+                return out, _combine_into(out_partial, lse_partial, out)
+        elif number is not None:
+            combined, lse = _combine(out_partial, lse_partial, number)
             return combined, lse
-        elif out_dtype is None or out_dtype is out.dtype:
-            return out, _combine_into(out_partial, lse_partial, out)
     except REFUSALS as error:
         raise _explain(error, out_partial, lse_partial, out, out_dtype) from None
     check_partials(out_partial, lse_partial, out, out_dtype)

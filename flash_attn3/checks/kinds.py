@@ -83,8 +83,10 @@ def kinds_on(device: torch.device) -> tuple[Kind, ...]:
     kinds: list[Kind] = []
     for code in Code:
         kernels = tuple(kernel for kernel in runnable if kernel.code == code.name.lower())
-        kinds += [Kind(code, kernels)] if kernels else []
-        kinds += [Kind(code, kernels, as_long=True)] if any(kernel.min_seqlen_q for kernel in kernels) else []
+        if kernels:
+            kinds.append(Kind(code, kernels))
+        if any(kernel.min_seqlen_q > 0 for kernel in kernels):
+            kinds.append(Kind(code, kernels, as_long=True))
     return tuple(kinds)
 
 
