@@ -15,6 +15,7 @@ from flash_attn3 import (
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
 )
+from flash_attn3._partials import OUT_DTYPES
 
 # torch warns of its own parts while it compiles, of others in every version.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
@@ -321,7 +322,8 @@ def test_opcheck_of_combine(device, head_dim_v, out_dtype, packed):
     out_partial, lse_partial = _partials(device, head_dim_v=head_dim_v)
     if packed:
         out_partial, lse_partial = out_partial[:, 0], lse_partial[:, 0]
-    torch.library.opcheck(torch.ops.flash_attn3.combine.default, (out_partial, lse_partial, out_dtype))
+    arguments = (out_partial, lse_partial, OUT_DTYPES[out_dtype])
+    torch.library.opcheck(torch.ops.flash_attn3.combine.default, arguments)
     out = out_partial.new_zeros((*out_partial.shape[1:-1], 128), dtype=out_dtype)[..., :head_dim_v]
     torch.library.opcheck(torch.ops.flash_attn3.combine_into.default, (out_partial, lse_partial, out))
 
