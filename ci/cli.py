@@ -22,7 +22,7 @@ from ci.files import write_atomically
 from ci.plan import Selection, named_sm, plan_document, select_artefacts, select_cells
 from ci.progress import ConsoleReporter
 from ci.project import ROOT
-from kernels.errors import KernelsError
+from kernels.errors import KernelsError, UnknownVariantError
 from kernels.variants import VARIANTS, Variant, select
 from matrix.errors import MatrixError
 from matrix.model import read_matrix
@@ -46,8 +46,7 @@ _work = click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),
     default=ROOT / ".farm",
-    show_default=".farm in the tree",
-    help="The work folder: cache, wheels, reports and site lie in it.",
+    help="The work folder: cache, wheels, reports and site lie in it [.farm in the tree].",
 )
 _wheelhouse = click.option(
     "--wheelhouse",
@@ -383,8 +382,13 @@ def verify(
     type=click.Path(file_okay=False, path_type=Path),
     help="Only fill DIR with what a machine with a GPU needs.",
 )
-@click.option("--run", "ready", metavar="DIR", help="Only time what --prepare put into DIR.")
-@click.option("--report", metavar="R", type=click.Path(path_type=Path), help="The JSON report to write.")
+@click.option("--run", "ready", metavar="DIR", help="Only time what --prepare put into DIR; needs --report.")
+@click.option(
+    "--report",
+    metavar="R",
+    type=click.Path(path_type=Path),
+    help="The JSON report to write; without --run [.farm/reports/tune.json].",
+)
 @click.option("--rounds", type=click.IntRange(min=2), default=11, help="Windows a row and setting [11].")
 @_jobs
 @_wheelhouse
@@ -402,7 +406,8 @@ def tune(
     """Time the candidates for the kernel table against its rows, and recommend.
 
     A PATTERN names cases, such as 'fwd_sm90_bf16_d64_*'. The candidates are in kernels/candidates.py. Without
-    --prepare and --run both are done here; --run needs nothing but Python, torch, a GPU and DIR.
+    --prepare and --run both are done here; --run needs nothing but Python, torch, a GPU and DIR, and takes no
+    option but --report and --rounds.
     """
     from ci.build import Workshop
     from ci.tune import prepare, tune_cases
@@ -519,7 +524,10 @@ def _select_variants(patterns: tuple[str, ...], sm: str | None) -> tuple[Variant
     if sm is None:
         return rows
     name = named_sm(read_matrix(), sm).name
-    return tuple(row for row in rows if _sm_of(row) == name)
+    chosen = tuple(row for row in rows if _sm_of(row) == name)
+    if not chosen:
+        raise UnknownVariantError(f"--sm {sm}: none of the kernels {', '.join(patterns) or 'here'} is for it")
+    return chosen
 
 
 def _sm_of(row: Variant) -> str:

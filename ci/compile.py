@@ -67,6 +67,7 @@ def run_jobs(
     """
     found: dict[str, dict[str, bytes]] = {}
     missing: list[Job] = []
+    refusals: list[str] = []
     for job in jobs:
         files = cache.fetch(job.key, progress.warn)
         if files is None:
@@ -80,12 +81,15 @@ def run_jobs(
             folder = folder / f"run-{os.getpid()}"
             folder.mkdir(parents=True)
             file = _write_ninja_file(missing, cache, folder)
-        _run_ninja(file, parallel, cache, progress, may_fail=may_fail)
+        refusals = _run_ninja(file, parallel, cache, progress, may_fail=may_fail)
         shutil.rmtree(folder)
     for job in missing:
         files = cache.load(job.key)
         if files is None:
             if may_fail:
+                named = re.compile(rf"\b{re.escape(job.name)}\b")
+                said = next(filter(named.search, refusals), f"{job.name}: its job failed without a word")
+                progress.warn(said)
                 continue
             raise BuildFailed(f"{job.name}: its job ended well but stored nothing")
         found[job.name] = files
@@ -126,7 +130,8 @@ def _shell(command: Sequence[str]) -> str:
     return shlex.join(command).replace("$", "$$")
 
 
-def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter, *, may_fail: bool) -> None:
+def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter, *, may_fail: bool) -> list[str]:
+    """Run the jobs, and return what those said that failed and may."""
     failures = 0 if may_fail else 1  # after how many to stop; 0: never
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", file.name, "-j", str(parallel), "-k", str(failures)]
     environment = {
@@ -147,12 +152,12 @@ def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter, *, m
             output.append(line.rstrip("\n"))
     if process.returncode in {-signal.SIGINT, 128 + signal.SIGINT}:
         raise KeyboardInterrupt
-    if process.returncode != 0:
-        failure = _failure(output, process.returncode, file.parent)
-        if not may_fail or isinstance(failure, DiskFull):
-            raise failure
-        for refusal in _refusals(output):
-            progress.warn(refusal)
+    if process.returncode == 0:
+        return []
+    failure = _failure(output, process.returncode, file.parent)
+    if not may_fail or isinstance(failure, DiskFull):
+        raise failure
+    return _refusals(output)
 
 
 def _refusals(output: Sequence[str]) -> list[str]:

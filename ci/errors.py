@@ -129,3 +129,9 @@ class UnknownCase(FarmError):
     """A case of the tuning that has no candidates."""
 
     exit_code = 33
+
+
+class RacesAlone(FarmError):
+    """A validation report of nothing but races, given as a proof."""
+
+    exit_code = 34

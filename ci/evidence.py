@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ci.errors import CorruptReport
+from ci.errors import CorruptReport, RacesAlone
 from ci.manifest import Proof
 from ci.report import read_report
 
@@ -34,8 +34,13 @@ def read_evidence(path: Path) -> Evidence:
 
     Raises:
         CorruptReport: the file is missing, truncated, altered or no report.
+        RacesAlone: it tells of no case.
     """
     report = read_report(path)
+    if report.only_races:
+        raise RacesAlone(
+            f"{path}: holds races alone, which prove no wheel; make one without `validate --only-races`"
+        )
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -83,6 +88,6 @@ def read_archive(folder: Path) -> list[Evidence]:
     """Read every report of a folder, in the order of their names.
 
     Raises:
-        CorruptReport: as :func:`read_evidence` does.
+        CorruptReport, RacesAlone: as :func:`read_evidence` does.
     """
     return [read_evidence(path) for path in sorted(folder.glob("*.json"))]

@@ -81,7 +81,8 @@ def publish(
         CorruptManifest: the site's manifest cannot be read, or lacks a wheel that the site's pages offer.
         CorruptWheel: a wheel is not whole, or is not what its name says.
         WheelConflict: another wheel of that name is published already.
-        CorruptReport, ReportMismatch: a report cannot be read, or speaks of no wheel here.
+        CorruptReport, RacesAlone, ReportMismatch: a report cannot be read, proves nothing, or speaks of no
+            wheel here.
         DiskFull: there is no room; what was published before is still good.
     """
     told = context or Context()

@@ -1,4 +1,4 @@
-"""Times the rows that :mod:`ci.tune` prepared, on this machine's GPU, and says which the table should hold.
+"""Times the rows that `--prepare` laid out, on this machine's GPU, and says which the table should hold.
 
 Needs the folder that was prepared, Python, torch and a GPU, and nothing else. Every row is in a pack of its
 own; the packs take turns under the same public calls, window by window in one process, for only a ratio of

@@ -28,6 +28,7 @@ from ci.unpack import install_wheel, sha256_of
 
 Progress = Callable[[str], None]
 _PROVIDERS = {"cudnn": "cuDNN", "flash": "torch's flash", "fa3": "FA3"}
+_RACE_HELP = "run only races of such names, as 'bf16_d128_*'; may be given more than once"
 _PEER_HELP = (
     "race the existing FlashAttention-3, too: the shared library that registers its operators; "
     "given more than once, each is loaded in turn"
@@ -318,10 +319,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=float,
         help="fail when the portable kernels are below this multiple of the speed of torch's flash backend",
     )
-    parser.add_argument("--race", action="append", default=[], metavar="GLOB", help="run only such races")
+    parser.add_argument("--race", action="append", default=[], metavar="GLOB", help=_RACE_HELP)
     parser.add_argument("--race-runs", type=int, default=1, help="run each race so often (default: 1)")
     parser.add_argument("--peer", action="append", default=[], type=Path, metavar="PATH", help=_PEER_HELP)
-    parser.add_argument("--only-races", action="store_true", help="run nothing but the races")
+    parser.add_argument(
+        "--only-races", action="store_true", help="run nothing but the races; such a report proves no wheel"
+    )
     arguments = vars(parser.parse_args(argv))
     races = Races(
         names=tuple(arguments.pop("race")),

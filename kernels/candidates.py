@@ -22,7 +22,6 @@ _FWD_SM90 = (
     sm90.Tile(64, 64, 128, 128, 2, slabs_o=1, masks=("local",), halves=True, turns=True),
     sm90.Tile(64, 64, 128, 192, 2, slabs_o=1),
     sm90.Tile(64, 64, 192, 128, 2, slabs_o=1),
-    sm90.Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("causal", "local"), turns=True),
     sm90.Tile(64, 64, 192, 128, 2, slabs_o=1, masks=("local",), halves=True, turns=True),
     sm90.Tile(64, 256, 128, 64, 1, slabs_o=2, value_slices=2, turns=True),
     sm90.Tile(96, 96, 128, 128, 2, slabs_o=2, turns=True),

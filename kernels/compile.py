@@ -240,11 +240,15 @@ def _write(path: Path, data: bytes) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compile one variant to two files; return the process exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kernels.compile", description=main.__doc__)
-    parser.add_argument("--variant", required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels.compile", description="Compile one row of the table, or a candidate."
+    )
+    parser.add_argument("--variant", required=True, help="its name, such as fwd_sm90_bf16_d128_causal")
     parser.add_argument("--toolkit", required=True, type=Path, help="folder of unpacked toolkit wheels")
-    parser.add_argument("--image", required=True, type=Path)
-    parser.add_argument("--report", required=True, type=Path)
+    parser.add_argument("--image", required=True, type=Path, help="the cubin or PTX to write")
+    parser.add_argument(
+        "--report", required=True, type=Path, help="the JSON report on its resources to write"
+    )
     arguments = parser.parse_args(argv)
     try:
         variant = row_named(arguments.variant)

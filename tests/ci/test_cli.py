@@ -44,6 +44,8 @@ def test_help_lists_the_stages_in_order():
     [
         (["variants", "fwd_sm90_bf16_d129_full"], 10, ["_d129_full'", "fwd_sm90_bf16_d128_full"]),
         (["variants", "--sm", "75"], 12, ["'75'", "80"]),
+        (["variants", "--sm", "80", "fwd_sm90_*", "combine_sm90*"], 10, ["--sm 80", "fwd_sm90_*, combine_"]),
+        (["build", "--sm", "80", "--only", "fwd_sm90_*"], 10, ["--sm 80", "fwd_sm90_*"]),
         (["plan", "--toolkit", "12.9"], 11, ["'12.9'", "12.8"]),
         (["plan", "--sm", "75"], 12, ["'75'", "80"]),
         (["plan", "linux_x86_64-py39-*"], 16, ["'linux_x86_64-py39-*'", "linux_x86_64-py3"]),

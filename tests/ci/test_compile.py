@@ -109,6 +109,20 @@ def test_jobs_that_may_fail_are_left_out_with_a_warning_each(tmp_path: Path):
     assert progress.warned == ["one is refused: x.cu(42): error: no", "three spills"]
 
 
+def test_a_job_that_may_fail_and_says_nothing_is_named(tmp_path: Path):
+    progress = Quiet()
+    made = run_jobs(
+        [job("one", "kill -9 $$"), job("one_more", "echo 'k: error: one_more spills' >&2; exit 15")],
+        cache=Cache(tmp_path / "cache"),
+        folder=tmp_path / "jobs",
+        parallel=1,
+        progress=progress,
+        may_fail=True,
+    )
+    assert made == {}
+    assert progress.warned == ["one: its job failed without a word", "one_more spills"]
+
+
 def test_paths_with_odd_characters_work(tmp_path: Path):
     work = tmp_path / "a b$c:d'e"
     assert run([job("one", 'printf 1 > "$0/file"')], work, Quiet()) == {"one": {"file": b"1"}}

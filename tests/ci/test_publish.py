@@ -26,6 +26,7 @@ from ci.errors import (
     CorruptWheel,
     DiskFull,
     FarmError,
+    RacesAlone,
     ReportMismatch,
     UnknownWheel,
     UnsafeSite,
@@ -218,6 +219,20 @@ def test_report_of_another_wheel_is_refused(site: Path, wheel: Path) -> None:
     ):
         put(site, wheel, reports=[report(site.parent / "r.json", other)])
     assert not (site / "files").exists()
+
+
+def test_report_of_races_alone_is_refused_and_yanks_nothing(site: Path, wheel: Path) -> None:
+    put(site, wheel, reports=[report(site.parent / "r.json", wheel)])
+    before = tree(site)
+    races = report(site.parent / "races.json", wheel)
+    document = json.loads(races.read_text())
+    totals = {"cases": 0, "races": 1, "failed": 0}
+    write_report(races, document | {"only_races": True, "cases": [], "totals": totals, "passed": False})
+    with pytest.raises(
+        RacesAlone, match=r"races\.json: holds races alone, .* without `validate --only-races`"
+    ):
+        put(site, reports=[races])
+    assert tree(site) == before
 
 
 def test_archive_passes_over_reports_of_other_wheels(site: Path, wheel: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from flash_attn3.checks import __main__ as command
 from flash_attn3.checks.cases import Case
 from flash_attn3.checks.combine import combine_cases
 from flash_attn3.checks.kinds import Kind
+from flash_attn3.checks.race_settings import portable_settings
 from tests.flash_attn3.test_combine import PlainCombine
 from tests.flash_attn3.tiled_attention import TiledAttention
 
@@ -27,8 +30,10 @@ def _kernel(code, head_dim_v, op="fwd"):
     return Kernel(f"{op}_{code}", op, "any", "12.8", 90, "bf16", 64, head_dim_v, code)
 
 
+EXACT = (_kernel("exact", 64), replace(_kernel("exact", 64), min_seqlen_q=2048))
 KINDS = (
-    Kind(Code.EXACT, (_kernel("exact", 64),)),
+    Kind(Code.EXACT, EXACT),
+    Kind(Code.EXACT, EXACT, as_long=True),
     Kind(Code.PORTABLE, (_kernel("portable", 512), _kernel("portable", 0, "combine"))),
     Kind(Code.PTX, (_kernel("ptx", 512),)),
 )
@@ -36,8 +41,9 @@ KINDS = (
 
 @pytest.fixture
 def allowed(monkeypatch):
-    """Codes that were allowed when each call was made."""
-    now, calls = [tuple(Code)], []
+    """The codes that were allowed when each call was made, and whether long sequences' kernels served it."""
+    every = (tuple(Code), False)
+    now, calls = [every], []
 
     def forward(*arguments, **options):
         calls.append(now[-1])
@@ -47,9 +53,10 @@ def allowed(monkeypatch):
         calls.append(now[-1])
         return PlainCombine()(*arguments, **options)
 
-    monkeypatch.setattr(
-        _native, "allow_kernels", lambda codes=tuple(Code), _seqlen_q=0: now.append(tuple(codes))
-    )
+    def allow(codes=every[0], seqlen_q=0):
+        now.append((tuple(codes), seqlen_q > WIDEST.seqlen_q))
+
+    monkeypatch.setattr(_native, "allow_kernels", allow)
     monkeypatch.setattr(command, "kinds_on", lambda _device: KINDS)
     monkeypatch.setattr(command, "public_forward", forward)
     monkeypatch.setattr(command, "flash_attn_combine", combine)
@@ -74,17 +81,18 @@ def test_each_case_is_run_by_every_kind_that_takes_it(capsys, allowed):
     outcomes = _events(capsys, "correctness")
     assert [(outcome["name"], outcome["params"].get("kernels")) for outcome in outcomes] == [
         (f"{NARROW.name}@exact", "exact"),
+        (f"{NARROW.name}@exact_long", "exact"),
         (f"{NARROW.name}@portable", "portable"),
         (f"{NARROW.name}@ptx", "ptx"),
         (f"{WIDE.name}@portable", "portable"),  # no quick case, so the driver need not compile PTX for it
         (WIDEST.name, None),  # a call that no kernel takes is made, and would say so
     ]
-    exact, portable, ptx = ((code,) for code in Code)
-    assert allowed == [exact, portable, ptx, portable, tuple(Code)]
+    exact, portable, ptx = (((code,), False) for code in Code)
+    assert allowed == [exact, ((Code.EXACT,), True), portable, ptx, portable, (tuple(Code), False)]
 
 
 def test_quick_cases_are_run_alone(capsys, allowed):
-    assert len(_events(capsys, "correctness", quick=True)) == len(allowed) == 3
+    assert len(_events(capsys, "correctness", quick=True)) == len(allowed) == 4
 
 
 def test_only_kinds_that_combine_are_asked_to(capsys, allowed):
@@ -92,7 +100,29 @@ def test_only_kinds_that_combine_are_asked_to(capsys, allowed):
     assert [outcome["name"] for outcome in outcomes] == [
         f"{case.name}@portable" for case in combine_cases(quick=True)[:5]
     ]
-    assert set(allowed) == {(Code.PORTABLE,)}
+    assert set(allowed) == {((Code.PORTABLE,), False)}
+
+
+def test_portable_kernels_are_raced_alone_and_once(capsys, allowed, monkeypatch):
+    """Those for long sequences serve where they are meant to, and nowhere else."""
+    raced = []
+
+    def race(setting, **options):
+        command.public_forward(*torch.zeros(3, 1, 1, 1, 16, dtype=torch.bfloat16), None, False)
+        raced.append((setting.name, options.get("kernels", "")))
+        return SimpleNamespace(as_dict=dict)
+
+    portable = replace(KINDS[2], as_long=True)
+    monkeypatch.setattr(command, "kinds_on", lambda _device: (*KINDS, portable))
+    monkeypatch.setattr(command, "race", race)
+    settings = portable_settings()[:1]
+    monkeypatch.setattr(command, "settings", lambda _quick, _head_dims: settings)
+    monkeypatch.setattr(command, "portable_settings", lambda: settings)
+    arguments = argparse.Namespace(quick=True, peer=[], race=[], race_runs=1)
+    command.SECTIONS["race"](arguments, CPU)
+    assert capsys.readouterr().out.count('"event": "race"') == 2
+    assert raced == [(settings[0].name, ""), (settings[0].name, "portable")]
+    assert allowed == [(tuple(Code), False), ((Code.PORTABLE,), False)]
 
 
 @pytest.mark.parametrize(
