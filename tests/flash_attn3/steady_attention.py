@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 TILE = 128
-_HIGH, _OUTRUN = 2.0**13, 2.0**64
-_LANE = torch.arange(TILE) % 8 // 2  # of a quad, that holds a column
+HIGH, OUTRUN = 2.0**13, 2.0**64
 
 
 def steady_attention(
@@ -32,19 +31,19 @@ def steady_attention(
         scores = pad(qf @ keys.transpose(2, 3) * scale, (0, missing), value=-math.inf)
         peak = scores.amax(-1, keepdim=True)
         reference = torch.where(reference == -math.inf, peak, reference)
-        late = _largest_share((scores - reference).exp2()) > _OUTRUN
+        late = largest_share((scores - reference).exp2())[..., None] > OUTRUN
         shrink = torch.where(late, (reference - peak).exp2(), 1.0)
         reference = torch.where(late, peak, reference)
         p = (scores - reference).exp2()
         total = total * shrink + p.sum(-1, keepdim=True)
         out = out * shrink + p.to(q.dtype).float() @ pad(values, (0, 0, 0, missing))
-        share = _largest_share(p)
-        rise = torch.where(share > _HIGH, share.log2().floor(), 0.0)
+        share = largest_share(p)[..., None]
+        rise = torch.where(share > HIGH, share.log2().floor(), 0.0)
         reference, total, out = reference + rise, total * (-rise).exp2(), out * (-rise).exp2()
     lse = (reference + total.log2()) * math.log(2)
     return (out / total).to(q.dtype).transpose(1, 2).contiguous(), lse.squeeze(-1)
 
 
-def _largest_share(p: Tensor) -> Tensor:
-    """What the lane of a quad that has most of a row has of it."""
-    return torch.stack([p[..., lane == _LANE].sum(-1, keepdim=True) for lane in range(4)]).amax(0)
+def largest_share(p: Tensor) -> Tensor:
+    """Return the most that one of the four threads of a row has of it: two keys of every eight."""
+    return p.unflatten(-1, (-1, 4, 2)).sum((-3, -1)).amax(-1)

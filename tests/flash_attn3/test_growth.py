@@ -13,9 +13,9 @@ from flash_attn3.checks.inputs import make_inputs
 from flash_attn3.checks.option_cases import growing, with_head_dims
 from flash_attn3.checks.ragged_cases import growing_ragged
 from flash_attn3.checks.reference import Rows, Scoring, _cap_and_mask, _scores
+from tests.flash_attn3.steady_attention import HIGH, OUTRUN, largest_share
 
 CPU = torch.device("cpu")
-HIGH, OUTRUN = 2.0**13, 2.0**64  # kernels/device/steady_softmax.cuh
 BLOCKS = (64, 80, 128)
 SMALL = Case("bf16", False, 1, 150, 701, 4, 2)
 
@@ -36,9 +36,7 @@ def follow(case, block):
         seen = torch.nn.functional.pad(seen, (0, block - seen.shape[-1]), value=-math.inf)
         reference = torch.where(reference == -math.inf, seen.amax(-1), reference)
         offset = torch.where(reference == -math.inf, 0.0, reference)
-        # A thread of four holds two keys of every eight.
-        shares = torch.exp2(seen - offset[..., None]).unflatten(-1, (block // 8, 4, 2)).sum((-3, -1))
-        share = shares.amax(-1)
+        share = largest_share(torch.exp2(seen - offset[..., None]))
         outrun |= share > OUTRUN
         raised += share > HIGH
         reference = torch.where(share > HIGH, reference + share.log2().floor(), reference)

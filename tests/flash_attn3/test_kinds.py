@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import pytest
@@ -26,10 +25,10 @@ LONG = Kernel("l", "fwd", "causal", "12.8", 90, "bf16", 64, 64, "exact", min_seq
 
 @pytest.fixture
 def on(monkeypatch):
-    """What a GPU of this compute capability runs of the kernels above."""
-    monkeypatch.setattr(_native, "kernels", lambda: KERNELS)
+    """What a GPU of this compute capability runs, of the kernels above if of no others."""
 
-    def find(capability):
+    def find(capability, kernels=KERNELS):
+        monkeypatch.setattr(_native, "kernels", lambda: kernels)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
         found = kinds_on(torch.device("cuda", 0))
         return {kind.name: "".join(kernel.name for kernel in kind.kernels) for kind in found}
@@ -44,11 +43,11 @@ def test_a_gpu_has_the_kinds_that_it_can_run(on):
     assert on((7, 5)) == {}
 
 
-def test_kernels_for_long_sequences_are_a_kind_of_their_own(on, monkeypatch):
+def test_kernels_for_long_sequences_are_a_kind_of_their_own(on):
     """Beside the others of their code, which serve what there is no schedule for long sequences for."""
-    monkeypatch.setattr(sys.modules[__name__], "KERNELS", (*KERNELS, LONG))
-    assert on((9, 0)) == {"exact": "al", "exact_long": "al", "portable": "cd", "ptx": "e"}
-    assert on((8, 6)) == {"portable": "b", "ptx": "e"}
+    kernels = (*KERNELS, LONG)
+    assert on((9, 0), kernels) == {"exact": "al", "exact_long": "al", "portable": "cd", "ptx": "e"}
+    assert on((8, 6), kernels) == {"portable": "b", "ptx": "e"}
 
 
 def test_kernels_for_long_sequences_cover_what_they_would_serve():

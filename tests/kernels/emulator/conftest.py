@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def zig_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the compiler keeps what it makes for itself."""
-    return tmp_path_factory.mktemp("zig-cache")
-
-
-@pytest.fixture(scope="session")
-def emulated(tmp_path_factory: pytest.TempPathFactory, zig_cache: Path) -> Callable[..., Kernel]:
+def emulated(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Path) -> Callable[..., Kernel]:
     """A function that gives the kernel of a row's name, from changed sources where a change is given."""
     made: dict[tuple[str, Change | None], Kernel] = {}
 
@@ -29,7 +23,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory, zig_cache: Path) -> Calla
         if (name, change) not in made:
             (variant,) = select([name])
             made[name, change] = compile_for_cpu(
-                variant, tmp_path_factory.mktemp("emulated"), zig_cache, change
+                variant, tmp_path_factory.mktemp("emulated"), compiler_cache, change
             )
         return made[name, change]
 

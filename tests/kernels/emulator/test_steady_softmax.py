@@ -206,7 +206,9 @@ TELLING = {
 
 
 @pytest.fixture(scope="session")
-def steady(tmp_path_factory: pytest.TempPathFactory, zig_cache: Path) -> Callable[[Change | None], Program]:
+def steady(
+    tmp_path_factory: pytest.TempPathFactory, compiler_cache: Path
+) -> Callable[[Change | None], Program]:
     """A function that compiles the headers, changed where a change is given."""
 
     @cache
@@ -214,7 +216,7 @@ def steady(tmp_path_factory: pytest.TempPathFactory, zig_cache: Path) -> Callabl
         library = compile_sources(
             (HERE / "steady_softmax.cu", DEVICE_DIR / "steady_softmax.cuh", DEVICE_DIR / "softmax.cuh"),
             {"SOURCE": '"steady_softmax.cu"', "PARAMS": "fa3::SteadyParams", "FA3_KERNEL": "steady_softmax"},
-            *(tmp_path_factory.mktemp("steady"), zig_cache, change),
+            *(tmp_path_factory.mktemp("steady"), compiler_cache, change),
         )
         return Program("steady_softmax", library, LANES, ROWS * KEYS * 4)
 

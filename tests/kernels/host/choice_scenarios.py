@@ -13,6 +13,7 @@ from tests.kernels.host.host_api import (
     COMBINE,
     EXACT,
     FP16,
+    INDEX,
     INVALID_ARGUMENT,
     KERNELS,
     NO_DRIVER,
@@ -214,7 +215,7 @@ def short_sequences_can_be_given_to_the_schedules_for_long_ones(
 ) -> None:
     use(api, pack, (Kernel("any"), Kernel("long", min_seqlen_q=512)))
     assert [api.kernel_at(index).min_seqlen_q for index in range(2)] == [0, 512]
-    ragged = fwd_args(seqlen_q=4096, seqused_q=0x70000, max_seqlen_q=4096)
+    ragged = fwd_args(seqlen_q=4096, seqused_q=INDEX, max_seqlen_q=4096)
     for seqlen_q, name in ((511, "any"), (512, "long"), (2**31 - 1, "long"), (0, "any")):
         assert api.allow_kernels(ALL_CODES, seqlen_q) == (OK, "")
         assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=1))) == name

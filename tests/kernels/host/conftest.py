@@ -27,11 +27,6 @@ NATIVE_TARGET = {
 
 
 @pytest.fixture(scope="session")
-def compiler_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("zig-cache")
-
-
-@pytest.fixture(scope="session")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with both libraries for this machine and no pack."""
     folder = tmp_path_factory.mktemp("lib")

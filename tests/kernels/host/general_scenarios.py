@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kernels.pack import PackEntry, write_pack
 from kernels.variants import VARIANTS
 from tests.kernels.host.host_api import (
+    INDEX,
     INVALID_ARGUMENT,
     OK,
     UNSUPPORTED,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from tests.kernels.host.fake_driver import Encode, FakeDriver
 
-INDEX = 0x70000  # where arrays of numbers lie
 LAST = 2**31 - 1
 RAGGED_ROWS = 2**30
 LOG2_E = math.log2(math.e)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import math
 import struct
 import zlib
@@ -10,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, NO_DRIVER, BAD_PACK, DRIVER_ERROR = range(6)
 FP16, BF16, FP32 = range(3)
 EXACT, PORTABLE, PTX = range(3)
+INDEX = 0x70000  # where arrays of numbers lie
 
 
 class Tensor(ctypes.Structure):
@@ -137,6 +139,11 @@ class Api:
 
     def allow_kernels(self, codes: int, seqlen_q: int = 0) -> tuple[int, str]:
         return self.call("fa3_allow_kernels", ctypes.c_uint32(codes), ctypes.c_int32(seqlen_q))
+
+
+def run_with(scenario: Callable[..., None], **doubles: object) -> None:
+    """Run a scenario with those of the doubles that it names."""
+    scenario(**{name: doubles[name] for name in inspect.signature(scenario).parameters})
 
 
 def contiguous(*shape: int) -> tuple[int, ...]:

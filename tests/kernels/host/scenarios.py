@@ -6,7 +6,6 @@ that holds `KERNELS`.
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import random
@@ -30,6 +29,7 @@ from tests.kernels.host.host_api import (
     Kernel,
     fwd_args,
     pack_bytes,
+    run_with,
     tensor,
 )
 
@@ -525,8 +525,7 @@ def run_scenario(function: Callable[..., None], library: str, pack: str) -> None
     fake = FakeDriver()
     status, message = api.set_pack(Path(pack))
     assert status == OK, message
-    available = {"api": api, "fake": fake, "pack": Path(pack)}
-    function(**{parameter: available[parameter] for parameter in inspect.signature(function).parameters})
+    run_with(function, api=api, fake=fake, pack=Path(pack))
 
 
 if __name__ == "__main__":

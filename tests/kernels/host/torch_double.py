@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import inspect
 import struct
 from typing import TYPE_CHECKING
 
 from tests.kernels.host.fake_driver import FakeDriver
-from tests.kernels.host.host_api import ARGUMENTS, contiguous
+from tests.kernels.host.host_api import ARGUMENTS, contiguous, run_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +154,4 @@ def run_operator(name: str, library: str, scenarios: dict[str, Callable[..., Non
         ctypes.CDLL("libtorch_cuda.so")
     fake = FakeDriver()
     ctypes.CDLL(library)
-    function = scenarios[name]
-    available = {"torch": torch, "fake": fake}
-    function(**{parameter: available[parameter] for parameter in inspect.signature(function).parameters})
+    run_with(scenarios[name], torch=torch, fake=fake)
