@@ -60,12 +60,12 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
 
     def _compile(self, payload: Path) -> None:
         sys.path.insert(0, str(_ROOT))
-        from ci.payload import combined_digest, host_digest, write_payload
-        from kernels.compile import compile_variant, inputs_digest
-        from kernels.host.build import build_host
-        from kernels.pack import PackEntry
-        from kernels.toolkit import find_toolkit
-        from kernels.variants import Variant, select
+        from kernels.build.compile import compile_variant, inputs_digest
+        from kernels.build.host import build_host
+        from kernels.build.pack import PackEntry
+        from kernels.build.payload import combined_digest, host_digest, write_payload
+        from kernels.build.toolkit import find_toolkit
+        from kernels.table import Variant, select
 
         target, tag = self._target()
         toolkit = find_toolkit(self._build_environment())

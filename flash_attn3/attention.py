@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from flash_attn3 import _autograd
-from flash_attn3._arguments import resolve_options
-from flash_attn3._general import REFUSALS, explain, forward, forward_masked
-from flash_attn3._qkvpacked import unpack
-from flash_attn3._tensors import Extras
+from flash_attn3._check.arguments import resolve_options
+from flash_attn3._check.qkvpacked import unpack
+from flash_attn3._check.tensors import Extras
+from flash_attn3._ops import autograd
+from flash_attn3._ops.general import REFUSALS, explain, forward, forward_masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +117,7 @@ def _forward_plain(
     """Return (out, lse) of the call that most programs make."""
     try:
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            return _autograd.run(_autograd.PlainForwardOnly, (q, k, v, softmax_scale, causal))
+            return autograd.run(autograd.PlainForwardOnly, (q, k, v, softmax_scale, causal))
         out, lse = _forward(q, k, v, softmax_scale, causal)
     except REFUSALS as error:
         raise explain(error, (q, k, v), Extras(), softmax_scale, causal) from None

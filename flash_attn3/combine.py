@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flash_attn3 import _autograd
-from flash_attn3._general import REFUSALS
-from flash_attn3._partials import OUT_DTYPES, check_partials
+from flash_attn3._check.partials import OUT_DTYPES, check_partials
+from flash_attn3._ops import autograd
+from flash_attn3._ops.general import REFUSALS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def flash_attn_combine(
         number = OUT_DTYPES.get(torch.float32 if out_dtype is None else out_dtype)
         if torch.is_grad_enabled() and (out_partial.requires_grad or lse_partial.requires_grad):
             if out is None and number is not None:
-                return _autograd.run(_autograd.CombineForwardOnly, (out_partial, lse_partial, number))
+                return autograd.run(autograd.CombineForwardOnly, (out_partial, lse_partial, number))
         elif out is not None:
             if out_dtype is None or out_dtype is out.dtype:
                 return out, _combine_into(out_partial, lse_partial, out)

@@ -8,7 +8,7 @@ from index_site.human import human_pages
 from index_site.machine import machine_pages
 
 if TYPE_CHECKING:
-    from ci.manifest import Manifest
+    from index_site.manifest import Manifest
 
 __all__ = ["render"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ci.manifest import Proof, SmSupport
+    from index_site.manifest import Proof, SmSupport
     from matrix.serving import Kind
 
 _WORDS: dict[Kind, str] = {

@@ -21,7 +21,7 @@ from index_site.snippets import Snippet, drop_in, snippets
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ci.manifest import Channel, Manifest, Proof, Wheel
+    from index_site.manifest import Channel, Manifest, Proof, Wheel
 
 # Stands in the lines to copy until the page knows where it is served; the page then says what to put there.
 UNKNOWN_BASE = "INDEX_URL/"

@@ -7,7 +7,7 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ci.manifest import CHANNELS, Manifest, Wheel
+from index_site.manifest import CHANNELS, Manifest, Wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

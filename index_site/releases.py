@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from ci.compat_listing import is_compat, needed_by
+from ci.wheel.drop_in_listing import is_compat, needed_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ci.manifest import Channel, Manifest, Wheel
+    from index_site.manifest import Channel, Manifest, Wheel
 
 # The distribution that the index exists for; the page's install lines are about it.
 PROJECT = "flash-attn3"

@@ -10,7 +10,7 @@ from ci.project import COMPAT_PROJECT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ci.manifest import Channel, Wheel
+    from index_site.manifest import Channel, Wheel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
 
-from kernels.variants import VARIANTS
+from kernels.table import VARIANTS
 from matrix.cell import Artefact, Cell
 from matrix.errors import MatrixError
 from matrix.serving import compiled_for, serving_kind
@@ -16,7 +16,7 @@ from matrix.serving import compiled_for, serving_kind
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kernels.variant import Variant
+    from kernels.table.variant import Variant
     from matrix.model import Exclusion, Matrix
     from matrix.serving import Kind
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kernels.variant import Variant
+    from kernels.table.variant import Variant
 
 Kind = Literal["exact", "portable", "ptx"]
 # By the number that a kernel pack has for it; the runtime prefers the first.

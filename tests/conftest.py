@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.build import Workshop, build
-from ci.toolkits import fetch_toolkit
-from kernels.variants import VARIANTS, select
+from ci.engine.toolkits import fetch_toolkit
+from ci.stages.build import Workshop, build
+from kernels.table import VARIANTS, select
 from matrix.cell import Artefact
 from matrix.model import read_matrix
 from tests.quiet import Quiet
@@ -22,7 +22,7 @@ from tests.quiet import Quiet
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kernels.variants import Variant
+    from kernels.table import Variant
 
 ROOT = Path(__file__).parents[1]
 FEW = (

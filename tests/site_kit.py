@@ -10,8 +10,8 @@ import zipfile
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ci.manifest import Audit, Build, Proof, SmSupport, Support, Wheel, timestamp
-from ci.report_file import SCHEMA_VERSION, write_report
+from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
+from index_site.manifest import Audit, Build, Proof, SmSupport, Support, Wheel, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

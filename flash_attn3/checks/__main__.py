@@ -20,18 +20,18 @@ import torch
 
 from flash_attn3 import flash_attn_combine
 from flash_attn3._native import Code
-from flash_attn3.checks.behaviour import BEHAVIOURS, MIXED_BEHAVIOURS, run_behaviour
-from flash_attn3.checks.canary import memory_cases, out_cases, run_memory_case, run_out_case
-from flash_attn3.checks.catalogue import full_cases, quick_cases
-from flash_attn3.checks.combine import combine_cases, run_combine_case
-from flash_attn3.checks.correctness import Trial, public_forward
+from flash_attn3.checks.behaviour.canary import memory_cases, out_cases, run_memory_case, run_out_case
+from flash_attn3.checks.behaviour.fresh_process import FRESH, run_fresh
+from flash_attn3.checks.behaviour.promises import BEHAVIOURS, MIXED_BEHAVIOURS, run_behaviour
+from flash_attn3.checks.cases.catalogue import full_cases, quick_cases
 from flash_attn3.checks.environment import describe_environment
-from flash_attn3.checks.fresh import FRESH, run_fresh
-from flash_attn3.checks.host_time import host_times
 from flash_attn3.checks.kinds import Kind, kinds_on
-from flash_attn3.checks.race import Race, race, race_name
-from flash_attn3.checks.race_peer import load_peer
-from flash_attn3.checks.race_settings import portable_settings, settings
+from flash_attn3.checks.ops.combine import combine_cases, run_combine_case
+from flash_attn3.checks.ops.fwd import Trial, public_forward
+from flash_attn3.checks.speed.host_time import host_times
+from flash_attn3.checks.speed.race import Race, race, race_name
+from flash_attn3.checks.speed.race_peer import load_peer
+from flash_attn3.checks.speed.race_settings import portable_settings, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

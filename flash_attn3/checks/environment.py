@@ -10,7 +10,7 @@ import torch
 
 import flash_attn3
 from flash_attn3 import _native
-from flash_attn3.checks.gpu_state import driver_release
+from flash_attn3.checks.speed.gpu_state import driver_release
 
 
 def describe_environment(device: torch.device | None) -> dict[str, Any]:

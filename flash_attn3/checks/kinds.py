@@ -14,7 +14,7 @@ from flash_attn3._native import Code
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flash_attn3.checks.cases import Case
+    from flash_attn3.checks.cases.case import Case
     from flash_attn3.checks.outcome import Outcome
 
 

@@ -10,13 +10,13 @@ import torch
 
 from flash_attn3 import _native, flash_attn_combine
 from flash_attn3._installation import inspect_installation
-from flash_attn3.checks.behaviour import run_behaviour
-from flash_attn3.checks.canary import memory_cases, run_memory_case
-from flash_attn3.checks.catalogue import quick_cases
-from flash_attn3.checks.combine import combine_cases, run_combine_case
-from flash_attn3.checks.correctness import public_forward, run_case
-from flash_attn3.checks.race import Race, race
-from flash_attn3.checks.race_settings import Setting
+from flash_attn3.checks.behaviour.canary import memory_cases, run_memory_case
+from flash_attn3.checks.behaviour.promises import run_behaviour
+from flash_attn3.checks.cases.catalogue import quick_cases
+from flash_attn3.checks.ops.combine import combine_cases, run_combine_case
+from flash_attn3.checks.ops.fwd import public_forward, run_case
+from flash_attn3.checks.speed.race import Race, race
+from flash_attn3.checks.speed.race_settings import Setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,14 +1,14 @@
 // The functions of flash_attn3.h.
 #include <string.h>
 
-#include "combine.h"
-#include "device.h"
-#include "driver.h"
+#include "ops/combine.h"
+#include "system/device.h"
+#include "system/driver.h"
 #include "flash_attn3.h"
-#include "fwd.h"
-#include "layout.h"
-#include "pack.h"
-#include "variant.h"
+#include "ops/fwd.h"
+#include "attention/layout.h"
+#include "pack/pack.h"
+#include "pack/choose.h"
 
 namespace {
 

@@ -18,13 +18,13 @@ import pytest
 import tomli
 
 import hatch_build
-from ci.audit import audit
-from kernels.host.build import TARGETS, ZIG_VERSION
+from ci.stages.audit import audit
+from kernels.build.host import TARGETS, ZIG_VERSION
 from matrix.model import read_matrix
 from tests.conftest import FEW
 
 if TYPE_CHECKING:
-    from kernels.variants import Variant
+    from kernels.table import Variant
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

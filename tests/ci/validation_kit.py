@@ -8,7 +8,7 @@ import json
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from ci.report_file import SCHEMA_VERSION, write_report
+from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

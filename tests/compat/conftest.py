@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ci.compat import make_compat_wheel
-from ci.environment import Environment, fresh_environment, inspect_interpreter
+from ci.platforms.environment import Environment, fresh_environment, inspect_interpreter
 from ci.project import ROOT
+from ci.wheel.drop_in import make_compat_wheel
 from tests.flash_attn3.installed import choose_site
 from tests.quiet import Quiet
 

@@ -12,7 +12,7 @@ from ci.project import project_version
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ci.environment import Environment
+    from ci.platforms.environment import Environment
 
 pytestmark = pytest.mark.slow
 NEEDS_TRANSFORMERS = pytest.mark.skipif(

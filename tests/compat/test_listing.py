@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.audit import audit
-from ci.environment import run
 from ci.errors import CorruptManifest, ReportMismatch, VerifyFailed
-from ci.listing import Context
-from ci.manifest import dump_manifest, parse_manifest, read_manifest
+from ci.platforms.environment import run
 from ci.project import project_version
-from ci.publish import publish, yank
-from ci.trial import trial_environment
-from ci.verify import verify
+from ci.stages.audit import audit
+from ci.stages.listing import Context
+from ci.stages.publish import publish, yank
+from ci.stages.trial import trial_environment
+from ci.stages.verify import verify
+from index_site.manifest import dump_manifest, parse_manifest, read_manifest
 from tests.quiet import Quiet
 from tests.site_kit import NOW, flash_wheel, report, torch_folder, write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ci.manifest import Manifest, Wheel
+    from index_site.manifest import Manifest, Wheel
 
 PYTHON = Path(sys.executable)
 VERSION = project_version()

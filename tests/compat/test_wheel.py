@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.audit import audit, require_passed
-from ci.compat import make_compat_wheel
 from ci.errors import AuditFailed
 from ci.project import ROOT, project_version
-from ci.wheel_file import read_wheel
+from ci.stages.audit import audit, require_passed
+from ci.wheel.drop_in import make_compat_wheel
+from ci.wheel.read import read_wheel
 from tests.quiet import Quiet
 from tests.site_kit import write_wheel
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from ci.payload import LIBRARY_NAMES, host_digest, write_payload
-from kernels.host.build import build_host
-from kernels.pack import PackEntry
-from kernels.variants import VARIANTS
+from kernels.build.host import build_host
+from kernels.build.pack import PackEntry
+from kernels.build.payload import LIBRARY_NAMES, host_digest, write_payload
+from kernels.table import VARIANTS
 
 REPOSITORY = Path(__file__).parents[2]
 VERSION = "0.1.0"

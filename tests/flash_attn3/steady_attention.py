@@ -1,4 +1,4 @@
-"""Attention as the Hopper kernels compute it (`kernels/device/steady_softmax.cuh`), in plain PyTorch."""
+"""Attention as the Hopper kernels compute it (`device/parts/steady_softmax.cuh`), in plain PyTorch."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from flash_attn3 import (
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
 )
-from kernels.variants import VARIANTS
+from kernels.table import VARIANTS
 
 # The signature that callers of FlashAttention-3 rely on, position by position.
 SIGNATURE = (

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flash_attn3 import _native, flash_attn_combine
-from flash_attn3.checks.combine import (
+from flash_attn3.checks.ops.combine import (
     HEAD_DIMS,
     OUT_DTYPES,
     SPLITS,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flash_attn3 import __version__, _native
-from kernels.variants import VARIANTS
+from kernels.table import VARIANTS
 
 pytestmark = pytest.mark.slow
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

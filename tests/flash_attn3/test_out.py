@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flash_attn3.checks.canary import out_cases, run_out_case
-from flash_attn3.checks.cases import Case
+from flash_attn3.checks.behaviour.canary import out_cases, run_out_case
+from flash_attn3.checks.cases.case import Case
 from tests.flash_attn3.tiled_attention import TiledAttention
 
 CPU = torch.device("cpu")

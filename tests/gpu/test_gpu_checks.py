@@ -10,16 +10,16 @@ if not torch.cuda.is_available():
 
 from flash_attn3 import flash_attn_combine
 from flash_attn3.__main__ import main
-from flash_attn3.checks.behaviour import BEHAVIOURS, MIXED_BEHAVIOURS, run_behaviour
-from flash_attn3.checks.canary import memory_cases, out_cases, run_memory_case, run_out_case
-from flash_attn3.checks.cases import Case
-from flash_attn3.checks.catalogue import quick_cases
-from flash_attn3.checks.combine import combine_cases, run_combine_case
-from flash_attn3.checks.correctness import public_forward, run_case
-from flash_attn3.checks.fresh import FRESH, run_fresh
-from flash_attn3.checks.race import race
-from flash_attn3.checks.race_settings import Setting
-from flash_attn3.checks.sampled_cases import sampled_cases
+from flash_attn3.checks.behaviour.canary import memory_cases, out_cases, run_memory_case, run_out_case
+from flash_attn3.checks.behaviour.fresh_process import FRESH, run_fresh
+from flash_attn3.checks.behaviour.promises import BEHAVIOURS, MIXED_BEHAVIOURS, run_behaviour
+from flash_attn3.checks.cases.case import Case
+from flash_attn3.checks.cases.catalogue import quick_cases
+from flash_attn3.checks.cases.sampled import sampled_cases
+from flash_attn3.checks.ops.combine import combine_cases, run_combine_case
+from flash_attn3.checks.ops.fwd import public_forward, run_case
+from flash_attn3.checks.speed.race import race
+from flash_attn3.checks.speed.race_settings import Setting
 
 pytestmark = pytest.mark.gpu
 

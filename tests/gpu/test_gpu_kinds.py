@@ -11,10 +11,10 @@ if not torch.cuda.is_available():
 from torch.profiler import ProfilerActivity, profile
 
 from flash_attn3 import flash_attn_combine, flash_attn_func
-from flash_attn3.checks.cases import Case
-from flash_attn3.checks.combine import CombineCase, run_combine_case
-from flash_attn3.checks.correctness import public_forward, run_case
+from flash_attn3.checks.cases.case import Case
 from flash_attn3.checks.kinds import kinds_on
+from flash_attn3.checks.ops.combine import CombineCase, run_combine_case
+from flash_attn3.checks.ops.fwd import public_forward, run_case
 
 # The profiler warns of its own parts, of others in every version.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]

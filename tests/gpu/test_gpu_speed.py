@@ -9,11 +9,11 @@ if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
 
 from flash_attn3._native import Code
-from flash_attn3.checks.bars import PORTABLE_OVER_FLASH
-from flash_attn3.checks.host_time import BAR, OURS, host_times
 from flash_attn3.checks.kinds import kinds_on
-from flash_attn3.checks.race import race
-from flash_attn3.checks.race_settings import Setting
+from flash_attn3.checks.speed.bars import PORTABLE_OVER_FLASH
+from flash_attn3.checks.speed.host_time import BAR, OURS, host_times
+from flash_attn3.checks.speed.race import race
+from flash_attn3.checks.speed.race_settings import Setting
 
 pytestmark = pytest.mark.gpu
 

@@ -15,7 +15,7 @@ from flash_attn3 import (
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
 )
-from flash_attn3._partials import OUT_DTYPES
+from flash_attn3._check.partials import OUT_DTYPES
 
 # torch warns of its own parts while it compiles, of others in every version.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ci.manifest import Manifest, dump_manifest, sort_wheels
-from ci.serve import served
+from ci.store.serve import served
 from index_site import render
+from index_site.manifest import Manifest, dump_manifest, sort_wheels
 from index_site.snippets import snippets
 from tests.site_kit import manifest_wheel, proof
 

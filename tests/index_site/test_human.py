@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ci.manifest import Exclusion, Manifest, SmSupport, Wheel, sort_wheels
 from index_site import render
 from index_site.gpus import gpu_rows
 from index_site.human import UNKNOWN_BASE
+from index_site.manifest import Exclusion, Manifest, SmSupport, Wheel, sort_wheels
 from index_site.releases import newest_release
 from index_site.snippets import snippets
 from tests.site_kit import manifest_wheel, proof

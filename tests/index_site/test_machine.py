@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ci.manifest import Manifest, Wheel, sort_wheels
 from index_site.machine import machine_pages
+from index_site.manifest import Manifest, Wheel, sort_wheels
 from tests.site_kit import manifest_wheel
 
 HOST = "https://host.example/deep/path/"

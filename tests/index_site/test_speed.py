@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.manifest import Manifest, sort_wheels
-from ci.publish import publish, write_site
-from ci.site_folder import held_site
+from ci.stages.publish import publish, write_site
+from ci.store.folder import held_site
+from index_site.manifest import Manifest, sort_wheels
 from tests.quiet import Quiet
 from tests.site_kit import LATER, flash_wheel, manifest_wheel
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernels.variants import VARIANTS
+from kernels.table import VARIANTS
 from matrix.cell import Artefact, Cell
 from matrix.errors import MatrixError
 from matrix.model import read_matrix

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernels.variants import VARIANTS
+from kernels.table import VARIANTS
 from matrix.model import read_matrix
 from matrix.serving import NEWER, Kind, compiled_for, serving_kind
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kernels.variant import Variant
+    from kernels.table.variant import Variant
     from tests.kernels.emulator.emulator import Kernel
 
 _LOG2_E = math.log2(math.e)

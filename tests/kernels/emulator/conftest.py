@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.variants import select
+from kernels.table import select
 from tests.kernels.emulator.emulator import Change, Kernel, compile_for_cpu
 
 if TYPE_CHECKING:

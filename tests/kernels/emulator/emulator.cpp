@@ -4,7 +4,7 @@
 // warp that runs ahead. SOURCE: the kernel's file; PARAMS: its parameters; FA3_*: the row, as the GPU's compiler has it.
 #include <ucontext.h>
 
-#include "instructions.cuh"
+#include "arch/sm80/instructions.cuh"
 
 Index threadIdx;
 Index blockIdx;

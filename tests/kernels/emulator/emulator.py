@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernels.compile import source_files
+from kernels.build.compile import DEVICE_DIR, source_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kernels.variant import Variant
+    from kernels.table.variant import Variant
 
 HERE = Path(__file__).parent
 _PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams"}
@@ -118,9 +118,12 @@ def compile_sources(
             text = Change(path.name, *_TRANSLATED[path.name]).apply(text)
         if change is not None and path.name == change.file:
             text, applied = change.apply(text), True
-        (folder / path.name).write_text(text, encoding="utf-8")
+        copy = folder / (path.relative_to(DEVICE_DIR) if path.is_relative_to(DEVICE_DIR) else path.name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text, encoding="utf-8")
     assert applied, f"the sources do not include {change}"
-    for name in ("gpu.h", "element.cuh", "instructions.cuh", "emulator.cpp"):
+    for name in ("gpu.h", "arch/sm80/element.cuh", "arch/sm80/instructions.cuh", "emulator.cpp"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((HERE / name).read_bytes())
     for name in _TOOLKIT_HEADERS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 // One tile of 16 query rows, one warp: drives SteadySoftmax over blocks of scores as `consume` of fwd_sm90.cu does, and
 // reports when it says that it is too late.
-#include "element.cuh"
-#include "steady_softmax.cuh"
+#include "arch/sm80/element.cuh"
+#include "parts/steady_softmax.cuh"
 
 namespace fa3 {
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.fwd_portable_rows import FWD_PORTABLE
+from kernels.table.fwd_portable import FWD_PORTABLE
 from tests.kernels.emulator.attention import Attention, Case
 from tests.kernels.emulator.emulator import Change, EmulationError
 

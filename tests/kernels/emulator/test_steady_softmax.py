@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.compile import DEVICE_DIR
+from kernels.build.compile import DEVICE_DIR
 from tests.kernels.emulator.elements import unit
 from tests.kernels.emulator.emulator import HERE, Change, Program, compile_sources
 
@@ -214,7 +214,11 @@ def steady(
     @cache
     def get(change: Change | None) -> Program:
         library = compile_sources(
-            (HERE / "steady_softmax.cu", DEVICE_DIR / "steady_softmax.cuh", DEVICE_DIR / "softmax.cuh"),
+            (
+                HERE / "steady_softmax.cu",
+                DEVICE_DIR / "parts/steady_softmax.cuh",
+                DEVICE_DIR / "parts/softmax.cuh",
+            ),
             {"SOURCE": '"steady_softmax.cu"', "PARAMS": "fa3::SteadyParams", "FA3_KERNEL": "steady_softmax"},
             *(tmp_path_factory.mktemp("steady"), compiler_cache, change),
         )

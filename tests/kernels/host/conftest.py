@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.host.build import build_host
+from kernels.build.host import build_host
 from tests.kernels.host.fake_driver import PARAMS_BYTES, CombineParams
 from tests.kernels.host.host_api import KERNELS, Api, pack_bytes
 

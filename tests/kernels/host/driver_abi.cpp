@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "driver.h"
+#include "system/driver.h"
 
 namespace cuda = fa3::cuda;
 

@@ -10,8 +10,8 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from kernels.pack import PackEntry, write_pack
-from kernels.variants import VARIANTS
+from kernels.build.pack import PackEntry, write_pack
+from kernels.table import VARIANTS
 from tests.kernels.host.host_api import (
     INDEX,
     INVALID_ARGUMENT,

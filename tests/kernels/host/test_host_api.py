@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels import pack as kernels_pack
-from kernels.variants import VARIANTS
+from kernels.build import pack as kernels_pack
+from kernels.table import VARIANTS
 from tests.kernels.host.host_api import (
     BAD_PACK,
     EXACT,
@@ -59,7 +59,7 @@ def test_kernel_index_is_checked(api: Api, pack: Path, index: int) -> None:
 
 
 def test_pack_of_the_build_is_read(api: Api, tmp_path: Path) -> None:
-    """What kernels/pack.py writes, pack.cpp reads."""
+    """What kernels/build/pack.py writes, pack.cpp reads."""
     path = tmp_path / "kernels.fa3pack"
     entries = [
         kernels_pack.PackEntry(variant, b"image of " + variant.name.encode(), "12.8") for variant in VARIANTS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.host.build import HOST_DIR, SHARED_HEADERS
+from kernels.build.host import HOST_DIR, SHARED_HEADERS
 from tests.kernels.host import (
     choice_scenarios,
     combine_scenarios,
@@ -49,9 +49,9 @@ def test_declarations_are_cuda_s_own(toolkits: Path, tmp_path: Path, compiler_ca
 def test_the_parameters_are_the_kernels_own(header: Path, tmp_path: Path, compiler_cache: Path) -> None:
     """The double's view of a structure, which scenarios read, holds every field where the header has it."""
     double, size = {
-        "fwd_params.h": (FwdParams, PARAMS_BYTES),
-        "combine_params.h": (CombineParams, ctypes.sizeof(CombineParams)),
-    }[header.name]
+        "params/fwd.h": (FwdParams, PARAMS_BYTES),
+        "params/combine.h": (CombineParams, ctypes.sizeof(CombineParams)),
+    }[header.relative_to(HOST_DIR.parent / "device").as_posix()]
     fields = [(name, getattr(double, name)) for name, *_ in double._fields_]
     source = tmp_path / "params.cpp"
     source.write_text(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.version import Version
 
-from kernels.host.build import HOST_DIR, TORCH
+from kernels.build.host import HOST_DIR, TORCH
 from tests.kernels.host import (
     combine_operator_scenarios,
     operator_scenarios,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[3]
 TORCH_SPEC = importlib.util.find_spec("torch")
 needs_torch = pytest.mark.skipif(TORCH_SPEC is None, reason="torch is not installed")
-SHIM = sorted(set(re.findall(r"\b((?:aoti_)?torch_\w+)\(", (HOST_DIR / "torch_shim.h").read_text())))
+SHIM = sorted(set(re.findall(r"\b((?:aoti_)?torch_\w+)\(", (HOST_DIR / "torch/shim.h").read_text())))
 # Declared weak: absent from an older torch.
 SINCE_2_13 = {"torch_delete_stable_ivalue", "torch_exception_get_what_without_backtrace"}
 
@@ -127,7 +127,7 @@ def test_shim_declarations_are_torch_s_own(tmp_path: Path, compiler_cache: Path)
         + "".join(f"static_assert(sizeof(&{name}) == sizeof(void*));\n" for name in names)
         + "static_assert(std::is_same_v<decltype(&aoti_torch_get_current_cuda_stream),\n"
         "                             AOTITorchError (*)(int32_t, void**)>);\n"
-        f'#include "{HOST_DIR / "torch_shim.h"}"\n'
+        f'#include "{HOST_DIR / "torch/shim.h"}"\n'
     )
     arguments = ("-std=c++20", "-c", str(source), "-o", str(tmp_path / "declarations.o"), f"-I{include}")
     command = [sys.executable, "-m", "ziglang", "c++", *arguments]

@@ -1,0 +1,1 @@
+"""What runs beside a GPU with only Python and torch: standard library otherwise."""

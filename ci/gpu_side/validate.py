@@ -1,0 +1,346 @@
+"""The validate stage: installs a wheel into an empty folder and checks it on this machine's GPU.
+
+Needs the wheel, Python, torch and a GPU, and nothing else: only the standard library is imported here. The
+checks are those inside the wheel (``python -m flash_attn3.checks``), run section by section in processes of
+their own, so that a crash of the GPU loses one section and is reported as a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ci.errors import FarmError, NoGpu, ValidationFailed
+from ci.gpu_side.case_record import case_record
+from ci.gpu_side.check_process import SECTIONS, ChecksFailed, run_section
+from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
+from ci.gpu_side.unpack import install_wheel, sha256_of
+
+Progress = Callable[[str], None]
+_PROVIDERS = {"cudnn": "cuDNN", "flash": "torch's flash", "fa3": "FA3"}
+_RACE_HELP = "run only races of such names, as 'bf16_d128_*'; may be given more than once"
+_PEER_HELP = (
+    "race the existing FlashAttention-3, too: the shared library that registers its operators; "
+    "given more than once, each is loaded in turn"
+)
+
+
+@dataclass(frozen=True)
+class Races:
+    """What is raced.
+
+    Attributes:
+        names: globs of the names of races; all of them when empty.
+        runs: how often each is run.
+        peers: shared libraries of the existing FlashAttention-3 to race as well, in the order of loading.
+        alone: nothing but races is run.
+    """
+
+    names: tuple[str, ...] = ()
+    runs: int = 1
+    peers: tuple[Path, ...] = ()
+    alone: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        """The options of ``python -m flash_attn3.checks``."""
+        return [
+            *(f"--race={name}" for name in self.names),
+            f"--race-runs={self.runs}",
+            *(f"--peer={path.resolve()}" for path in self.peers),
+        ]
+
+
+_EVERY_RACE = Races()
+
+
+def validate(
+    *,
+    wheel: Path,
+    report: Path,
+    quick: bool = False,
+    samples: int = 100,
+    seed: int = 1,
+    min_ratio: float | None = None,
+    min_portable_ratio: float | None = None,
+    races: Races = _EVERY_RACE,
+    progress: Progress = print,
+) -> int:
+    """Validate a wheel on GPU 0 of this machine and write a report bound to the wheel's sha256.
+
+    Args:
+        wheel: the wheel; installed into a temporary folder, which is removed again.
+        report: the JSON file to write, replaced as a whole; written also when the wheel failed.
+        quick: run a small selection of the cases. The report says so.
+        samples: random cases beside the fixed ones.
+        seed: of the random cases.
+        min_ratio: fail when any race is slower than this multiple of cuDNN; None judges correctness alone.
+        min_portable_ratio: fail when any race of the portable kernels is slower than this multiple of torch's
+            flash backend; None: likewise.
+        races: which races are run, how often, and whether anything else is.
+        progress: told of each step, a line at a time.
+
+    Returns:
+        0 when nothing failed, 23 when something did. A report of races alone says nothing of correctness: it
+        is written with ``passed`` false.
+
+    Raises:
+        FarmError: the report could not be written there.
+        CorruptWheel: the wheel cannot be read or does not match its own RECORD.
+        NoGpu: there is no GPU that this torch can use; no report is written.
+        ValidationFailed: the installed wheel cannot be imported; no report is written.
+    """
+    started = _now()
+    _require_writable(report)
+    digest, size = sha256_of(wheel), wheel.stat().st_size
+    progress(f"validate {wheel.name} (sha256 {digest})")
+    _require_gpu()
+    folder = Path(tempfile.mkdtemp(prefix="flash-attn3-validate-"))
+    try:
+        site = folder / "site"
+        install_wheel(wheel, site)
+        environment = _environment(_Place(site, folder))
+        progress(_machine_line(environment))
+        found = _Findings()
+        options = [f"--samples={samples}", f"--seed={seed}", *(["--quick"] if quick else []), *races.options]
+        for section in ("race",) if races.alone else SECTIONS:
+            _run(section, options, _Place(site, folder), found, progress)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if min_ratio is not None:
+        found.cases.append(_speed_case("min_ratio", "cudnn", min_ratio, filter(_is_plain, found.races)))
+    if min_portable_ratio is not None:
+        portable = (race for race in found.races if race.get("kernels") == "portable")
+        found.cases.append(_speed_case("min_portable_ratio", "flash", min_portable_ratio, portable))
+    failed = [case["name"] for case in found.cases if case.get("failures")]
+    failed += [race["name"] for race in found.races if not race["passed"]]
+    if sha256_of(wheel) != digest:
+        raise ValidationFailed(f"{wheel.name} changed while it was validated; nothing was written")
+    write_report(
+        report,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "wheel_filename": wheel.name,
+            "wheel_sha256": digest,
+            "wheel_size": size,
+            "started": started,
+            "finished": _now(),
+            "quick": quick,
+            "samples": samples,
+            "seed": seed,
+            "min_ratio": min_ratio,
+            "min_portable_ratio": min_portable_ratio,
+            "race_runs": races.runs,
+            "race_names": races.names,
+            "only_races": races.alone,
+            **environment,
+            "cases": found.cases,
+            "races": found.races,
+            "host_times": found.host_times,
+            "totals": {"cases": len(found.cases), "races": len(found.races), "failed": len(failed)},
+            "passed": not failed and any(case["section"] == "correctness" for case in found.cases),
+        },
+    )
+    progress(f"report: {report}")
+    checks = len(found.cases) + len(found.races)
+    progress(f"{len(failed)} of {checks} checks FAILED" if failed else f"all {checks} checks passed")
+    return ValidationFailed.exit_code if failed else 0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the wheel is installed, and an otherwise empty folder to run in."""
+
+    site: Path
+    folder: Path
+
+
+@dataclass
+class _Findings:
+    """What the sections reported so far."""
+
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    races: list[dict[str, Any]] = field(default_factory=list)
+    host_times: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _require_writable(report: Path) -> None:
+    """Raise now rather than after minutes of work."""
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FarmError(f"--report {report}: its folder cannot be made: {error.strerror}") from error
+    if report.is_dir() or not os.access(report.parent, os.W_OK):
+        raise FarmError(f"--report {report}: must be a file in a folder that can be written to")
+
+
+def _require_gpu() -> None:
+    """Raise unless torch sees a GPU: without one nothing can be said of the wheel, neither good nor bad."""
+    program = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise NoGpu(f"{sys.executable} cannot import torch, which validation needs: {reason}")
+    version, cuda, available = done.stdout.split()[-3:]
+    if available != "True":
+        raise NoGpu(
+            f"no GPU to validate on: torch {version} (CUDA {cuda}) of {sys.executable} sees none; "
+            "run validate on a machine with the wheel, torch and a GPU"
+        )
+
+
+def _environment(place: _Place) -> dict[str, Any]:
+    try:
+        (event,) = run_section("environment", [], site=place.site, folder=place.folder)
+    except ChecksFailed as error:
+        raise ValidationFailed(f"the installed wheel cannot be imported: {error}") from error
+    environment: dict[str, Any] = event["environment"]
+    package = environment.pop("package_folder")
+    if not Path(package).is_relative_to(place.site):
+        raise ValidationFailed(f"the checks imported flash_attn3 from {package}, not from the wheel")
+    return environment
+
+
+def _run(section: str, options: Sequence[str], place: _Place, found: _Findings, progress: Progress) -> None:
+    progress(f"{section} ...")
+    before = len(found.cases) + len(found.races)
+    failed, running = 0, {"section": section, "name": "start-up"}
+    try:
+        for event in run_section(section, options, site=place.site, folder=place.folder):
+            if event["event"] == "start":
+                running = {"section": event["section"], "name": event["name"]}
+                continue
+            result = event.get("outcome") or event.get("race")
+            if event["event"] == "host_time":
+                found.host_times.append(event["host_time"])
+                progress("  " + _host_line(event["host_time"]))
+            elif result is not None:
+                if event["event"] == "race":
+                    found.races.append(result)
+                else:
+                    found.cases.append(case_record(result))
+                failed += not result["passed"]
+                for failure in result["failures"]:
+                    progress(f"  FAILED {result['name']}: {failure}")
+                if event["event"] == "race":
+                    progress("  " + _race_line(result))
+    except ChecksFailed as error:
+        failed += 1
+        failure = f"the process ended: {error}"
+        found.cases.append({**running, "params": {}, "figures": {}, "failures": [failure], "passed": False})
+        progress(f"  FAILED {section} {running['name']}: {failure}")
+    done = len(found.cases) + len(found.races) - before
+    progress(f"{section}: {done - failed} of {done} passed")
+
+
+def _speed_case(name: str, other: str, floor: float, races: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Turn a floor on speed into a case, so that a report shows what it was held to.
+
+    The slowest run of each race counts.
+    """
+    shown = _PROVIDERS[other]
+    ratios: dict[str, float | None] = {}
+    for race in races:
+        ratio, before = race[f"ratio_to_{other}"], ratios.get(race["name"], math.inf)
+        ratios[race["name"]] = None if ratio is None or before is None else min(ratio, before)
+    slow = [
+        f"{race} is {f'not raced against {shown}' if ratio is None else f'{ratio:.3f} x {shown}'}; "
+        f"the floor is {floor:g}"
+        for race, ratio in ratios.items()
+        if ratio is None or ratio < floor
+    ]
+    if not ratios:
+        slow = [f"nothing was raced; the floor is {floor:g} x {shown}"]
+    return {
+        "section": "race",
+        "name": name,
+        "params": {name: floor},
+        "figures": ratios,
+        "failures": slow,
+        "passed": not slow,
+    }
+
+
+def _is_plain(race: dict[str, Any]) -> bool:
+    """Return whether a race is held to cuDNN, which elsewhere may have no path, or a slow one."""
+    setting = race["setting"]
+    special = (race.get("kernels"), *(setting.get(key) for key in ("head_dim_v", "window", "varlen")))
+    return setting.get("group", 1) == 1 and not any(special)
+
+
+def _machine_line(environment: dict[str, Any]) -> str:
+    return (
+        f"on {environment['gpu']} (sm_{environment['compute_capability'].replace('.', '')}), driver "
+        f"{environment['driver']}, torch {environment['torch']}, Python {environment['python']}"
+    )
+
+
+def _race_line(race: dict[str, Any]) -> str:
+    speeds = ", ".join(f"{timing['provider']} {timing['tflops']:.0f}" for timing in race["timings"])
+    names = {f"ratio_to_{other}": shown for other, shown in _PROVIDERS.items()}
+    names["multiple_of_best"] = "the best known"
+    ratios = ", ".join(
+        f"{race[key]:.3f} x {shown}" for key, shown in names.items() if race.get(key) is not None
+    )
+    return f"{race['name']}: {speeds} TFLOP/s; {ratios or 'nothing to compare with'}"
+
+
+def _host_line(host_time: dict[str, Any]) -> str:
+    if host_time["us"] is None:
+        return f"{host_time['provider']}: {host_time['absent']}"
+    return f"{host_time['provider']}: {host_time['us']:.1f} us a call"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line: ``farm validate``."""
+    parser = argparse.ArgumentParser(prog="farm validate", description=__doc__)
+    parser.add_argument("--wheel", type=Path, required=True, help="the wheel to validate")
+    parser.add_argument("--report", type=Path, required=True, help="the JSON report to write")
+    parser.add_argument("--quick", action="store_true", help="a small selection of the cases")
+    parser.add_argument("--samples", type=int, default=100, help="random cases (default: 100)")
+    parser.add_argument("--seed", type=int, default=1, help="of the random cases (default: 1)")
+    parser.add_argument("--min-ratio", type=float, help="fail below this multiple of cuDNN's speed")
+    parser.add_argument(
+        "--min-portable-ratio",
+        type=float,
+        help="fail when the portable kernels are below this multiple of the speed of torch's flash backend",
+    )
+    parser.add_argument("--race", action="append", default=[], metavar="GLOB", help=_RACE_HELP)
+    parser.add_argument("--race-runs", type=int, default=1, help="run each race so often (default: 1)")
+    parser.add_argument("--peer", action="append", default=[], type=Path, metavar="PATH", help=_PEER_HELP)
+    parser.add_argument(
+        "--only-races", action="store_true", help="run nothing but the races; such a report proves no wheel"
+    )
+    arguments = vars(parser.parse_args(argv))
+    races = Races(
+        names=tuple(arguments.pop("race")),
+        runs=arguments.pop("race_runs"),
+        peers=tuple(arguments.pop("peer")),
+        alone=arguments.pop("only_races"),
+    )
+    try:
+        return validate(**arguments, races=races, progress=lambda line: print(line, flush=True))
+    except FarmError as error:
+        print(f"farm: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"farm: error: {error}", file=sys.stderr)
+        return FarmError.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What differs between platforms: library names, audits, environments."""

@@ -1,0 +1,1 @@
+"""Validation reports, as the farm reads and keeps them."""

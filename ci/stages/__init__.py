@@ -1,0 +1,1 @@
+"""The stages of the farm, each from files to files."""

@@ -1,0 +1,257 @@
+"""The audit stage: judge a wheel by its bytes alone, as a list of named checks."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import zipfile
+from email.parser import BytesParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
+
+from ci.check import Check
+from ci.errors import AuditFailed, CorruptWheel
+from ci.project import COMPAT_PROJECT
+from ci.wheel.drop_in_audit import audit_compat
+from ci.wheel.elf import SharedLibrary, read_shared_library
+from ci.wheel.read import WheelFile, read_wheel
+from kernels.build.pack import PackRecord, read_pack
+from kernels.build.payload import LIBRARY_NAMES, PACK_NAME, variant_row
+from kernels.errors import CorruptPackError
+from kernels.table import VARIANTS
+from matrix.model import read_matrix
+from matrix.serving import KINDS, compiled_for, serving_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kernels.table import Variant
+
+SIZE_GOAL = 60_000_000
+SIZE_LIMIT = 100_000_000
+"""Bytes of a wheel: above this the public registry refuses it."""
+_SHOWN = 3
+_SYSTEM_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|librt)\.so\.\d+|ld-linux-[a-z0-9_-]+\.so\.\d+")
+_OWN_LIBRARIES = frozenset({"libtorch_cpu.so", "libflash_attn3.so"})
+_MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_(\w+)")
+_DIST_INFO_FILES = frozenset(
+    {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES"}
+)
+
+
+def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check, ...]:
+    """Check a wheel of this tree and return every check with what was seen.
+
+    Args:
+        wheel: the file.
+        variants: the kernels that it should hold, all of them and no others. Of a compatibility wheel
+            nothing is said by them: it holds none.
+
+    Raises:
+        CorruptWheel: if it is no whole wheel, or a member does not match its RECORD or its kind.
+    """
+    facts = read_wheel(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+    dist_info = next(name.split("/")[0] for name in members if name.endswith(".dist-info/RECORD"))
+    sound = (
+        Check("record", ok=True, detail=f"{len(members)} files match their hashes"),
+        _tags(facts, members[f"{dist_info}/WHEEL"]),
+    )
+    if facts.project == COMPAT_PROJECT:
+        return *sound, *audit_compat(facts, members, dist_info)
+    libraries = {
+        name.rsplit("/", 1)[1]: _library(wheel, name, data)
+        for name, data in members.items()
+        if name.endswith(".so")
+    }
+    return (
+        *sound,
+        _requirements(facts),
+        _licences(members, dist_info),
+        _contents(members, dist_info),
+        _size(facts),
+        _platform(facts, libraries),
+        _needed(libraries),
+        _rpath(libraries),
+        _exports(libraries),
+        *_pack(facts, members, variants),
+    )
+
+
+def require_passed(wheel: Path, checks: tuple[Check, ...]) -> None:
+    """Refuse a wheel that failed a check.
+
+    Raises:
+        AuditFailed: names every failed check with what was seen.
+    """
+    failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.ok)
+    if failed:
+        raise AuditFailed(f"{wheel.name}: {failed}")
+
+
+def _library(wheel: Path, name: str, data: bytes) -> SharedLibrary:
+    try:
+        return read_shared_library(data)
+    except ValueError as error:
+        raise CorruptWheel(f"{wheel.name}: {name} {error}") from error
+
+
+def _tags(facts: WheelFile, wheel_file: bytes) -> Check:
+    inside = sorted(BytesParser().parsebytes(wheel_file).get_all("Tag", []))
+    ok = inside == list(facts.tags)
+    return Check(
+        "tags", ok, ", ".join(inside) + ("" if ok else f" in WHEEL, {', '.join(facts.tags)} in the name")
+    )
+
+
+def _requirements(facts: WheelFile) -> Check:
+    names = [Requirement(line).name for line in facts.requires_dist]
+    ok = names == ["torch"] and facts.requires_python == ">=3.10"
+    return Check("requirements", ok, f"{', '.join(facts.requires_dist)}; Python {facts.requires_python}")
+
+
+def _licences(members: Mapping[str, bytes], dist_info: str) -> Check:
+    names = (f"{dist_info}/licenses/LICENSE", f"{dist_info}/licenses/THIRD_PARTY_NOTICES")
+    missing = [name for name in names if not members.get(name)]
+    if not missing and b"CUTLASS" not in members[names[1]]:
+        return Check("licences", ok=False, detail="THIRD_PARTY_NOTICES does not speak of CUTLASS")
+    return Check("licences", not missing, f"missing {missing}" if missing else "ours and the third parties'")
+
+
+def _contents(members: Mapping[str, bytes], dist_info: str) -> Check:
+    expected = {f"flash_attn3/lib/{name}" for name in (*LIBRARY_NAMES, PACK_NAME)}
+    expected |= {"flash_attn3/build.json", "flash_attn3/py.typed", "flash_attn3/__init__.py"}
+    expected |= {f"{dist_info}/{name}" for name in _DIST_INFO_FILES}
+    missing = sorted(expected - members.keys())
+    python = re.compile(r"flash_attn3/(\w+/)*\w+\.py")
+    stray = sorted(name for name in members if name not in expected and not python.fullmatch(name))
+    seen = [f"lacks {', '.join(missing)}"] if missing else []
+    seen += [f"should not hold {', '.join(stray)}"] if stray else []
+    return Check("contents", not seen, "; ".join(seen) or f"{len(members)} files, none stray")
+
+
+def _size(facts: WheelFile) -> Check:
+    verdict = "within" if facts.size <= SIZE_GOAL else "above"
+    seen = f"{facts.size / 1e6:.1f} MB, {verdict} the goal of {SIZE_GOAL / 1e6:.0f} MB"
+    return Check("size", facts.size <= SIZE_LIMIT, f"{seen}; at most {SIZE_LIMIT / 1e6:.0f} MB")
+
+
+def _platform(facts: WheelFile, libraries: Mapping[str, SharedLibrary]) -> Check:
+    """Hold the tag's promise (this glibc and newer, this processor) against what the symbols ask for."""
+    _, _, _, tags = parse_wheel_filename(facts.filename)
+    promised = [_MANYLINUX.fullmatch(tag.platform) for tag in tags]
+    if len(promised) != 1 or promised[0] is None or not libraries:
+        return Check(
+            "platform", ok=False, detail=f"no single manylinux tag and libraries to judge: {facts.tags}"
+        )
+    major, minor, machine = promised[0].groups()
+    wrong = [
+        f"{name} is {library.machine} and asks for GLIBC_{library.glibc[0]}.{library.glibc[1]}"
+        for name, library in libraries.items()
+        if library.machine != machine or library.glibc > (int(major), int(minor))
+    ]
+    newest = max(library.glibc for library in libraries.values())
+    seen = f"the libraries ask for GLIBC_{newest[0]}.{newest[1]} on {machine}"
+    return Check("platform", not wrong, "; ".join(wrong) or f"{seen}; the tag promises {major}.{minor}")
+
+
+def _needed(libraries: Mapping[str, SharedLibrary]) -> Check:
+    wrong = [
+        f"{name} needs {needed}"
+        for name, library in libraries.items()
+        for needed in library.needed
+        if needed not in _OWN_LIBRARIES and not _SYSTEM_LIBRARIES.fullmatch(needed)
+    ]
+    needed = sorted({needed for library in libraries.values() for needed in library.needed})
+    return Check("needed", not wrong, "; ".join(wrong) or ", ".join(needed))
+
+
+def _rpath(libraries: Mapping[str, SharedLibrary]) -> Check:
+    found = [f"{name} searches {path}" for name, library in libraries.items() for path in library.rpaths]
+    wrong = [text for text in found if not text.endswith(" searches $ORIGIN")]
+    return Check("rpath", not wrong, "; ".join(wrong) or "none but $ORIGIN")
+
+
+def _exports(libraries: Mapping[str, SharedLibrary]) -> Check:
+    """Allow the C ABI alone: any other name could collide with another library in the user's process."""
+    core = libraries.get("libflash_attn3.so")
+    names = core.exports if core else ()
+    wrong = [name for name in names if not name.startswith("fa3_")]
+    if not names:
+        return Check("exports", ok=False, detail="libflash_attn3.so exports nothing")
+    return Check(
+        "exports",
+        not wrong,
+        f"should not export {', '.join(wrong)}" if wrong else f"{len(names)} fa3_ functions",
+    )
+
+
+def _pack(facts: WheelFile, members: Mapping[str, bytes], variants: Sequence[Variant]) -> tuple[Check, ...]:
+    try:
+        records = _read_pack(members.get(f"flash_attn3/lib/{PACK_NAME}", b""))
+    except CorruptPackError as error:
+        return (Check("kernels", ok=False, detail=str(error)),)
+    return _kernels(facts, records, variants), _gpus(records, variants)
+
+
+def _kernels(facts: WheelFile, records: Sequence[PackRecord], variants: Sequence[Variant]) -> Check:
+    """Compare the pack and build.json with the kernel table."""
+    expected = sorted(variant.name for variant in variants)
+    names = sorted(record.name for record in records)
+    if names != expected:
+        missing = sorted(set(expected) - set(names))
+        stray = sorted(set(names) - set(expected))
+        seen = [f"lacks {_some(missing)}"] if missing else []
+        seen += [f"should not hold {_some(stray)}"] if stray else []
+        return Check("kernels", ok=False, detail=f"the pack {' and '.join(seen) or 'holds a kernel twice'}")
+    build = facts.build or {}
+    told = {
+        "version": facts.version,
+        "toolkits": {record.name: record.toolkit for record in records},
+        "kernels": [variant_row(variant) for variant in variants],
+        "platform": facts.tags[0].rsplit("-", 1)[-1],
+    }
+    # What JSON cannot hold (tuples) is a list there; normal forms are compared.
+    wrong = [key for key, value in told.items() if _plain(build.get(key)) != _plain(value)]
+    if wrong:
+        return Check("kernels", ok=False, detail=f"build.json disagrees about {', '.join(wrong)}")
+    return Check("kernels", ok=True, detail=f"{len(names)} kernels, each as the table has it")
+
+
+def _gpus(records: Sequence[PackRecord], variants: Sequence[Variant]) -> Check:
+    """Hold what the pack serves, GPU by GPU of the matrix, against what its kernels should."""
+    held = {(record.sm, KINDS[record.code]) for record in records if record.op == "fwd"}
+    promised = {compiled_for(variant) for variant in variants if variant.op == "fwd"}
+    names = [sm.name for sm in read_matrix().sm]
+    served = {name: serving_kind(name, held) for name in names}
+    wrong = [
+        f"{name} should be served by {kind} kernels, is by {served[name] or 'none'}"
+        for name in names
+        if (kind := serving_kind(name, promised)) and kind != served[name]
+    ]
+    seen = ", ".join(f"{name} {kind}" for name, kind in served.items() if kind)
+    return Check("gpus", not wrong, "; ".join(wrong) or seen)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _read_pack(data: bytes) -> tuple[PackRecord, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PACK_NAME
+        path.write_bytes(data)
+        return read_pack(path)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

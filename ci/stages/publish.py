@@ -1,0 +1,250 @@
+"""The publish stage: wheels and their validation reports -> a site that pip and uv install from.
+
+Files are written in the order files, sidecars and reports, manifest, project pages, roots. A run that is
+killed leaves the pages of before, whole, whose every link works; the next run makes the pages that the
+manifest asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from ci.errors import CorruptManifest, FarmError, ReportMismatch, UnknownWheel, WheelConflict
+from ci.files import room_in, sha256_of, write_atomically
+from ci.names import matching, nearest
+from ci.proof.evidence import Evidence, read_archive, read_evidence
+from ci.stages.listing import Context, describe, judge, with_evidence
+from ci.store.folder import MARKER, held_site
+from ci.wheel.drop_in_listing import followed, is_compat
+from ci.wheel.read import WheelFile, read_wheel
+from index_site import render
+from index_site.machine import FILES
+from index_site.manifest import (
+    MANIFEST_NAME,
+    Channel,
+    Manifest,
+    Wheel,
+    dump_manifest,
+    read_manifest,
+    sort_wheels,
+    timestamp,
+    without_collector,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
+    from pathlib import Path
+
+    from ci.progress import Reporter
+
+_LISTED = re.compile(r'href="\.\./files/([^"#]+)#sha256=([0-9a-f]{64})"')
+
+
+def publish(
+    *,
+    wheels: Sequence[Path],
+    reports: Sequence[Path],
+    site: Path,
+    now: datetime,
+    progress: Reporter,
+    archive: Path | None = None,
+    channel: Channel | None = None,
+    context: Context | None = None,
+) -> Manifest:
+    """Add wheels to a site, made if need be, and return what it then holds.
+
+    Nothing published is ever changed or removed. The same wheel may be given again, with more reports for
+    instance.
+
+    Args:
+        wheels: the wheels to add. Each goes to ``stable`` if a report that passed speaks of exactly its bytes
+            and none that failed does, else to ``candidate``; a compatibility wheel where the wheel is that it
+            needs.
+        reports: validation reports, each of a wheel given here or published before.
+        site: the folder of the site.
+        now: time of publication, for wheels that are new.
+        progress: is told where each wheel went, and why.
+        archive: a folder of reports (``*.json``) of which those of other wheels are passed over.
+        channel: ``candidate`` holds the wheels back even if they passed; ``stable`` refuses any that did not.
+        context: see :class:`Context`.
+
+    Raises:
+        UnsafeSite: the folder must not be written to.
+        CorruptManifest: the site's manifest cannot be read, or lacks a wheel that the site's pages offer.
+        CorruptWheel: a wheel is not whole, or is not what its name says.
+        WheelConflict: another wheel of that name is published already.
+        CorruptReport, RacesAlone, ReportMismatch: a report cannot be read, proves nothing, or speaks of no
+            wheel here.
+        DiskFull: there is no room; what was published before is still good.
+    """
+    told = context or Context()
+    given = [read_evidence(path) for path in reports]
+    kept = read_archive(archive) if archive else []
+    with held_site(site) as root, room_in(root), without_collector():
+        before = _published(root)
+        old = {wheel.filename: wheel for wheel in before.wheels}
+        with _checked(wheels, root, old) as incoming:
+            new = {
+                item.facts.filename: describe(item.facts, told, old.get(item.facts.filename), timestamp(now))
+                for item in incoming
+            }
+            held = {**old, **new}
+            digests = {wheel.sha256 for wheel in held.values()}
+            _require_known(given, digests)
+            evidence = {found.proof.path: found for found in (*kept, *given) if found.wheel_sha256 in digests}
+            after = {name: with_evidence(wheel, evidence.values()) for name, wheel in held.items()}
+            for name, wheel in after.items():
+                if not is_compat(wheel) and (name in new or wheel.proofs != held[name].proofs):
+                    after[name] = judge(wheel, channel if name in new else None)
+            after = followed(after, dict.fromkeys(new, channel))
+            for item in incoming:
+                _store(item, root)
+        for path, found in evidence.items():
+            _write(root / path, found.raw)
+        manifest = Manifest(
+            base_url=before.base_url if told.base_url is None else _checked_url(told.base_url),
+            exclusions=before.exclusions if told.exclusions is None else tuple(told.exclusions),
+            wheels=sort_wheels(list(after.values())),
+        )
+        write_site(root, manifest)
+    for name in sorted(name for name in after if name in new or after[name] != old[name]):
+        progress.say(f"{name}: {_verdict(after[name])}")
+    return manifest
+
+
+def _verdict(wheel: Wheel) -> str:
+    if wheel.yanked is not None:
+        return f"{wheel.channel}, yanked: {wheel.yanked}"
+    return wheel.channel + (f", since {wheel.channel_reason}" if wheel.channel_reason else "")
+
+
+def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest:
+    """Yank published wheels: installers stop choosing them, but whoever pinned one still gets it.
+
+    Args:
+        site: the folder of the site.
+        patterns: shell patterns on file names.
+        reason: what installers tell their users; None takes a yank back.
+
+    Raises:
+        UnknownWheel: a pattern matches nothing.
+        UnsafeSite, CorruptManifest, DiskFull: as for :func:`publish`.
+    """
+    with held_site(site) as root, room_in(root), without_collector():
+        before = _published(root)
+        names = [wheel.filename for wheel in before.wheels]
+        chosen: set[str] = set()
+        for pattern in patterns:
+            found = matching(names, pattern)
+            if not found:
+                raise UnknownWheel(f"no published wheel matches {pattern!r}; {nearest(pattern, names)}")
+            chosen.update(found)
+        wheels = {
+            w.filename: w.model_copy(update={"yanked": reason}) if w.filename in chosen else w
+            for w in before.wheels
+        }
+        manifest = before.model_copy(update={"wheels": tuple(followed(wheels, {}).values())})
+        write_site(root, manifest)
+    return manifest
+
+
+def write_site(root: Path, manifest: Manifest) -> None:
+    """Write the manifest, then each page that is not yet what the manifest asks for."""
+    _write(root / MANIFEST_NAME, dump_manifest(manifest))
+    for path, page in render(manifest).items():
+        _write(root / path, page)
+
+
+def _write(path: Path, data: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != data:
+        write_atomically(path, data)
+
+
+def _published(root: Path) -> Manifest:
+    """Read what the site holds, and refuse to go on from a manifest that knows less than the pages offer."""
+    page = root / "candidate" / "index.html"
+    offered = _LISTED.findall(page.read_text(encoding="utf-8")) if page.is_file() else []
+    if not offered and not (root / MANIFEST_NAME).exists():
+        return Manifest()
+    manifest = read_manifest(root)
+    known = {(wheel.filename, wheel.sha256) for wheel in manifest.wheels}
+    for name, digest in offered:
+        if (unquote(name), digest) not in known:
+            raise CorruptManifest(
+                f"{root / MANIFEST_NAME}: lacks {unquote(name)} (sha256 {digest[:12]}…), which the site "
+                "offers; an index never shrinks: put the newer manifest back"
+            )
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Incoming:
+    """A checked wheel, as a copy inside the site that becomes the published file."""
+
+    facts: WheelFile
+    copy: Path
+
+
+@contextmanager
+def _checked(wheels: Sequence[Path], root: Path, published: Mapping[str, Wheel]) -> Iterator[list[_Incoming]]:
+    """Copy wheels into the site and check the copies, so that what was checked is what is served."""
+    staging = root / MARKER / "incoming"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        incoming: dict[str, _Incoming] = {}
+        for number, path in enumerate(wheels):
+            copy = staging / str(number)
+            try:
+                shutil.copyfile(path, copy)
+            except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+                raise UnknownWheel(f"wheels: {path} cannot be read: {error.strerror}") from error
+            facts = read_wheel(copy, filename=path.name)
+            rival = incoming[path.name].facts if path.name in incoming else published.get(path.name)
+            if rival is not None and rival.sha256 != facts.sha256:
+                raise WheelConflict(
+                    f"{path.name}: has sha256 {facts.sha256[:12]}…, but the wheel of that name has "
+                    f"{rival.sha256[:12]}…; a published wheel never changes: build a new version"
+                )
+            incoming[path.name] = _Incoming(facts, copy)
+        yield list(incoming.values())
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _store(item: _Incoming, root: Path) -> None:
+    target = root / FILES / item.facts.filename
+    target.parent.mkdir(exist_ok=True)
+    if not target.is_file() or sha256_of(target) != item.facts.sha256:
+        with item.copy.open("rb+") as file:
+            os.fsync(file.fileno())
+        item.copy.chmod(0o644)
+        item.copy.replace(target)
+    _write(target.with_name(f"{target.name}.metadata"), item.facts.metadata)
+
+
+def _require_known(evidence: Sequence[Evidence], digests: AbstractSet[str]) -> None:
+    for found in evidence:
+        if found.wheel_sha256 not in digests:
+            raise ReportMismatch(
+                f"{found.source}: speaks of {found.wheel_filename} with sha256 {found.wheel_sha256[:12]}…, "
+                "which is neither among the wheels given nor published"
+            )
+
+
+def _checked_url(text: str) -> str | None:
+    """Return the address with its final slash, or None for the empty text."""
+    if not text:
+        return None
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+        raise FarmError(f"base_url: should be the http or https address of a folder, got {text!r}")
+    return text.rstrip("/") + "/"

@@ -1,0 +1,183 @@
+"""The whole job in order, on one machine: from source to an install from a site of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ci.errors import BuildFailed, ValidationFailed, WheelConflict
+from ci.files import sha256_of
+from ci.project import COMPAT_PROJECT, ROOT
+from ci.stages.audit import audit, require_passed
+from ci.stages.build import Workshop, build
+from ci.stages.coverage import exclusions, support_by_tag
+from ci.stages.listing import Context
+from ci.stages.plan import this_platform
+from ci.stages.publish import publish
+from ci.stages.trial import trial_environment
+from ci.stages.verify import verify
+from ci.wheel.drop_in import make_compat_wheel
+from index_site.gpus import gpu_rows
+from index_site.releases import PROJECT
+from matrix.cell import Artefact
+from matrix.planner import plan
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from ci.progress import Reporter
+    from index_site.manifest import Manifest
+    from matrix.model import Matrix
+
+_SEES_GPU = """
+try:
+    import torch
+except ImportError:
+    raise SystemExit("it has no torch")
+if not torch.cuda.is_available():
+    raise SystemExit("its torch sees no CUDA GPU")
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator may choose of a run."""
+
+    workshop: Workshop
+    caller: Path
+    """The Python that started the farm: environments are made of it."""
+    gpu_python: Path | None
+    """A Python with torch to validate with; None tries the caller's and then the trial environment's."""
+    torch: str
+    """The requirement by which torch is installed."""
+    torch_site: Path | None
+    """A site-packages folder whose torch is used instead of installing one."""
+    drop_in: bool = False
+    """Whether to install the compatibility wheel as well."""
+
+
+def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter) -> tuple[str, ...]:
+    """Do every stage and return the closing lines: what there is now, and what was not checked.
+
+    Raises:
+        FarmError, KernelsError: as the stages do.
+    """
+    work = settings.workshop.work
+    started = time.monotonic()
+    whole = plan(matrix)
+    artefact = Artefact(this_platform(matrix).name, matrix.release.toolkit)
+    progress.say(
+        f"plan: {artefact} serves {len(whole.served)} cells; {len(whole.excluded)} are excluded, with reasons"
+    )
+
+    wheel = build(artefact=artefact, matrix=matrix, workshop=settings.workshop, progress=progress)
+    compat = make_compat_wheel(work, progress)
+    audits = {path.name: audit(path) for path in (wheel, compat)}
+    for path in (wheel, compat):
+        require_passed(path, audits[path.name])
+        progress.say(f"audit: all {len(audits[path.name])} checks of {path.name} passed")
+
+    trial = trial_environment(
+        work / "env",
+        python=settings.caller,
+        torch=settings.torch,
+        torch_site=settings.torch_site,
+        progress=progress,
+    )
+    report = _validate(wheel, settings, trial.python, progress)
+    context = Context(audits, support_by_tag(matrix, whole), exclusions(matrix))
+    manifest = publish_locally(
+        wheels=[wheel, compat],
+        reports=[] if isinstance(report, str) else [report],
+        site=work / "site",
+        now=now,
+        progress=progress,
+        context=context,
+    )
+    verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.torch_site)
+
+    listed = next(row for row in manifest.wheels if row.filename == wheel.name)
+    page = work / "site" / listed.channel / "index.html"
+    projects = {PROJECT: "flash_attn3"}
+    if settings.drop_in:
+        projects[COMPAT_PROJECT] = "flash_attn_interface"
+    trial.install(projects, listed.version, page)
+    unchecked = [
+        f"other Pythons and torches than {trial.description}: only these were installed into and imported"
+    ]
+    rows = gpu_rows(listed.support.sms, listed.proofs) if listed.support else ()
+    if unproven := [row.gpus for row in rows if not row.proven]:
+        unchecked.append(f"kernels built for GPUs of which no report tells: {'; '.join(unproven)}")
+    if isinstance(report, str):
+        known = "; a report of exactly these bytes came with the tree" if listed.channel == "stable" else ""
+        unchecked.insert(0, f"speed and correctness on a GPU: {report}{known}")
+    seconds = time.monotonic() - started
+    return (
+        "",
+        f"Built, audited, published, verified and installed in {seconds:.0f} s:",
+        f"  wheel      {wheel}",
+        f"  channel    {listed.channel}{f', {listed.channel_reason}' if listed.channel_reason else ''}",
+        f"  site       {work / 'site' / 'index.html'}",
+        f"  installed  beside {trial.description}; use it with: source {trial.folder / 'bin' / 'activate'}",
+        f"  drop-in    {compat}, {'installed, too' if settings.drop_in else 'which --drop-in installs, too'}",
+        "",
+        "What is installed says of itself (python -m flash_attn3):",
+        *(f"  {line}" for line in trial.says()),
+        "",
+        "Not checked on this machine:",
+        *(f"  - {line}" for line in unchecked),
+    )
+
+
+def _validate(wheel: Path, settings: Settings, trial: Path, progress: Reporter) -> Path | str:
+    """Validate where a Python sees a GPU; return the report, or the reason why there is none."""
+    candidates = [settings.gpu_python] if settings.gpu_python else [settings.caller, trial]
+    reasons: list[str] = []
+    for python in candidates:
+        seen = subprocess.run([python, "-c", _SEES_GPU], check=False, capture_output=True, text=True)
+        if seen.returncode == 0:
+            return _validate_with(python, wheel, settings.workshop.work / "reports", progress)
+        reasons.append(f"{python}: {(seen.stderr.strip().splitlines() or ['it cannot be run'])[-1]}")
+    progress.say(f"validate: skipped ({'; '.join(reasons)})")
+    return "; ".join(reasons)
+
+
+def _validate_with(python: Path, wheel: Path, reports: Path, progress: Reporter) -> Path:
+    reports.mkdir(parents=True, exist_ok=True)
+    report = reports / f"{wheel.stem}-{sha256_of(wheel)[:12]}.json"
+    progress.say(f"validate: with {python}")
+    command: list[str | Path] = [
+        python,
+        ROOT / "scripts" / "farm",
+        "validate",
+        "--wheel",
+        wheel,
+        "--report",
+        report,
+    ]
+    status = subprocess.run(command, check=False, stdout=sys.stderr).returncode
+    if status == ValidationFailed.exit_code:
+        raise ValidationFailed(f"{wheel.name}: failed on the GPU of this machine; see {report}")
+    if status != 0:
+        raise BuildFailed(f"validate ended with status {status}; its message is above", status)
+    return report
+
+
+def publish_locally(*, site: Path, now: datetime, progress: Reporter, **others: Any) -> Manifest:
+    """Publish to the local site; set it aside first if it holds another build of this very version.
+
+    A published wheel never changes, but between two releases this tree's does.
+    """
+    add = partial(publish, site=site, now=now, progress=progress, archive=ROOT / "validation", **others)
+    try:
+        return add()
+    except WheelConflict:
+        aside = site.with_name(f"{site.name}-until-{now:%Y%m%dT%H%M%S}")
+        progress.warn(f"{site} holds another build of this version; that site is now {aside}")
+        site.replace(aside)
+    return add()

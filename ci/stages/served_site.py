@@ -1,0 +1,124 @@
+"""Check that a served site holds, byte for byte, what its manifest says, and that every link in it works."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+from urllib.parse import urldefrag, urljoin
+
+import requests
+
+from ci.check import Check
+from index_site import render
+from index_site.machine import file_href
+from index_site.manifest import MANIFEST_NAME, dump_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from index_site.manifest import Manifest
+
+_SHOWN = 3
+_TIMEOUT_S = 60
+
+
+def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
+    """Fetch the whole site from ``base``, its address with the final slash, and judge it."""
+    pages = render(manifest)
+    with requests.Session() as session:
+        session.trust_env = False  # the site is on this machine: no proxy stands between
+        files = _wrong_files(session, base, manifest)
+        texts = {path: _get(session, base + path) for path in (*pages, MANIFEST_NAME)}
+        links = sorted(_links(base, pages))
+        known = {base + path for path, answer in texts.items() if answer.ok}
+        known |= {base + file_href(wheel.filename) for wheel in manifest.wheels}
+        broken = [
+            link for link in links if link not in known and not session.head(link, timeout=_TIMEOUT_S).ok
+        ]
+    wanted = {**pages, MANIFEST_NAME: dump_manifest(manifest)}
+    altered = [path for path, answer in texts.items() if not answer.ok or answer.content != wanted[path]]
+    typed = [
+        f"{path} is {answer.headers['Content-Type']}"
+        for path, answer in texts.items()
+        if answer.ok and not answer.headers["Content-Type"].startswith(_content_type(path))
+    ]
+    return (
+        _check(
+            "files",
+            files,
+            f"{len(manifest.wheels)} wheels, with their metadata and reports, have their sha256",
+        ),
+        _check("pages", altered, f"{len(wanted)} pages are what the manifest asks for"),
+        _check("content types", typed, "installers accept every page"),
+        _check("links", broken, f"{len(links)} links work"),
+    )
+
+
+def _check(name: str, faults: list[str], good: str) -> Check:
+    more = f", and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return Check(name, not faults, f"wrong: {', '.join(faults[:_SHOWN])}{more}" if faults else good)
+
+
+def _get(session: requests.Session, url: str) -> requests.Response:
+    return session.get(url, timeout=_TIMEOUT_S)
+
+
+def _wrong_files(session: requests.Session, base: str, manifest: Manifest) -> list[str]:
+    wanted: dict[str, str] = {}
+    for wheel in manifest.wheels:
+        href = file_href(wheel.filename)
+        wanted[href] = wheel.sha256
+        wanted[f"{href}.metadata"] = wheel.metadata_sha256
+        wanted.update({proof.path: proof.sha256 for proof in wheel.proofs})
+    return [path for path, digest in wanted.items() if _served_sha256(session, base + path) != digest]
+
+
+def _served_sha256(session: requests.Session, url: str) -> str | None:
+    with session.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
+        if not answer.ok:
+            return None
+        digest = hashlib.sha256()
+        for block in answer.iter_content(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _content_type(path: str) -> str:
+    """Return the type that installers demand of a page; pip skips one of another type with a mere warning."""
+    if "/simple/v1+json/" in path:
+        return "application/vnd.pypi.simple.v1+json"
+    return "text/html" if path.endswith(".html") else ""
+
+
+def _links(base: str, pages: dict[str, bytes]) -> set[str]:
+    """Collect the addresses, without fragments, that the pages lead to."""
+    found = set()
+    for path, page in pages.items():
+        if path.endswith(".html"):
+            targets: Iterable[str] = _hrefs(page.decode())
+        elif path.endswith(".json"):
+            targets = (entry["url"] for entry in json.loads(page).get("files", ()))
+        else:
+            continue
+        found |= {urldefrag(urljoin(base + path, target)).url for target in targets}
+    return {link for link in found if not link.startswith("data:")}
+
+
+def _hrefs(html: str) -> Iterator[str]:
+    parser = _LinkParser()
+    parser.feed(html)
+    return iter(parser.hrefs)
+
+
+class _LinkParser(HTMLParser):
+    """Collects the ``href`` of every tag that has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hrefs: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del tag
+        self.hrefs += [value for name, value in attrs if name == "href" and value]

@@ -1,0 +1,1 @@
+"""Where a site lives and how it is served."""

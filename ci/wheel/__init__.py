@@ -1,0 +1,1 @@
+"""Makes and reads wheels, their libraries, and the drop-in."""

@@ -1,0 +1,71 @@
+"""How a compatibility wheel is listed: it is pure Python, and follows the flash-attn3 that it needs.
+
+No GPU has anything to prove about its bytes. It is on ``stable`` where the one release is that it requires,
+and yanked when that is yanked: an installer takes a yanked wheel that another one pins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ci.errors import ReportMismatch
+from ci.project import COMPAT_PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from index_site.manifest import Channel, Wheel
+
+_HELD_BACK = "it is held back by its publisher"
+
+
+def is_compat(wheel: Wheel) -> bool:
+    """Say whether this is a compatibility wheel."""
+    return wheel.project == COMPAT_PROJECT
+
+
+def needed_by(wheel: Wheel, wheels: Iterable[Wheel]) -> list[Wheel]:
+    """Return those of ``wheels`` that are the release that a compatibility wheel requires."""
+    return [other for other in wheels if f"{other.project}=={other.version}" in wheel.requires_dist]
+
+
+def followed(wheels: Mapping[str, Wheel], wanted: Mapping[str, Channel | None]) -> dict[str, Wheel]:
+    """Return the wheels, by file name, with each compatibility wheel listed like what it needs.
+
+    Args:
+        wheels: every wheel of the index, by file name.
+        wanted: the channel that the publisher insists on, for the wheels being published.
+
+    Raises:
+        ReportMismatch: that is ``stable``, and what the wheel needs is not there.
+    """
+    compat = (name for name, wheel in wheels.items() if is_compat(wheel))
+    return {
+        **wheels,
+        **{
+            name: _follow(wheels[name], needed_by(wheels[name], wheels.values()), wanted.get(name))
+            for name in compat
+        },
+    }
+
+
+def _follow(wheel: Wheel, needed: list[Wheel], wanted: Channel | None) -> Wheel:
+    requirement = ", ".join(wheel.requires_dist)
+    gone = f"{requirement} is yanked"
+    if needed and all(other.yanked is not None for other in needed):
+        wheel = wheel.model_copy(update={"yanked": wheel.yanked or gone})
+    elif wheel.yanked == gone:
+        wheel = wheel.model_copy(update={"yanked": None})
+    if wheel.channel == "stable":
+        return wheel
+    if wheel.audit and wheel.audit.failures:
+        reason = f"its audit failed: {wheel.audit.failures[0]}"
+    elif not any(other.channel == "stable" for other in needed):
+        reason = f"no wheel of {requirement}, which it needs, is stable"
+    elif wanted == "candidate" or (wanted is None and wheel.channel_reason == _HELD_BACK):
+        reason = _HELD_BACK
+    else:
+        reason = ""
+    if reason and wanted == "stable":
+        raise ReportMismatch(f"{wheel.filename}: cannot go to stable: {reason}")
+    return wheel.model_copy(update={"channel": "candidate" if reason else "stable", "channel_reason": reason})

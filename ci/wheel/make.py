@@ -1,0 +1,92 @@
+"""The wheel stage: package a payload, with bytes that depend on nothing but its contents."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from typing import TYPE_CHECKING
+
+from ci.errors import BuildFailed, DiskFull
+from ci.files import room_in, write_atomically
+from ci.project import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_EPOCH = (2020, 2, 2, 0, 0, 0)
+"""The time of every file in a wheel; the zip format cannot say "none"."""
+
+
+def make_wheel(*, payload: Path, dist: Path) -> Path:
+    """Package ``flash_attn3`` with ``payload`` (:mod:`kernels.build.payload`); return the wheel in ``dist``.
+
+    Raises:
+        BuildFailed, DiskFull: as :func:`package` does.
+    """
+    told = {"FLASH_ATTN3_PREBUILT": str(payload)}
+    return package(ROOT, scratch=payload.parent / "backend", dist=dist, environment=told)
+
+
+def package(source: Path, *, scratch: Path, dist: Path, environment: Mapping[str, str]) -> Path:
+    """Let the build backend make the wheel of a project and put it, normalised, into ``dist``.
+
+    Args:
+        source: the folder of the project's pyproject.toml.
+        scratch: a folder to work in, made and removed.
+        dist: where the wheel goes.
+        environment: variables that the build gets beside those of this process.
+
+    Raises:
+        BuildFailed: if the build backend refuses.
+        DiskFull: if there is no room; an older wheel of the same name is untouched.
+    """
+    with room_in(scratch.parent):
+        shutil.rmtree(scratch, ignore_errors=True)
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(scratch)]
+        result = subprocess.run(
+            command,
+            check=False,
+            cwd=source,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+        if result.returncode != 0:
+            text = (result.stderr or result.stdout).strip()
+            if "No space left on device" in text:
+                raise DiskFull(f"{scratch.parent}: no room left for the wheel")
+            raise BuildFailed(
+                f"the build backend made no wheel: {text.splitlines()[-1] if text else 'no output'}"
+            )
+        (built,) = scratch.glob("*.whl")
+        wheel = dist / built.name
+        write_atomically(wheel, normalised(built.read_bytes()))
+        shutil.rmtree(scratch)
+    return wheel
+
+
+def normalised(wheel: bytes) -> bytes:
+    """Rewrite a wheel so that equal contents give equal bytes on every machine.
+
+    The members are sorted (metadata last, RECORD at the very end, as the standard recommends) and stored:
+    what deflate makes of the same bytes differs between zlib builds, and a validation report speaks of one
+    sha256.
+    """
+    source = zipfile.ZipFile(io.BytesIO(wheel))
+    target = io.BytesIO()
+    with source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(source.namelist(), key=_order):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.create_system = 3  # Unix, so that the mode is read
+            entry.external_attr = (0o100755 if name.endswith(".so") else 0o100644) << 16
+            archive.writestr(entry, source.read(name))
+    return target.getvalue()
+
+
+def _order(name: str) -> tuple[bool, bool, str]:
+    return ".dist-info/" in name, name.endswith(".dist-info/RECORD"), name

@@ -1,0 +1,101 @@
+"""What a wheel file says about itself, read from the file alone and checked against its own RECORD."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from email.errors import MessageError
+from typing import TYPE_CHECKING, Any
+
+from packaging.metadata import ExceptionGroup, InvalidMetadata, Metadata
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from ci.errors import CorruptWheel
+from ci.files import sha256_of
+from ci.gpu_side.record import UNREADABLE, check_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """The facts an index needs of one wheel.
+
+    ``metadata`` is METADATA byte for byte, since installers compare the sidecar with the wheel;
+    ``build`` is the wheel's ``build.json``, or None for a wheel that carries no kernels.
+    """
+
+    filename: str
+    sha256: str
+    size: int
+    project: str
+    version: str
+    tags: tuple[str, ...]
+    metadata: bytes
+    requires_python: str
+    requires_dist: tuple[str, ...]
+    build: dict[str, Any] | None
+
+
+def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:
+    """Read a wheel, having checked every byte of it against its RECORD.
+
+    Args:
+        path: the wheel.
+        filename: the name to judge it by, where ``path`` is a copy under another name.
+
+    Raises:
+        CorruptWheel: the name is no wheel name, the file is no whole zip, a member is missing from RECORD or
+            differs from it, or METADATA speaks of another project or version than the name.
+    """
+    name = filename or path.name
+    try:
+        project, version, _, tags = parse_wheel_filename(name)
+    except InvalidWheelFilename as error:
+        raise CorruptWheel(f"{name}: not the name of a wheel: {error}") from error
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = check_record(archive, name)
+            raw_metadata = archive.read(f"{info}/METADATA")
+            build = _read_build(archive, name)
+    except UNREADABLE as error:
+        raise CorruptWheel(f"{name}: not a whole wheel: {error}") from error
+    metadata = _parse_metadata(raw_metadata, name)
+    if canonicalize_name(metadata.name) != project or metadata.version != version:
+        raise CorruptWheel(
+            f"{name}: its METADATA is of {metadata.name} {metadata.version}; name and METADATA must agree"
+        )
+    return WheelFile(
+        filename=name,
+        sha256=sha256_of(path),
+        size=path.stat().st_size,
+        project=project,
+        version=str(version),
+        tags=tuple(sorted(map(str, tags))),
+        metadata=raw_metadata,
+        requires_python=str(metadata.requires_python or ""),
+        requires_dist=tuple(map(str, metadata.requires_dist or ())),
+        build=build,
+    )
+
+
+def _read_build(archive: zipfile.ZipFile, name: str) -> dict[str, Any] | None:
+    members = [m for m in archive.namelist() if m.count("/") == 1 and m.endswith("/build.json")]
+    if not members:
+        return None
+    try:
+        build = json.loads(archive.read(members[0]))
+    except ValueError as error:
+        raise CorruptWheel(f"{name}: {members[0]} is not JSON: {error}") from error
+    if not isinstance(build, dict):
+        raise CorruptWheel(f"{name}: {members[0]} must be a JSON object, is a {type(build).__name__}")
+    return build
+
+
+def _parse_metadata(raw: bytes, name: str) -> Metadata:
+    try:
+        return Metadata.from_email(raw)
+    except (ExceptionGroup, InvalidMetadata, MessageError, ValueError) as error:
+        raise CorruptWheel(f"{name}: METADATA cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""Checks of arguments and tensors, and the errors that name them."""

@@ -1,0 +1,1 @@
+"""The torch operators: one record each."""

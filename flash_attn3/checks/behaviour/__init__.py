@@ -1,0 +1,1 @@
+"""Behaviour beyond numbers: memory, invariance, streams, threads, processes."""

@@ -1,0 +1,171 @@
+"""A sequence's output has the same bits alone, in any batch, in any order and wherever it lies in memory.
+
+And a query row's output has the same bits whatever the other rows are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import cycle, product
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from flash_attn3.checks.cases.case import Case
+from flash_attn3.checks.cases.options import NATIVE, WIDE, with_head_dims
+from flash_attn3.checks.data.forms import FORMS, Form, lay
+from flash_attn3.checks.data.inputs import DTYPES, VALUES, guarded, make_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from flash_attn3.checks.data.forms import Laid
+    from flash_attn3.checks.ops.fwd import Forward
+
+_PACKED = "packed"
+# The longest is a multiple of every tile: in a batch with it, kernels do not let grouped heads share a tile,
+# which they do for each of the others alone.
+_LENGTHS_Q = (130, 0, 1, 257, 384, 300)
+_LENGTHS_K = (200, 77, 513, 300, 0, 129)
+_GROUPS = ((4, 2), (8, 1), (3, 1))
+# (seqlen_q, heads, heads_kv): a tile of one head, and heads that share one.
+_SHARED_TILES = ((300, 2, 2), (50, 8, 2), (5, 16, 1))
+_ORDER = (4, 3, 0, 5, 1, 2)
+_KINDS: tuple[dict[str, Any], ...] = (
+    {"causal": False},
+    {"causal": True},
+    {"causal": False, "window": (90, 40)},
+    {"causal": True, "softcap": 20.0},
+)
+
+
+def varying_batches(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Yield what differs from the packed batch: another order, each sequence alone, each other form."""
+    return _varying(forward, device, NATIVE)
+
+
+def varying_batches_of_wide_values(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Yield the same for values that a kernel computes slice by slice."""
+    return _varying(forward, device, WIDE[:2])
+
+
+def varying_batches_of_outrunning_rows(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Yield the same for tiles of which some rows need what the others do not."""
+    return _varying(forward, device, NATIVE, values="outrunning_rows")
+
+
+def rows_beside_outrunning_ones(forward: Forward, device: torch.device) -> Iterator[str]:
+    """Yield where rows differ from those of a call in which the rows that share their tile are like them."""
+    for index, pair in enumerate(NATIVE):
+        for kind, (seqlen_q, heads, heads_kv) in product(_KINDS, _SHARED_TILES):
+            case = Case(
+                dtype=("bf16", "fp16")[index % 2],
+                batch=2,
+                seqlen_q=seqlen_q,
+                seqlen_k=901,
+                heads=heads,
+                heads_kv=heads_kv,
+                values="outrunning_rows",
+                **kind,
+            )
+            case = with_head_dims(case, pair)
+            inputs = make_inputs(case, device)
+            other = inputs.q[..., 0] < 2  # the outrunning ones have 8 to 12
+            tame = inputs.q.clone()
+            tame[..., 0] = torch.where(other, tame[..., 0], 0.0)
+            beside, without = (
+                (out[other], lse.transpose(1, 2)[other])
+                for out, lse in (
+                    forward(q, inputs.k, inputs.v, None, case.causal, **case.options())
+                    for q in (inputs.q, tame)
+                )
+            )
+            if not _same(beside, without):
+                yield f"{case.name}: rows differ beside others whose scores outrun their first ones"
+
+
+def _varying(
+    forward: Forward, device: torch.device, pairs: Sequence[tuple[int, int]], *, values: str = "normal"
+) -> Iterator[str]:
+    groups = cycle(_GROUPS)
+    for index, pair in enumerate(pairs):
+        for kind in _KINDS:
+            heads, heads_kv = next(groups)
+            case = Case(
+                dtype=("bf16", "fp16")[index % 2],
+                batch=6,
+                seqlen_q=384,
+                seqlen_k=513,
+                heads=heads,
+                heads_kv=heads_kv,
+                values=values,
+                **kind,
+            )
+            yield from _differences(forward, with_head_dims(replace(case, form=_PACKED), pair), device)
+
+
+def _differences(forward: Forward, case: Case, device: torch.device) -> Iterator[str]:
+    tensors = _tensors(case, device)
+    whole = _run(forward, case, tensors, range(6), FORMS[_PACKED])
+    reordered = _run(forward, case, tensors, _ORDER, FORMS[_PACKED])
+    for place, item in enumerate(_ORDER):
+        if not _same(whole[item], reordered[place]):
+            yield f"{case.name}: sequence {item} differs in another order of the batch"
+    for item in range(6):
+        alone = _run(forward, case, tensors, (item,), FORMS[_PACKED])
+        if not _same(whole[item], alone[0]):
+            yield f"{case.name}: sequence {item} differs alone"
+    for name, form in FORMS.items():
+        if form.shared or not (form.packed_q or form.used_q):
+            continue  # these change what a sequence is
+        for page_size in (16, 100, 128) if name.startswith("paged") else (0,):
+            found = _run(forward, case, tensors, range(6), form, page_size)
+            for item in range(6):
+                if not _same(whole[item], found[item]):
+                    yield f"{case.name}: sequence {item} differs when {name} ({page_size} rows a page)"
+
+
+def _tensors(case: Case, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator(device=device).manual_seed(7)
+    dtype, head_dim_v = DTYPES[case.dtype], case.head_dim_v or case.head_dim
+    shapes = (
+        (case.batch, case.seqlen_q, case.heads, case.head_dim),
+        (case.batch, case.seqlen_k, case.heads_kv, case.head_dim),
+        (case.batch, case.seqlen_k, case.heads_kv, head_dim_v),
+    )
+    q, k, v = (torch.randn(shape, generator=generator, device=device) for shape in shapes)
+    q, k, v = VALUES[case.values](q, k, v, generator)
+    return q.to(dtype), k.to(dtype), v.to(dtype)
+
+
+def _run(  # noqa: PLR0917  one step of `_differences`
+    forward: Forward,
+    case: Case,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    items: Any,
+    form: Form,
+    page_size: int = 0,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (out, lse) of each of the sequences, run in one batch."""
+    chosen = list(items)
+    lengths = tuple(_LENGTHS_Q[item] for item in chosen), tuple(_LENGTHS_K[item] for item in chosen)
+    q, k, v = (tensor[chosen] for tensor in tensors)
+    # Padding is as long as the longest sequence here, so that a batch of one has none.
+    q, k, v = q[:, : max(lengths[0])], k[:, : max(lengths[1])], v[:, : max(lengths[1])]
+    laid: Laid = lay(
+        form,
+        (q, k, v),
+        lengths,
+        page_size=page_size,
+        seed=len(chosen),
+        new=lambda shape: guarded(shape, q.dtype, q.device),
+    )
+    out, lse = laid.padded(
+        *forward(laid.q, laid.k, laid.v, None, case.causal, **case.options(), **laid.options)
+    )
+    return [(out[i, :length], lse[i, :, :length]) for i, length in enumerate(lengths[0])]
+
+
+def _same(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))

@@ -1,0 +1,1 @@
+"""Correctness cases, as plain data."""

@@ -1,0 +1,109 @@
+"""A correctness case: plain data, the same on every machine. ``catalogue`` lists them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flash_attn3.checks.data.forms import FORMS, draw_lengths
+
+DTYPES = ("bf16", "fp16")
+_NO_DEFAULT = object()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of attention.
+
+    Attributes:
+        layout: how q, k and v lie in memory; a name of ``inputs.LAYOUTS``.
+        values: what they hold; a name of ``inputs.VALUES``.
+        softmax_scale: None for ``head_dim ** -0.5``.
+        seed: of the random numbers.
+        head_dim_v: None for head_dim.
+        window: (left, right), -1 for no limit.
+        attention_chunk: 0 for none.
+        softcap: 0 for none.
+        sink: with a sink.
+        form: ``dense``, or how sequences of different lengths lie; a name of ``forms.FORMS``. seqlen_q and
+            seqlen_k are then the longest that there may be.
+        page_size: rows a page, of the forms that have pages.
+    """
+
+    dtype: str
+    causal: bool
+    batch: int
+    seqlen_q: int
+    seqlen_k: int
+    heads: int
+    heads_kv: int
+    head_dim: int = 128
+    layout: str = "contiguous"
+    values: str = "normal"
+    softmax_scale: float | None = None
+    seed: int = 0
+    head_dim_v: int | None = None
+    window: tuple[int, int] = (-1, -1)
+    attention_chunk: int = 0
+    softcap: float = 0.0
+    sink: bool = False
+    form: str = "dense"
+    page_size: int = 0
+
+    @property
+    def name(self) -> str:
+        """Everything that tells this case from the others, in one word."""
+        head_dims = f"{self.head_dim}" + (f"x{self.head_dim_v}" if self.head_dim_v else "")
+        parts = [
+            f"{self.dtype}_d{head_dims}_{'causal' if self.causal else 'full'}",
+            f"b{self.batch}_h{self.heads}x{self.heads_kv}_s{self.seqlen_q}x{self.seqlen_k}",
+            self.layout
+            if self.form == "dense"
+            else self.form + (f"{self.page_size}" if self.page_size else ""),
+            self.values,
+        ]
+        if self.window != (-1, -1):
+            parts.append("window{}to{}".format(*("all" if limit < 0 else limit for limit in self.window)))
+        if self.attention_chunk:
+            parts.append(f"chunk{self.attention_chunk}")
+        if self.softcap:
+            parts.append(f"softcap{self.softcap:g}")
+        if self.sink:
+            parts.append("sink")
+        if self.softmax_scale is not None:
+            parts.append(f"scale{self.softmax_scale:g}")
+        if self.seed:
+            parts.append(f"seed{self.seed}")
+        return "-".join(parts)
+
+    @property
+    def scale(self) -> float:
+        """The factor that is applied."""
+        return self.head_dim**-0.5 if self.softmax_scale is None else self.softmax_scale
+
+    def lengths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the lengths of q and of k for each sequence."""
+        if self.form == "dense":
+            return (self.seqlen_q,) * self.batch, (self.seqlen_k,) * self.batch
+        form = FORMS[self.form]
+        lengths_q = draw_lengths(2 * self.seed, self.batch, self.seqlen_q)
+        if not (form.packed_q or form.used_q):
+            lengths_q = (self.seqlen_q,) * self.batch
+        return lengths_q, draw_lengths(2 * self.seed + 1, self.batch, self.seqlen_k)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the call that are not tensors and differ from their defaults."""
+        options = {
+            "window_size": self.window,
+            "attention_chunk": self.attention_chunk,
+            "softcap": self.softcap,
+        }
+        return {name: value for name, value in options.items() if value not in (0, (-1, -1))}
+
+    def params(self) -> dict[str, Any]:
+        """Return the case as plain data: what differs from the default, and what has none."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value != getattr(type(self), name, _NO_DEFAULT)
+        }

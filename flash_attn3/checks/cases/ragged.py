@@ -1,0 +1,99 @@
+"""Cases of sequences of different lengths: packed, padded, in pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import cycle, product
+from typing import TYPE_CHECKING, Any
+
+from flash_attn3.checks.cases.case import Case
+from flash_attn3.checks.cases.dense import GROWING
+from flash_attn3.checks.cases.options import NATIVE, ODD, WIDE, with_head_dims
+from flash_attn3.checks.data.forms import FORMS, PAGED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Below, at and above the tiles, powers of two and not, one key a page.
+PAGE_SIZES = (1, 7, 16, 48, 64, 128, 256)
+_KINDS: tuple[dict[str, Any], ...] = (
+    {"causal": False},
+    {"causal": True},
+    {"causal": False, "window": (50, 20)},
+    {"causal": True, "window": (100, 0), "sink": True},
+    {"causal": False, "attention_chunk": 60},
+    {"causal": True, "softcap": 20.0},
+)
+# dtype, (batch, seqlen_q, seqlen_k, heads, heads_kv), form, page_size, mask, head dimensions
+_Parts = tuple[str, tuple[int, int, int, int, int], str, int, dict[str, Any], tuple[int, int]]
+_SHAPES = ((5, 200, 300, 4, 2), (9, 300, 130, 3, 3), (3, 1, 700, 8, 1))
+
+
+def ragged(dtypes: Iterable[str]) -> Iterator[Case]:
+    """Return every form with every mask, kernel and page size, in turn those of some of the others."""
+    for seed, parts in enumerate(_parts(dtypes), start=1):
+        yield _case(seed, *parts)
+
+
+def _parts(dtypes: Iterable[str]) -> Iterator[_Parts]:
+    page_sizes, shapes, plain = cycle(PAGE_SIZES), cycle(_SHAPES), cycle(_KINDS[:2])
+    kinds = cycle(_KINDS)
+    extremes = (
+        (1, 129, 129, 2, 1),
+        (200, 9, 40, 2, 1),
+        (4, 2000, 3000, 4, 2),
+        (3, 60, 0, 2, 2),
+        (3, 0, 60, 2, 2),
+    )
+    for dtype in dtypes:
+        for pair, form, kind in product(NATIVE, FORMS, _KINDS):
+            yield dtype, next(shapes), form, next(page_sizes), kind, pair
+        for pair, page_size, kind in product(NATIVE, PAGE_SIZES, _KINDS[:2]):
+            yield dtype, _SHAPES[0], "paged", page_size, kind, pair
+        for pair, form in product((*ODD, (40, 40), (160, 120)), ("packed", "padded", "paged")):
+            yield dtype, _SHAPES[0], form, 16, _KINDS[1], pair
+        for pair, form in product(WIDE, FORMS):
+            yield dtype, next(shapes), form, next(page_sizes), next(kinds), pair
+        for form, shape in product(FORMS, extremes):
+            yield dtype, shape, form, 64, next(plain), (128, 128)
+
+
+def growing_ragged(dtypes: Iterable[str]) -> Iterator[Case]:
+    """Return logits that grow over many blocks of keys, packed and in pages."""
+    forms = (("packed", 0, (5, 300, 1100, 4, 2)), ("paged", 64, (4, 7, 1300, 8, 1)))
+    for dtype, values, (form, page_size, shape) in product(dtypes, GROWING, forms):
+        yield replace(_case(1, dtype, shape, form, page_size, _KINDS[1], (128, 128)), values=values)
+
+
+def quick_ragged() -> tuple[Case, ...]:
+    """Return every form, every kind of mask and every kernel at least once."""
+    pairs, kinds, page_sizes = cycle((*NATIVE, WIDE[0])), cycle(_KINDS), cycle(PAGE_SIZES)
+    return tuple(
+        _case(seed, dtype, (4, 70, 150, 4, 2), form, next(page_sizes), next(kinds), next(pairs))
+        for seed, (dtype, form) in enumerate(product(("bf16", "fp16"), FORMS), start=1)
+    )
+
+
+def _case(  # noqa: PLR0917  the order of _Parts
+    seed: int,
+    dtype: str,
+    shape: tuple[int, int, int, int, int],
+    form: str,
+    page_size: int,
+    kind: dict[str, Any],
+    pair: tuple[int, int],
+) -> Case:
+    batch, seqlen_q, seqlen_k, heads, heads_kv = shape
+    case = Case(
+        dtype=dtype,
+        batch=batch,
+        seqlen_q=seqlen_q,
+        seqlen_k=seqlen_k,
+        heads=heads,
+        heads_kv=heads_kv,
+        form=form,
+        page_size=page_size if form in PAGED else 0,
+        seed=seed,
+        **kind,
+    )
+    return with_head_dims(case, pair)

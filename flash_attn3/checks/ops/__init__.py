@@ -1,0 +1,1 @@
+"""One check an operator: cases, call, truth, judge."""

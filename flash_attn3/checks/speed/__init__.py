@@ -1,0 +1,1 @@
+"""Races against other implementations, and host time."""

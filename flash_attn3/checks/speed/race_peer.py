@@ -1,0 +1,69 @@
+"""The existing FlashAttention-3, raced in the same process when the library with its operators is named.
+
+It is called through its operator, without the Python function that its users call: a handicap for ours.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from flash_attn3.checks.speed.race import Inputs
+    from flash_attn3.checks.speed.race_settings import Setting
+
+FA3 = "fa3"
+
+
+class PeerMissing(Exception):
+    """The libraries that were named cannot be loaded, or do not register the operator."""
+
+
+def load_peer(libraries: Sequence[Path]) -> None:
+    """Load what the peer needs, and last the library that registers ``torch.ops.flash_attn_3.fwd``.
+
+    Args:
+        libraries: in the order of loading; for example a CUDA runtime that torch does not bring, then the
+            peer. None: there is no peer.
+
+    Raises:
+        PeerMissing: one cannot be loaded, or the operator is still not there.
+    """
+    for library in libraries:
+        _load(library)
+    if libraries and not hasattr(torch.ops.flash_attn_3, "fwd"):
+        raise PeerMissing(f"peer {libraries[-1]}: registers no torch.ops.flash_attn_3.fwd")
+
+
+def _load(library: Path) -> None:
+    try:
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise PeerMissing(f"peer {library}: cannot be loaded: {error}") from error
+
+
+def call_fa3(setting: Setting, inputs: Inputs) -> Tensor:
+    """Run the peer's forward without splits, by its schema of 34 arguments."""
+    q, k, v, lengths = inputs.q, inputs.k, inputs.v, inputs.cu_seqlens
+    longest = None if lengths is None else setting.seqlen
+    left, right = setting.window_size
+    result = torch.ops.flash_attn_3.fwd(
+        *(q, k, v),
+        *(None, None, None, None),  # k_new, v_new, q_v, out
+        *(lengths, lengths, None),  # cu_seqlens of q, of k and of k_new
+        *(None, None, longest, longest),  # seqused and max_seqlen of q and of k
+        *(None, None, None),  # page_table, kv_batch_idx, leftpad_k
+        *(None, None, None),  # rotary_cos, rotary_sin, seqlens_rotary
+        *(None, None, None),  # descale of q, of k and of v
+        *(setting.head_dim**-0.5, setting.causal, left, right),
+        *(0, 0.0, True),  # attention_chunk, softcap, is_rotary_interleaved
+        *(None, 1, None, 0),  # scheduler_metadata, num_splits, pack_gqa, sm_margin
+    )
+    out: Tensor = result[0]
+    return out

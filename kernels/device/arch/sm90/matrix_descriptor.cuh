@@ -1,0 +1,26 @@
+// Matrix descriptors: how wgmma is told where an operand lies that the tensor copy engine left in shared memory under
+// the 128-byte swizzle. Fields: PTX ISA, "Matrix descriptor format"; canonical layouts: cute/arch/mma_sm90_desc.hpp.
+#pragma once
+
+#include <cute/arch/util.hpp>
+
+#include "parts/slab.cuh"
+
+namespace fa3 {
+
+constexpr int kSwizzleAtomBytes = 8 * kSlabRowBytes;  // the swizzle repeats every 8 rows
+
+// `leading` is the distance between slabs for an operand whose outer (M or N) dimension is contiguous, and unused when
+// K is contiguous. Bytes.
+CUTE_DEVICE uint64_t make_descriptor(void const* smem, uint32_t leading) {
+    constexpr uint64_t kSwizzle128B = uint64_t(1) << 62;
+    constexpr uint64_t kStride = uint64_t(kSwizzleAtomBytes >> 4) << 32;
+    uint32_t const address = cute::cast_smem_ptr_to_uint(smem);
+    return kSwizzle128B | kStride | (uint64_t(leading >> 4) << 16) | uint64_t((address & 0x3FFFF) >> 4);
+}
+
+CUTE_DEVICE constexpr uint64_t advance(uint64_t descriptor, uint32_t bytes) {
+    return descriptor + (bytes >> 4);
+}
+
+}  // namespace fa3

@@ -1,0 +1,95 @@
+// Warpgroup matrix multiply: the unrolled products of one tile, whose operands lie in shared memory or in registers.
+#pragma once
+
+#include <cute/arch/mma_sm90_gmma.hpp>
+#include <cute/arch/mma_sm90_gmma_ext.hpp>
+#include <cute/numeric/integer_sequence.hpp>
+
+#include "arch/sm80/element.cuh"
+#include "arch/sm90/matrix_descriptor.cuh"
+#include "parts/slab.cuh"
+#include "parts/tensor_core.cuh"
+
+namespace fa3 {
+
+using cute::SM90::GMMA::Major;
+using cute::SM90::GMMA::ScaleOut;
+
+template <class Element, int N>
+struct Wgmma;
+
+#define FA3_WGMMA(ELEMENT, TYPE, N)                                                \
+    template <>                                                                    \
+    struct Wgmma<ELEMENT, N> {                                                     \
+        template <Major B>                                                         \
+        using SS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_SS<Major::K, B>; \
+        template <Major B>                                                         \
+        using RS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_RS<Major::K, B>; \
+    };
+FA3_WGMMA(Half, F16, 64)
+FA3_WGMMA(Half, F16, 80)
+FA3_WGMMA(Half, F16, 96)
+FA3_WGMMA(Half, F16, 112)
+FA3_WGMMA(Half, F16, 128)
+FA3_WGMMA(Half, F16, 160)
+FA3_WGMMA(Half, F16, 192)
+FA3_WGMMA(Half, F16, 256)
+FA3_WGMMA(Bfloat16, BF16, 64)
+FA3_WGMMA(Bfloat16, BF16, 80)
+FA3_WGMMA(Bfloat16, BF16, 96)
+FA3_WGMMA(Bfloat16, BF16, 112)
+FA3_WGMMA(Bfloat16, BF16, 128)
+FA3_WGMMA(Bfloat16, BF16, 160)
+FA3_WGMMA(Bfloat16, BF16, 192)
+FA3_WGMMA(Bfloat16, BF16, 256)
+#undef FA3_WGMMA
+
+// Byte offset of k-step `step` inside an operand whose K dimension is contiguous.
+template <int Rows>
+CUTE_DEVICE constexpr uint32_t k_major_offset(int step) {
+    constexpr int kStepsPerSlab = kSlab / kMmaK;
+    return (step / kStepsPerSlab) * Rows * kSlabRowBytes + (step % kStepsPerSlab) * kMmaK * 2;
+}
+
+template <class Op, int... I>
+CUTE_DEVICE void fma_ss(uint64_t a, uint64_t b, float (&d)[sizeof...(I)], ScaleOut accumulate,
+                        cute::integer_sequence<int, I...>) {
+    Op::fma(a, b, d[I]..., accumulate);
+}
+
+template <class Op, int... I>
+CUTE_DEVICE void fma_rs(uint32_t const* a, uint64_t b, float (&d)[sizeof...(I)], ScaleOut accumulate,
+                        cute::integer_sequence<int, I...>) {
+    Op::fma(a[0], a[1], a[2], a[3], b, d[I]..., accumulate);
+}
+
+// Keeps the compiler from moving reads or writes of these registers across this point.
+template <class T, int Count>
+CUTE_DEVICE void fence_registers(T (&d)[Count]) {
+    CUTE_UNROLL
+    for (int i = 0; i < Count; ++i) cute::warpgroup_fence_operand(d[i]);
+}
+
+// s (64 x N) = q (64 x HeadDim) . k (N x HeadDim)^T; both K-contiguous. `RowsQ`, `RowsK`: rows of a slab.
+template <class Element, int N, int HeadDim, int RowsQ, int RowsK>
+CUTE_DEVICE void gemm_qk(uint64_t q, uint64_t k, float (&s)[N / 2]) {
+    using Op = typename Wgmma<Element, N>::template SS<Major::K>;
+    CUTE_UNROLL
+    for (int step = 0; step < HeadDim / kMmaK; ++step) {
+        fma_ss<Op>(advance(q, k_major_offset<RowsQ>(step)), advance(k, k_major_offset<RowsK>(step)), s,
+                   step == 0 ? ScaleOut::Zero : ScaleOut::One, cute::make_integer_sequence<int, N / 2>{});
+    }
+}
+
+// o (64 x HeadDimV) += p (64 x N, registers) . v (N x HeadDimV), v contiguous along HeadDimV.
+template <class Element, int N, int HeadDimV>
+CUTE_DEVICE void gemm_pv(uint32_t const (&p)[N / 4], uint64_t v, float (&o)[HeadDimV / 2]) {
+    using Op = typename Wgmma<Element, HeadDimV>::template RS<Major::MN>;
+    CUTE_UNROLL
+    for (int step = 0; step < N / kMmaK; ++step) {
+        fma_rs<Op>(&p[4 * step], advance(v, step * kMmaK * kSlabRowBytes), o,
+                   ScaleOut::One, cute::make_integer_sequence<int, HeadDimV / 2>{});
+    }
+}
+
+}  // namespace fa3

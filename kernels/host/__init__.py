@@ -1,1 +1,0 @@
-"""The runtime that launches the kernels, and how it is built."""

@@ -1,0 +1,129 @@
+#include "attention/layout.h"
+
+#include <initializer_list>
+
+#include "params/fwd.h"
+
+namespace fa3 {
+namespace {
+
+constexpr int64_t kStrideLimit = int64_t{1} << 40;  // bytes
+
+// Rows of a ragged tensor are numbered through, in 31 bits, and the number after the last one is used, too.
+constexpr int64_t kMaxRaggedRow = INT32_MAX - 1;
+
+fa3_status check_rows(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    Rows rows;
+    if (!find_rows(tensor, &rows)) {
+        return error.fail(
+            FA3_INVALID_ARGUMENT,
+            "%s has stride %lld in its %s dimension; it should be a multiple of %lld, the stride "
+            "of its %s dimension",
+            argument, shown(tensor.stride[0]), dimension_name(storage, 0), shown(tensor.stride[1]),
+            dimension_name(storage, 1));
+    }
+    if (static_cast<fa3_u64>(rows.stride * kElementBytes) >= kRaggedWrapBytes) {
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "%s has stride %lld in its %s dimension; it should be below 2^34 bytes", argument,
+                          shown(rows.stride), dimension_name(storage, 1));
+    }
+    if (tensor.shape[0] > 1 && rows.per_slot > (kMaxRaggedRow - tensor.shape[1]) / (tensor.shape[0] - 1)) {
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "%s spans more than %lld rows of %lld elements from its first to its last one",
+                          argument, shown(kMaxRaggedRow), shown(rows.stride));
+    }
+    return FA3_OK;
+}
+
+}  // namespace
+
+const char* dimension_name(Storage storage, int dimension) {
+    constexpr const char* kNames[kRank] = {"batch", "seqlen", "heads", "head_dim"};
+    constexpr const char* kPageNames[kRank] = {"pages", "page_size", "heads", "head_dim"};
+    return storage == Storage::kPages ? kPageNames[dimension] : kNames[dimension];
+}
+
+bool is_empty(const fa3_tensor& tensor) {
+    return tensor.shape[0] == 0 || tensor.shape[1] == 0 || tensor.shape[2] == 0 || tensor.shape[3] == 0;
+}
+
+fa3_status check_extents(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    for (int i = kBatch; i <= kHeadDim; ++i) {
+        if (tensor.shape[i] < 0 || tensor.shape[i] > INT32_MAX) {
+            return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should be between 0 and %d", argument,
+                              dimension_name(storage, i), shown(tensor.shape[i]), INT32_MAX);
+        }
+    }
+    if (tensor.shape[kHeadDim] == 0) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s has head_dim 0; it should be positive", argument);
+    }
+    return FA3_OK;
+}
+
+fa3_status check_room(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
+        if (tensor.stride[dimension] == 0 && tensor.shape[dimension] > 1) {
+            return error.fail(FA3_INVALID_ARGUMENT,
+                              "%s has stride 0 in its %s dimension; it should have room for every element",
+                              argument, dimension_name(storage, dimension));
+        }
+    }
+    return FA3_OK;
+}
+
+bool find_rows(const fa3_tensor& tensor, Rows* rows) {
+    const int64_t slot = tensor.stride[0];
+    const int64_t row = tensor.stride[1];
+    const bool one_slot = tensor.shape[0] <= 1;
+    if (tensor.shape[1] <= 1) {  // nothing is known of the step inside a slot: let one lead to the next
+        *rows = one_slot ? Rows{kCopyElements, 0} : Rows{slot, 1};
+        return true;
+    }
+    *rows = {row, one_slot || row == 0 ? 0 : slot / row};
+    return one_slot || slot == rows->per_slot * row;
+}
+
+int64_t rows_per_slot(const fa3_tensor& tensor, Storage storage) {
+    if (storage == Storage::kDense || storage == Storage::kPacked || is_empty(tensor)) return 0;
+    Rows rows;
+    find_rows(tensor, &rows);
+    return rows.per_slot;
+}
+
+fa3_status check_layout(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    for (int i = 0; i < kRank; ++i) {
+        if (tensor.shape[i] < 0) {
+            return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should not be negative", argument,
+                              dimension_name(storage, i), shown(tensor.shape[i]));
+        }
+    }
+    if (is_empty(tensor)) return FA3_OK;
+    if (tensor.data == nullptr) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s.data is null; it should point to device memory",
+                          argument);
+    }
+    if (reinterpret_cast<uintptr_t>(tensor.data) % kCopyAlignment != 0) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s.data is %p; it should be a multiple of %lld bytes",
+                          argument, tensor.data, shown(kCopyAlignment));
+    }
+    for (int i = 0; i < kRank - 1; ++i) {
+        const int64_t stride = tensor.stride[i];
+        if (tensor.shape[i] == 1) continue;
+        if (stride < 0 || stride % kCopyElements != 0 || stride >= kStrideLimit / kElementBytes) {
+            return error.fail(
+                FA3_INVALID_ARGUMENT,
+                "%s has stride %lld in its %s dimension; it should be a multiple of %lld elements "
+                "(%lld bytes), not negative and below 2^40 bytes",
+                argument, shown(stride), dimension_name(storage, i), shown(kCopyElements),
+                shown(kCopyAlignment));
+        }
+    }
+    if (tensor.stride[3] != 1 && tensor.shape[3] != 1) {
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "%s has stride %lld in its head_dim dimension; it should be 1", argument,
+                          shown(tensor.stride[3]));
+    }
+    return storage == Storage::kDense ? FA3_OK : check_rows(tensor, storage, argument, error);
+}
+
+}  // namespace fa3

@@ -1,0 +1,44 @@
+// One GPU: what is asked of the driver once and then only read.
+#pragma once
+
+#include <atomic>
+
+#include "system/driver.h"
+#include "system/error.h"
+#include "system/tile_queue.h"
+
+namespace fa3 {
+
+constexpr int kMaxDevices = 64;
+
+struct Device {
+    int ordinal;
+    cuda::DeviceHandle handle;
+    int sm;  // 10 * major + minor of its compute capability
+    int multiprocessors;
+    int shared_bytes;  // that one thread block can have
+    char name[96];
+    std::atomic<cuda::Context> context;  // primary context, null until first use
+    std::atomic<bool> described;
+    QueuePool queues;
+};
+
+// Needs no context.
+fa3_status get_device(const cuda::Driver& driver, int ordinal, Device** device, Error error);
+
+// Makes the device's primary context current while it lives, then restores the caller's.
+class ContextScope {
+  public:
+    explicit ContextScope(const cuda::Driver& driver) : driver_(driver) {}
+    ~ContextScope();
+    ContextScope(const ContextScope&) = delete;
+    ContextScope& operator=(const ContextScope&) = delete;
+
+    fa3_status enter(Device& device, Error error);
+
+  private:
+    const cuda::Driver& driver_;
+    bool pushed_ = false;
+};
+
+}  // namespace fa3

@@ -1,0 +1,219 @@
+"""The build with the real compilers: same bytes anywhere, and no harm from kills, damage or a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ci.engine.cache import Cache
+from ci.files import sha256_of
+from ci.stages.audit import audit
+from ci.stages.build import MEMORY_BAR, Workshop, build
+from kernels.build.compile import inputs_digest
+from kernels.build.toolkit import find_toolkit
+from kernels.table import VARIANTS
+from matrix.cell import Artefact
+from matrix.model import read_matrix
+from tests.conftest import FEW
+from tests.quiet import Quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kernels.table import Variant
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+ARTEFACT = Artefact("linux_x86_64", "12.8")
+
+
+def farm(*arguments: str | Path) -> list[str]:
+    """The command line of the farm, for this Python."""
+    return [sys.executable, "-m", "ci", *map(str, arguments)]
+
+
+def build_few(work: Path, *options: str) -> list[str]:
+    """The command line that builds the wheel of a few kernels in ``work``."""
+    only = [argument for pattern in FEW for argument in ("--only", pattern)]
+    return farm("build", "--work", work, *only, *options)
+
+
+def objects(work: Path) -> dict[Path, int]:
+    """The finished cache objects and when each was written."""
+    folder = work / "cache" / "objects"
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def test_a_copy_of_the_tree_in_another_folder_gives_the_same_wheel(
+    wheel: Path, tmp_path: Path, new_work: Callable[[str], Path]
+):
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    copy = tmp_path / "another folder"
+    for name in filter(None, files.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, copy / name)
+    work = new_work("work")
+    subprocess.run(build_few(work), check=True, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)})
+    (other,) = (work / "build").rglob("*.whl")
+    assert other.name == wheel.name
+    assert sha256_of(other) == sha256_of(wheel)
+
+
+def test_a_killed_build_goes_on_where_it_was(
+    wheel: Path, few: tuple[Variant, ...], new_work: Callable[[str], Path]
+):
+    work = new_work("work")
+    process = subprocess.Popen(build_few(work, "--jobs", "1"), cwd=ROOT, start_new_session=True)
+    with process:
+        deadline = time.monotonic() + 120
+        while not objects(work):
+            assert process.poll() is None, "the build ended before it could be killed"
+            assert time.monotonic() < deadline, "no compile ever finished"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not list((work / "build").rglob("*.whl"))
+    before = objects(work)
+    assert 0 < len(before) < len(few) + 1
+    done = subprocess.run(build_few(work), check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert before.items() <= objects(work).items()
+    assert sha256_of(Path(done.stdout.strip())) == sha256_of(wheel)
+    assert [path for path in work.rglob(".scratch-*") if "toolkits" not in path.parts] == []
+
+
+def test_an_interrupted_build_says_so_and_can_go_on(new_work: Callable[[str], Path]):
+    work = new_work("work")
+    process = subprocess.Popen(
+        farm("build", "--jobs", "1", "--work", work),
+        cwd=ROOT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        while not list((work / "build").rglob("build.ninja")):
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("farm: error: interrupted")
+    assert "Traceback" not in said
+
+
+def test_a_damaged_object_is_made_again_and_gives_the_same_wheel(
+    wheel: Path, few: tuple[Variant, ...], toolkit: Path, new_work: Callable[[str], Path]
+):
+    work = new_work("work")
+    shutil.copytree(toolkit.parents[1] / "objects", work / "cache" / "objects")
+    damaged = Cache(work / "cache" / "objects").path(inputs_digest(few[0], find_toolkit(toolkit)))
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    before, progress = objects(work), Quiet()
+    again = build(
+        artefact=ARTEFACT, matrix=read_matrix(), workshop=Workshop(work), progress=progress, variants=few
+    )
+    (warning,) = progress.warned
+    assert warning.startswith(f"{damaged}: the cached object is truncated or altered")
+    assert [path for path, written in objects(work).items() if before[path] != written] == [damaged]
+    assert sha256_of(again) == sha256_of(wheel)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with 300 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, check=False, capture_output=True).returncode != 0
+    ):
+        pytest.skip("a small disk cannot be mounted: that needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_error_and_what_was_good_stays(wheel: Path, toolkits: Path, small_disk: Path):
+    (small_disk / "cache").mkdir()
+    (small_disk / "cache" / "toolkits").symlink_to(toolkits)
+    old = small_disk / wheel.relative_to(toolkits.parents[1])
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"the wheel of before")
+    build_there = build_few(small_disk)
+    result = subprocess.run(build_there, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 26
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("farm: error: ")
+    assert "Traceback" not in result.stderr
+    assert str(small_disk) in line
+    assert "no room left" in line
+    assert old.read_bytes() == b"the wheel of before"
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    subprocess.run(build_there, check=True, cwd=ROOT)
+    assert sha256_of(old) == sha256_of(wheel)
+
+
+def test_a_wheel_of_a_few_kernels_is_a_wheel_that_lies_apart(
+    wheel: Path, few: tuple[Variant, ...], toolkits: Path
+):
+    folder = wheel.parents[1]
+    assert folder.parent == toolkits.parents[1] / "build"
+    assert folder.name.startswith(f"{ARTEFACT}-")
+    assert [check for check in audit(wheel, variants=few) if not check.ok] == []
+    resources = json.loads((folder / "resources.json").read_text())
+    assert list(resources) == [variant.name for variant in few]
+    assert all((report["registers"] or 0) > 0 for report in resources.values() if report["assembled"])
+    assert [name for name, report in resources.items() if not report["assembled"]] == [
+        variant.name for variant in few if variant.code == "ptx"
+    ]
+
+
+def test_a_build_says_what_the_compiles_took(
+    wheel: Path, few: tuple[Variant, ...], toolkits: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Every compile comes from the cache here, and what it took when it was made is told all the same."""
+    del wheel
+    work, progress = toolkits.parents[1], Quiet()
+    monkeypatch.setattr("ci.stages.build.CPU_BAR", 1)
+    again = build(
+        artefact=ARTEFACT, matrix=read_matrix(), workshop=Workshop(work), progress=progress, variants=few
+    )
+    cost = json.loads((again.parents[1] / "cost.json").read_text())
+    assert cost["jobs"] == len(few) + 1
+    assert cost["wheel_bytes"] == again.stat().st_size
+    assert len(few) < cost["cpu_seconds"] < 300
+    assert 50_000_000 < cost["memory_bytes"] < MEMORY_BAR
+    assert cost["largest"] in {"host libraries", *(variant.name for variant in few)}
+    assert any(f"{cost['cpu_seconds']:.0f} s of processor time" in line for line in progress.said)
+    assert progress.warned == ["the compiles took more than the bar allows"]
+
+
+def test_the_other_toolkit_compiles_every_source_for_every_target(toolkits: Path):
+    """The stage compiles each row alike, so one row of each source and target stands for the others."""
+    rows = tuple({(row.source, row.sm): row for row in VARIANTS}.values())
+    work = toolkits.parents[1]
+    artefact = Artefact("linux_x86_64", "13.0")
+    wheelhouse = os.environ.get("FARM_WHEELHOUSE")
+    workshop = Workshop(work, Path(wheelhouse) if wheelhouse else None, 2)
+    made = build(artefact=artefact, matrix=read_matrix(), workshop=workshop, progress=Quiet(), variants=rows)
+    assert made.is_relative_to(work / "build")
+    assert [check for check in audit(made, variants=rows) if not check.ok] == []
+    resources = json.loads((made.parents[1] / "resources.json").read_text())
+    assert set(resources) == {variant.name for variant in rows}
+    assert {entry["toolkit"] for entry in resources.values()} == {"13.0"}

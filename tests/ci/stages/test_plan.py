@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from ci.errors import UnknownCell, UnknownSm, UnknownToolkit
+from ci.stages.plan import Selection, named_sm, plan_document, select_artefacts, select_cells
+from matrix.cell import Artefact, Cell
+from matrix.model import read_matrix
+from matrix.planner import plan
+from tests.site_kit import proof as manifest_proof
+
+MATRIX = read_matrix()
+WHOLE = plan(MATRIX)
+
+
+def test_nothing_selected_is_everything():
+    assert select_cells(WHOLE, MATRIX, Selection()) == WHOLE
+
+
+def test_patterns_narrow_the_cells_and_their_artefacts():
+    chosen = select_cells(WHOLE, MATRIX, Selection(["linux_x86_64-py312-torch2.11-*-sm90"]))
+    assert {row.cell.cuda for row in chosen.served} == {"cu126", "cu128", "cu130"}
+    assert {row.cell.cuda for row in chosen.excluded} == {"cu132"}
+    assert {artefact.platform for artefact in chosen.artefacts} == {"linux_x86_64"}
+
+
+def test_a_toolkit_narrows_the_artefacts():
+    chosen = select_cells(WHOLE, MATRIX, Selection(toolkit="13.0"))
+    assert {artefact.toolkit for artefact in chosen.artefacts} == {"13.0"}
+
+
+@pytest.mark.parametrize("name", ["90", "90a"])
+def test_an_sm_is_known_by_both_its_names(name: str):
+    chosen = select_cells(WHOLE, MATRIX, Selection(sm=name)).served
+    assert chosen == tuple(row for row in WHOLE.served if row.cell.sm == "90")
+    assert chosen
+
+
+def test_the_document_accounts_for_every_cell():
+    document = plan_document(WHOLE, WHOLE, MATRIX, [])
+    cells = [Cell.parse(row["cell"]) for row in document["cells"] + document["exclusions"]]
+    assert set(cells) == {row.cell for row in WHOLE.served} | {row.cell for row in WHOLE.excluded}
+    assert all(row["reason"] for row in document["exclusions"])
+    released = [row for row in document["artefacts"] if row["released"]]
+    assert [row["artefact"] for row in released] == ["linux_x86_64-cuda12.8"]
+    assert released[0]["cells"] == len(document["cells"])
+
+
+def test_a_narrowed_document_still_knows_what_is_released():
+    chosen = select_cells(WHOLE, MATRIX, Selection(["linux_x86_64-py310-torch2.15-*"]))
+    assert chosen.served == ()
+    released = [
+        row["artefact"] for row in plan_document(chosen, WHOLE, MATRIX, [])["artefacts"] if row["released"]
+    ]
+    assert released == ["linux_x86_64-cuda12.8"]
+
+
+def test_the_document_says_what_serves_each_gpu_and_what_was_proven():
+    """A GPU of one SM proves its own kernels, and for the others the source that they are compiled from."""
+    proven = manifest_proof("x").model_copy(update={"sm": "90", "kernels": ("exact", "portable")})
+    rows = {row["sm"]: row for row in plan_document(WHOLE, WHOLE, MATRIX, [proven])["gpus"]}
+    assert list(rows) == [sm.name for sm in MATRIX.sm]
+    assert rows["90"]["status"] == "validated on NVIDIA H200"
+    source = "built, not yet run on this GPU; the same source passed on NVIDIA H200"
+    assert rows["80"]["status"] == rows["120"]["status"] == source
+    assert rows["newer"]["status"] == "built, not yet run on a GPU"
+    assert [sm for sm, row in rows.items() if row["proven"]] == ["90"]
+    cells = {row["cell"]: row["kernels"] for row in plan_document(WHOLE, WHOLE, MATRIX, [])["cells"]}
+    assert cells["linux_x86_64-py312-torch2.11-cu130-sm90"] == "exact"
+    assert cells["linux_x86_64-py312-torch2.11-cu130-smnewer"] == "ptx"
+
+
+def test_artefacts_are_chosen_by_name_and_toolkit():
+    assert select_artefacts(WHOLE, MATRIX, Selection(["linux_aarch64-*"])) == (
+        Artefact("linux_aarch64", "12.8"),
+        Artefact("linux_aarch64", "13.0"),
+    )
+    assert select_artefacts(WHOLE, MATRIX, Selection(["linux_aarch64-*"], toolkit="13.0")) == (
+        Artefact("linux_aarch64", "13.0"),
+    )
+
+
+def test_unknown_names_are_told_the_nearest():
+    with pytest.raises(
+        UnknownCell, match=r"no cell matches 'linux_x86_64-py312-torch2\.11-cu130-sm75'; .*-sm8"
+    ):
+        select_cells(WHOLE, MATRIX, Selection(["linux_x86_64-py312-torch2.11-cu130-sm75"]))
+    with pytest.raises(
+        UnknownCell, match=r"no artefact matches 'linux_x86-cuda12\.8'; .*linux_x86_64-cuda12\.8"
+    ):
+        select_artefacts(WHOLE, MATRIX, Selection(["linux_x86-cuda12.8"]))
+    with pytest.raises(UnknownToolkit, match=r"no toolkit is called '13'; .*13\.0"):
+        select_artefacts(WHOLE, MATRIX, Selection(toolkit="13"))
+    with pytest.raises(UnknownSm, match="no SM is called '70a'"):
+        named_sm(MATRIX, "70a")

@@ -1,0 +1,104 @@
+"""The manifest: strict on the way in, canonical on the way out."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ci.errors import CorruptManifest
+from index_site.manifest import (
+    Exclusion,
+    Manifest,
+    dump_manifest,
+    parse_manifest,
+    read_manifest,
+    sort_wheels,
+    timestamp,
+)
+from tests.site_kit import manifest_wheel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANIFEST = Manifest(
+    base_url="https://host.example/",
+    exclusions=(Exclusion(cells="win_amd64", reason="no Windows machine has run it: höchste Zeit"),),
+    wheels=sort_wheels([manifest_wheel("0.10.0", channel="stable"), manifest_wheel("0.9.0", yanked="slow")]),
+)
+
+
+def test_round_trip_keeps_every_byte() -> None:
+    raw = dump_manifest(MANIFEST)
+    assert parse_manifest(raw, name="it") == MANIFEST
+    assert dump_manifest(parse_manifest(raw, name="it")) == raw
+    assert json.loads(raw)["schema_version"] == 1
+
+
+def test_wheels_are_in_the_order_of_versions() -> None:
+    assert [wheel.version for wheel in MANIFEST.wheels] == ["0.9.0", "0.10.0"]
+
+
+def test_one_wheel_is_one_line() -> None:
+    lines = dump_manifest(MANIFEST).decode().splitlines()
+    assert [json.loads(line.rstrip(","))["version"] for line in lines[1:-1]] == ["0.9.0", "0.10.0"]
+
+
+def edited(**changes: Any) -> bytes:
+    document = json.loads(dump_manifest(MANIFEST))
+    wheel = document["wheels"][1]
+    for key, value in changes.items():
+        (wheel if key in wheel else document)[key] = value
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "EOF"),
+        (dump_manifest(MANIFEST)[:-40], "EOF"),
+        (b"[]", "the document: "),
+        (edited(schema_version=2), "schema_version"),
+        (edited(sha256="abc"), "wheels.1.sha256"),
+        (edited(size="12"), "wheels.1.size"),
+        (edited(filename="../../etc/passwd"), "wheels.1.filename"),
+        (edited(upload_time="yesterday"), "wheels.1.upload_time"),
+        (edited(channel="nightly"), "wheels.1.channel"),
+        (edited(proofs=[]), "on stable without a passing validation report"),
+        (edited(surprise=1), "surprise"),
+        (edited(filename=MANIFEST.wheels[0].filename), "listed twice"),
+    ],
+)
+def test_wrong_manifest_is_refused_with_the_place(tmp_path: Path, raw: bytes, message: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(raw)
+    with pytest.raises(CorruptManifest, match=message) as caught:
+        read_manifest(tmp_path)
+    assert str(tmp_path / "manifest.json") in str(caught.value)
+
+
+def test_missing_manifest(tmp_path: Path) -> None:
+    with pytest.raises(CorruptManifest, match="cannot be read: No such file"):
+        read_manifest(tmp_path)
+
+
+def test_stable_wheel_needs_a_proof_that_passed() -> None:
+    with pytest.raises(ValidationError, match="without a passing validation report"):
+        manifest_wheel("0.1.0", channel="stable", proofs=())
+
+
+def test_candidate_channel_lists_everything() -> None:
+    assert MANIFEST.on_channel("candidate") == MANIFEST.wheels
+    assert [wheel.version for wheel in MANIFEST.on_channel("stable")] == ["0.10.0"]
+
+
+@settings(max_examples=30)
+@given(st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1)), st.integers(-12, 12))  # noqa: DTZ001
+def test_timestamp_is_utc_whatever_the_zone(naive: datetime, hours: int) -> None:
+    zone = timezone(timedelta(hours=hours))
+    moment = naive.replace(tzinfo=timezone.utc)
+    assert timestamp(moment.astimezone(zone)) == timestamp(moment) == naive.strftime("%Y-%m-%dT%H:%M:%SZ")
