@@ -405,7 +405,7 @@ def tune(
 ) -> None:
     """Time the candidates for the kernel table against its rows, and recommend.
 
-    A PATTERN names cases, such as 'fwd_sm90_bf16_d64_*'. The candidates are in kernels/table/candidates.py.
+    A PATTERN names cases, such as 'fwd_sm90_bf16_d64_*'. The candidates are in kernels/table/families.
     Without --prepare and --run both are done here; --run needs nothing but Python, torch, a GPU and DIR, and
     takes no option but --report and --rounds.
     """
