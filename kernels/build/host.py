@@ -48,18 +48,18 @@ class HostBuildError(KernelsError):
 
 @dataclass(frozen=True)
 class Library:
-    """A shared library: its file name, glob patterns of its sources in this folder, and how it is linked."""
+    """A shared library: its file name, glob patterns of its sources in a folder, and how it is linked."""
 
     name: str
     patterns: tuple[str, ...]
     excluded: tuple[str, ...]
     link_flags: tuple[str, ...]
 
-    def sources(self) -> tuple[str, ...]:
-        """Return the sources, relative to the folder, in order."""
-        found = {path for pattern in self.patterns for path in HOST_DIR.glob(pattern)}
-        found -= {path for pattern in self.excluded for path in HOST_DIR.glob(pattern)}
-        return tuple(sorted(path.relative_to(HOST_DIR).as_posix() for path in found))
+    def sources(self, folder: Path) -> tuple[str, ...]:
+        """Return the sources in a folder of sources, relative to it, sorted."""
+        found = {path for pattern in self.patterns for path in folder.glob(pattern)}
+        found -= {path for pattern in self.excluded for path in folder.glob(pattern)}
+        return tuple(sorted(path.relative_to(folder).as_posix() for path in found))
 
 
 # A new operator adds files to `ops`: OP.cpp for the runtime, OP_torch.cpp for torch, OP_check.cpp for both.
@@ -81,12 +81,6 @@ TORCH = Library(
     excluded=(),
     link_flags=("-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN", "-L.", "-lflash_attn3", "-ltorch_cpu"),
 )
-
-
-def source_files() -> tuple[Path, ...]:
-    """Return the files that decide the bytes of the libraries: sources, and headers they can include."""
-    own = [path for path in HOST_DIR.rglob("*") if path.suffix in {".cpp", ".h"}]
-    return tuple(sorted([*own, *(DEVICE_DIR / "params").glob("*.h")]))
 
 
 def build_host(target: str, out: Path, version: str) -> tuple[Path, ...]:
@@ -114,7 +108,7 @@ def build_host(target: str, out: Path, version: str) -> tuple[Path, ...]:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".build-") as work:
         compiler = _Compiler(target, Path(work))
-        compiler.compile(sorted({*RUNTIME.sources(), *TORCH.sources()}), version)
+        compiler.compile(sorted({*RUNTIME.sources(HOST_DIR), *TORCH.sources(HOST_DIR)}), version)
         compiler.link_empty("libtorch_cpu.so")
         built = [compiler.link(library) for library in (RUNTIME, TORCH)]
         return tuple(path.replace(out / path.name) for path in built)
@@ -149,7 +143,7 @@ class _Compiler:
             list(pool.map(compile_one, sources))
 
     def link(self, library: Library) -> Path:
-        objects = [f"{source}.o" for source in library.sources()]
+        objects = [f"{source}.o" for source in library.sources(HOST_DIR)]
         return self._link(library.name, *objects, *library.link_flags)
 
     def link_empty(self, name: str) -> Path:

@@ -208,6 +208,10 @@ fa3_status check_sequence_arrays(const fa3_sequences& sequences, Error error) {
 
 fa3_status check_address(const void* address, const char* argument, uintptr_t alignment, Error error) {
     if (address != nullptr && number_of(address) % alignment == 0) return FA3_OK;
+    if (address == nullptr) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s is null; it should be a %zu-byte aligned device address", argument,
+                          static_cast<size_t>(alignment));
+    }
     return error.fail(FA3_INVALID_ARGUMENT, "%s is %p; it should be a %zu-byte aligned device address",
                       argument, address, static_cast<size_t>(alignment));
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.kernels.host.host_api import (
@@ -234,7 +234,7 @@ def short_sequences_can_be_given_to_the_schedules_for_long_ones(
 def a_device_without_kernels_is_told_what_there_is(api: Api, fake: FakeDriver, pack: Path) -> None:
     fake.setup(capability=75)
     use(api, pack, (*KERNELS, COMBINE, portable("a"), ptx("b"), portable("c", sm=86, op="bwd")))
-    contents = "sm_90a (3 fwd), sm_80 (1 fwd, 1 combine), sm_80 PTX (1 fwd), sm_86 (1 bwd)"
+    contents = "sm_90a (3 fwd), sm_80 (1 combine, 1 fwd), sm_80 PTX (1 fwd), sm_86 (1 bwd)"
     expected = (UNSUPPORTED, f"device 0 (Fake GPU, sm_75) has no kernel; this build holds {contents}")
     assert api.device_supported(0) == expected
     assert api.fwd(fwd_args()) == expected
@@ -249,7 +249,8 @@ def operators_are_compared_by_name(api: Api, fake: FakeDriver, pack: Path) -> No
         for mask in ("full", "causal", "local", "any")
         if len(op) < 16
     )
-    use(api, pack, (*others, *KERNELS, COMBINE))
+    combine = replace(COMBINE, sm=90)
+    use(api, pack, (*others, *KERNELS, combine))
     assert fake.kernel(launch(api, fake, fwd_args(head_dim=64))) == KERNELS[0].name
     assert fake.kernel(launch(api, fake, fwd_args(head_dim=64, causal=1))) == KERNELS[1].name
     assert api.combine_kernel(combine_args()) == (OK, "", COMBINE.name)
@@ -265,7 +266,7 @@ def a_device_is_supported_operator_by_operator(api: Api, pack: Path) -> None:
     assert api.device_supported(0) == api.device_supported(0, "fwd") == (OK, "")
     expected = "device 0 (Fake GPU, sm_90) has no combine kernel; this build holds sm_90a (3 fwd)"
     assert api.device_supported(0, "combine") == (UNSUPPORTED, expected)
-    use(api, pack, (*KERNELS, COMBINE))
+    use(api, pack, (*KERNELS, replace(COMBINE, sm=90)))
     assert api.device_supported(0, "combine") == (OK, "")
     assert api.device_supported(0, "bwd")[0] == UNSUPPORTED
 

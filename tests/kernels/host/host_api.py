@@ -249,7 +249,7 @@ def combine_args(
     )
     for name, value in changes.items():
         setattr(args, name, value)
-    args.out.dtype = dtype
+    args.out_partial.dtype, args.out.dtype = FP32, dtype
     return args
 
 
