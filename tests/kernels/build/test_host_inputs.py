@@ -78,7 +78,8 @@ def test_the_digest_follows_target_and_version():
 
 def test_the_sources_are_all_files_of_the_folder_and_the_shared_headers():
     sources = {path for path in HOST_DIR.rglob("*") if path.suffix in {".cpp", ".h"}}
-    assert set(host_sources()) == sources | SHARED_HEADERS
+    no_operator_has_scratch_yet = {HOST_DIR / "pack" / "workspace.h"}
+    assert set(host_sources()) == (sources | SHARED_HEADERS) - no_operator_has_scratch_yet
 
 
 def test_the_host_libraries_include_nothing_else_from_outside_their_folder():

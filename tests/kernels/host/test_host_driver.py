@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.build.host import DEVICE_DIR, HOST_DIR
+from kernels.build import host
+from kernels.build.host import DEVICE_DIR, HOST_DIR, build_host
 from tests.kernels.host import (
     choice_scenarios,
     combine_scenarios,
     general_scenarios,
+    new_operator_scenarios,
     pack_scenarios,
     scenarios,
     tile_scenarios,
 )
+from tests.kernels.host.conftest import NATIVE_TARGET, VERSION
 from tests.kernels.host.fake_driver import PARAMS_BYTES, CombineParams, FwdParams
 
 if TYPE_CHECKING:
@@ -99,6 +103,31 @@ def test_the_parameters_are_the_kernels_own(
     ],
 )
 def test_scenario(
+    module: ModuleType, name: str, libraries: Path, fake_driver_folder: Path, pack: Path
+) -> None:
+    run_in_process(module, name, libraries, fake_driver_folder, pack)
+
+
+@pytest.fixture(scope="module")
+def libraries_with_new_operator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The libraries of a copy of the sources to which one file was added."""
+    folder = tmp_path_factory.mktemp("new_operator")
+    shutil.copytree(HOST_DIR, folder / "host")
+    shutil.copy(Path(__file__).with_name("new_operator.cpp"), folder / "host" / "ops")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, "HOST_DIR", folder / "host")
+        build_host(NATIVE_TARGET, folder / "lib", VERSION)
+    return folder / "lib"
+
+
+@pytest.mark.parametrize("name", new_operator_scenarios.SCENARIOS)
+def test_an_operator_is_added_as_a_file(
+    name: str, libraries_with_new_operator: Path, fake_driver_folder: Path, pack: Path
+) -> None:
+    run_in_process(new_operator_scenarios, name, libraries_with_new_operator, fake_driver_folder, pack)
+
+
+def run_in_process(
     module: ModuleType, name: str, libraries: Path, fake_driver_folder: Path, pack: Path
 ) -> None:
     done = subprocess.run(
