@@ -197,11 +197,13 @@ class _Bench:
         sys.path.insert(0, str(site))
         from flash_attn3 import _native  # noqa: PLC0415
         from flash_attn3.checks.environment import describe_environment  # noqa: PLC0415
+        from flash_attn3.checks.ops import races_of  # noqa: PLC0415
         from flash_attn3.checks.speed import race  # noqa: PLC0415
-        from flash_attn3.checks.speed.race_settings import Setting  # noqa: PLC0415
+        from flash_attn3.checks.speed.race_settings import AttentionSetting  # noqa: PLC0415
 
         self._device = torch.device("cuda", 0)
-        self._native, self._race, self._setting = _native, race, Setting
+        self._native, self._race, self._setting = _native, race, AttentionSetting
+        self._races = races_of("fwd")
         self._rounds = rounds
         self._serving = ""
         self.machine = describe_environment(self._device)
@@ -228,22 +230,22 @@ class _Bench:
         return measured, f"the table's {', '.join(wrong)} is wrong" if wrong else ""
 
     def _measure(self, case: Case, setting: Any) -> list[Measured]:
-        race, present = self._race, case.present(setting.seqlen)
-        inputs = race.random_inputs(setting, self._device)
+        race, races, present = self._race, self._races, case.present(setting.seqlen)
+        inputs = races.inputs(setting, self._device)
         failures: dict[str, tuple[str, ...]] = {}
         for row in case.rows:
             self._choose(row, setting, inputs)
-            out = race.time_window(race.call_ours, setting, inputs, 2).out
-            failures[row.name] = race.judge_rows(setting, inputs, out)
+            out = race.time_window(races, races.ours, setting, inputs, 2).out
+            failures[row.name] = races.judge(setting, inputs, out)
         right = [row for row in case.rows if not failures[row.name]]
         times: dict[str, list[float]] = {row.name: [] for row in right}
         self._choose(present, setting, inputs)
-        calls = race.calls_per_window(race.call_ours, setting, inputs)
+        calls = race.calls_per_window(races, races.ours, setting, inputs)
         for turn in range(self._rounds):
-            inputs = race.random_inputs(setting, self._device)
+            inputs = races.inputs(setting, self._device)
             for row in right if turn % 2 == 0 else reversed(right):
                 self._choose(row, setting, inputs)
-                times[row.name].append(race.time_window(race.call_ours, setting, inputs, calls).ms)
+                times[row.name].append(race.time_window(races, races.ours, setting, inputs, calls).ms)
         return [
             Measured(
                 setting.name,
@@ -260,7 +262,7 @@ class _Bench:
         """Let a row serve the calls from here on; its first one, which loads it, is made here."""
         self._serving = row.name
         self._native.set_pack(row.pack)
-        self._race.call_ours(setting, inputs)
+        self._races.ours(setting, inputs)
 
 
 def _ratio(times: Mapping[str, Sequence[float]], row: str, present: str) -> float | None:
