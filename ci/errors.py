@@ -97,12 +97,6 @@ class VerifyFailed(FarmError):
     exit_code = 27
 
 
-class CorruptManifest(FarmError):
-    """A manifest that cannot be read."""
-
-    exit_code = 28
-
-
 class WheelConflict(FarmError):
     """Two wheels of one name with different bytes; what is published never changes."""
 

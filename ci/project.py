@@ -7,8 +7,6 @@ from pathlib import Path
 import tomli
 
 ROOT = Path(__file__).parents[1]
-COMPAT_PROJECT = "flash-attn-3"
-"""The second distribution of this tree, made in compat/."""
 
 
 def project_version() -> str:

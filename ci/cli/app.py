@@ -22,6 +22,7 @@ from ci.files import write_atomically
 from ci.progress import ConsoleReporter
 from ci.project import ROOT
 from ci.stages.plan import Selection, named_sm, plan_document, select_artefacts, select_cells
+from index_site.errors import SiteError
 from kernels.errors import KernelsError, UnknownVariantError
 from kernels.table import VARIANTS, Variant, select
 from matrix.errors import MatrixError
@@ -155,7 +156,9 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
     _out.print(excluded)
     if patterns:
         for served in chosen.served:
-            _out.print(f" {served.cell} → {served.artefact}, {served.kernels} kernels")
+            operators = chosen.serving[served.cell.sm].items()
+            codes = ", ".join(f"{op} {code or 'none'}" for op, code in operators)
+            _out.print(f" {served.cell} → {served.artefact}: {codes}")
     _out.print(f" {len(chosen.served)} cells served, {len(chosen.excluded)} excluded")
 
 
@@ -492,7 +495,7 @@ def run_cli() -> NoReturn:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; the same command goes on from here", 130)
-    except (FarmError, KernelsError, MatrixError) as error:
+    except (FarmError, KernelsError, MatrixError, SiteError) as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
         # Nobody reads on: let what is left to be flushed go nowhere.
@@ -532,8 +535,8 @@ def _select_variants(patterns: tuple[str, ...], sm: str | None) -> tuple[Variant
 
 def _sm_of(row: Variant) -> str:
     """Return the matrix's name of the GPUs that a row is compiled for; PTX is for those yet to come."""
-    number, kind = compiled_for(row)
-    return NEWER if kind == "ptx" else str(number)
+    number, code = compiled_for(row)
+    return NEWER if code == "ptx" else str(number)
 
 
 def _install_in_place(wheel: Path) -> None:

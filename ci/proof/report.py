@@ -9,15 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ci.errors import CorruptReport
 from ci.gpu_side.report_file import DIGEST_FIELD, SCHEMA_VERSION, report_digest
-from matrix.serving import KINDS
+from matrix.serving import CODES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matrix.serving import Kind
+    from matrix.serving import Code
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _OURS = "flash_attn3"
+# The sections whose cases prove an operator correct.
+_OPERATORS = {"correctness": "fwd", "combine": "combine"}
 
 
 class _Record(BaseModel):
@@ -172,14 +174,20 @@ class Report(_Record):
     report_sha256: _Sha256
 
     @property
-    def kinds_passed(self) -> tuple[Kind, ...]:
-        """The kinds of kernels whose every correctness case passed; older reports are of one kind alone."""
-        passed: dict[object, bool] = {}
+    def codes_passed(self) -> dict[str, tuple[Code, ...]]:
+        """Operator -> the codes whose every correctness case passed.
+
+        A case without a code, in older reports, ran exact kernels.
+        """
+        passed: dict[tuple[str, object], bool] = {}
         for case in self.cases:
-            if case.section == "correctness":
-                kind = case.kernels or case.params.get("kernels", "exact")
-                passed[kind] = passed.get(kind, True) and case.passed
-        return tuple(kind for kind in KINDS if passed.get(kind))
+            if op := _OPERATORS.get(case.section):
+                key = op, case.kernels or case.params.get("kernels", "exact")
+                passed[key] = passed.get(key, True) and case.passed
+        return {
+            op: tuple(code for code in CODES if passed.get((op, code)))
+            for op in dict.fromkeys(op for op, _ in passed)
+        }
 
     @property
     def worst_error_ratio(self) -> float | None:

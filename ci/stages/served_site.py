@@ -11,9 +11,9 @@ from urllib.parse import urldefrag, urljoin
 import requests
 
 from ci.check import Check
-from index_site import render
-from index_site.machine import file_href
+from index_site.hosting import content_type, file_href
 from index_site.manifest import MANIFEST_NAME, dump_manifest
+from index_site.pages import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,7 +42,7 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
     typed = [
         f"{path} is {answer.headers['Content-Type']}"
         for path, answer in texts.items()
-        if answer.ok and not answer.headers["Content-Type"].startswith(_content_type(path))
+        if answer.ok and not answer.headers["Content-Type"].startswith(content_type(path) or "")
     ]
     return (
         _check(
@@ -83,13 +83,6 @@ def _served_sha256(session: requests.Session, url: str) -> str | None:
         for block in answer.iter_content(1 << 20):
             digest.update(block)
         return digest.hexdigest()
-
-
-def _content_type(path: str) -> str:
-    """Return the type that installers demand of a page; pip skips one of another type with a mere warning."""
-    if "/simple/v1+json/" in path:
-        return "application/vnd.pypi.simple.v1+json"
-    return "text/html" if path.endswith(".html") else ""
 
 
 def _links(base: str, pages: dict[str, bytes]) -> set[str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci.errors import BuildFailed, DiskFull, VerifyFailed
-from ci.project import COMPAT_PROJECT
-from index_site.releases import PROJECT
+from index_site.projects import COMPAT_PROJECT, PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
