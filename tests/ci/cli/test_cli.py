@@ -154,7 +154,7 @@ def test_a_toolkit_wheel_that_is_not_there_is_one_error(tmp_path: Path):
     result = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 13
     line = result.stderr.splitlines()[-1]
-    assert line.startswith("farm: error: toolkit 12.8: pip could not fetch nvidia-cuda-nvrtc-cu12")
+    assert line.startswith("farm: error: toolkit 12.8: pip could not download nvidia-cuda-nvrtc-cu12")
 
 
 def test_audit_of_the_wheel(whole_wheel: Path):

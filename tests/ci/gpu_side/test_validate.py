@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ci.errors import CorruptWheel, FarmError, NoGpu, ValidationFailed
-from ci.gpu_side import unpack, validate
-from ci.gpu_side.case_record import case_record
-from ci.gpu_side.unpack import install_wheel, sha256_of
+from ci.gpu_side import install, validate
+from ci.gpu_side.install import install_wheel, wheel_sha256
+from ci.gpu_side.reported_case import reported_case
 from ci.proof.report import read_report
 from tests.ci.validation_kit import (
     CASE,
@@ -55,9 +55,9 @@ class TestRun:
         assert code == 0
         assert report.passed
         assert report.quick
-        assert (report.wheel_sha256, report.wheel_size) == (sha256_of(wheel), wheel.stat().st_size)
+        assert (report.wheel_sha256, report.wheel_size) == (wheel_sha256(wheel), wheel.stat().st_size)
         assert (report.totals.cases, report.totals.races, report.totals.failed) == (1, 1, 0)
-        assert report.cases[0].model_dump(exclude_defaults=True) == case_record(CASE)
+        assert report.cases[0].model_dump(exclude_defaults=True) == reported_case(CASE)
         assert report.host_times[0].us == 12.5
         assert lines[-1] == "all 2 checks passed"
 
@@ -255,11 +255,11 @@ def test_a_cut_wheel_is_refused(tmp_path: Path):
     with pytest.raises(CorruptWheel, match="not a whole wheel"):
         install_wheel(wheel, tmp_path / "site")
     with pytest.raises(CorruptWheel, match="cannot be read"):
-        sha256_of(tmp_path / "none.whl")
+        wheel_sha256(tmp_path / "none.whl")
 
 
 def test_without_pip_the_files_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unpack.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(install.importlib.util, "find_spec", lambda _name: None)
     install_wheel(make_wheel(tmp_path, FULL), tmp_path / "site")
     assert (tmp_path / "site" / "flash_attn3" / "checks" / "__main__.py").is_file()
 

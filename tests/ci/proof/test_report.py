@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci.errors import CorruptReport
-from ci.gpu_side.case_record import case_record
 from ci.gpu_side.report_file import report_digest, write_report
+from ci.gpu_side.reported_case import reported_case
 from ci.proof.report import read_report
 from tests.ci.validation_kit import CASE, RACE, document, failed, write
 
@@ -48,7 +48,7 @@ def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
     figures = {"max_error": 0.001, "max_error_limit": 0.004, "rmse": 0.3, "rmse_limit": 0.4, "lse_error": 0.1}
     unmeasured = {"a": None, "a_limit": 1.0, "b": 0.0, "b_limit": 0.0}
     params = {"dtype": "bf16", "kernels": "ptx"}
-    passed = case_record({**CASE, "name": "a@ptx", "params": params, "figures": {**figures, **unmeasured}})
+    passed = reported_case({**CASE, "name": "a@ptx", "params": params, "figures": {**figures, **unmeasured}})
     assert passed == {
         "section": "correctness",
         "name": "a@ptx",
@@ -56,7 +56,7 @@ def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
         "error_ratio": 0.25,
         "worst_ratio": 0.75,
     }
-    assert case_record({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
+    assert reported_case({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
     report = read_report(write(tmp_path / "r.json", cases=[passed]))
     assert report.kinds_passed == ("ptx",)
     assert report.worst_error_ratio == 0.25
@@ -65,7 +65,7 @@ def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
 
 def test_of_a_case_that_failed_everything_is_kept(tmp_path: Path):
     outcome = failed({**CASE, "params": {"dtype": "bf16", "kernels": "exact"}}, "max_error is 1")
-    record = case_record(outcome)
+    record = reported_case(outcome)
     assert record == {**outcome, "params": {"dtype": "bf16"}, "kernels": "exact"}
     path = write(
         tmp_path / "r.json", cases=[record], totals={"cases": 1, "races": 1, "failed": 1}, passed=False
@@ -77,7 +77,7 @@ def test_of_a_case_that_failed_everything_is_kept(tmp_path: Path):
 def test_thousands_of_cases_make_a_small_file(tmp_path: Path):
     """What passed takes little more than its name: 24,000 cases with names of 65 letters fit into 4 MB."""
     name = f"{'n' * 55}@portable"
-    record = case_record({**CASE, "name": name, "params": {**CASE["params"], "kernels": "portable"}})
+    record = reported_case({**CASE, "name": name, "params": {**CASE["params"], "kernels": "portable"}})
     sizes = [
         write(tmp_path / "r.json", cases=[record] * count, totals={"cases": count, "races": 1, "failed": 0})
         .stat()
@@ -113,7 +113,7 @@ def test_the_races_of_a_report_say_what_they_met(tmp_path: Path):
 def test_a_report_without_correctness_proves_nothing(tmp_path: Path):
     cases = [{**CASE, "section": "race"}]
     assert not read_report(write(tmp_path / "r.json", cases=cases, passed=False)).passed
-    with pytest.raises(CorruptReport, match="says passed=True"):
+    with pytest.raises(CorruptReport, match="has passed=True"):
         read_report(write(tmp_path / "r.json", cases=cases))
 
 
@@ -177,13 +177,13 @@ def test_an_altered_report_is_refused(tmp_path: Path, data: st.DataObject):
         ({"wheel_size": "1234"}, "wheel_size"),
         ({"gpu": None}, "gpu"),
         ({"cases": [{**CASE, "passed": "yes"}]}, "cases.0.passed"),
-        ({"cases": [{**CASE, "passed": False}]}, "which its failures deny"),
-        ({"cases": [{**CASE, "worst_ratio": 1.5}]}, "passed with 1.5 times what is allowed"),
+        ({"cases": [{**CASE, "passed": False}]}, "which contradicts its failures"),
+        ({"cases": [{**CASE, "worst_ratio": 1.5}]}, "passed with 1.5 times its limit"),
         ({"cases": [failed(CASE, "wrong")]}, "totals"),
-        ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "says passed=True"),
+        ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "has passed=True"),
         ({"races": [{**RACE, "setting": {}}]}, "races.0.setting"),
         ({"totals": {"cases": 5, "races": 1, "failed": 0}}, "totals"),
-        ({"passed": False}, "says passed=False"),
+        ({"passed": False}, "has passed=False"),
     ],
     ids=str,
 )
