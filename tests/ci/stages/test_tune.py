@@ -251,19 +251,6 @@ def test_without_a_gpu_the_command_ends_with_24(prepared: Path, tmp_path: Path):
     assert not (tmp_path / "r.json").exists()
 
 
-def test_timing_imports_the_standard_library_alone():
-    program = (
-        "import sys; before = set(sys.modules)\n"
-        "import ci.gpu_side.tune\n"
-        "new = {name.split('.')[0] for name in set(sys.modules) - before} - {'ci'}\n"
-        "print(sorted(new - sys.stdlib_module_names))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
