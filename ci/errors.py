@@ -96,12 +96,6 @@ class VerifyFailed(FarmError):
     exit_code = 27
 
 
-class CorruptManifest(FarmError):
-    """The manifest of a site cannot be read."""
-
-    exit_code = 28
-
-
 class WheelConflict(FarmError):
     """A wheel has the name of a published one but other bytes; published wheels never change."""
 

@@ -1,4 +1,4 @@
-"""The root folder, the version and the second distribution of this source tree."""
+"""The root folder and the version of this source tree."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 import tomli
 
 ROOT = Path(__file__).parents[1]
-COMPAT_PROJECT = "flash-attn-3"
-"""The distribution that compat/ makes: flash-attn3 under the module names of FlashAttention-3."""
 
 
 def project_version() -> str:

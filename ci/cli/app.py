@@ -14,6 +14,7 @@ from ci.cli.run import run
 from ci.cli.site import publish, serve, verify, yank
 from ci.errors import DiskFull, FarmError
 from ci.files import NO_ROOM
+from index_site.errors import SiteError
 from kernels.errors import KernelsError
 from matrix.errors import MatrixError
 
@@ -49,7 +50,7 @@ def run_cli() -> NoReturn:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; run the same command again to resume", 130)
-    except (FarmError, KernelsError, MatrixError) as error:
+    except (FarmError, KernelsError, MatrixError, SiteError) as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
         # The reader is gone: flushing standard output at exit would raise again.

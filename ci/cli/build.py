@@ -92,7 +92,9 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
     out.print(excluded)
     if patterns:
         for served in chosen.served:
-            out.print(f" {served.cell} → {served.artefact}, {served.kernels} kernels")
+            operators = chosen.serving[served.cell.sm].items()
+            codes = ", ".join(f"{op} {code or 'none'}" for op, code in operators)
+            out.print(f" {served.cell} → {served.artefact}: {codes}")
     out.print(f" {len(chosen.served)} cells served, {len(chosen.excluded)} excluded")
 
 
@@ -198,5 +200,5 @@ def _sm_of(variant: Variant) -> str:
     """Return the matrix's name of the GPUs that a variant is compiled for; PTX is for later ones."""
     from matrix.serving import NEWER, compiled_for
 
-    number, kind = compiled_for(variant)
-    return NEWER if kind == "ptx" else str(number)
+    number, code = compiled_for(variant)
+    return NEWER if code == "ptx" else str(number)

@@ -109,7 +109,7 @@ def validate(
     try:
         site = folder / "site"
         install_wheel(wheel, site)
-        environment, sections = _environment(_Place(site, folder))
+        environment, sections, operators = _environment(_Place(site, folder))
         progress(_machine_line(environment))
         found = _Findings()
         options = [f"--samples={samples}", f"--seed={seed}", *(["--quick"] if quick else []), *races.options]
@@ -142,6 +142,7 @@ def validate(
             "race_runs": races.runs,
             "race_names": races.names,
             "only_races": races.alone,
+            "operators": operators,
             **environment,
             "cases": found.cases,
             "races": found.races,
@@ -198,8 +199,12 @@ def _require_gpu() -> None:
         )
 
 
-def _environment(place: _Place) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the environment as the wheel's checks describe it, and their sections in the order to run."""
+def _environment(place: _Place) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
+    """Return what the wheel's checks report of themselves.
+
+    Returns:
+        The environment, the sections in the order to run, and section -> operator for those with its cases.
+    """
     try:
         (event,) = run_section("environment", [], site=place.site, folder=place.folder)
     except ChecksFailed as error:
@@ -208,7 +213,7 @@ def _environment(place: _Place) -> tuple[dict[str, Any], tuple[str, ...]]:
     package = environment.pop("package_folder")
     if not Path(package).is_relative_to(place.site):
         raise ValidationFailed(f"the checks imported flash_attn3 from {package}, not from the wheel")
-    return environment, tuple(event["sections"])
+    return environment, tuple(event["sections"]), event["operators"]
 
 
 def _run(section: str, options: Sequence[str], place: _Place, found: _Findings, progress: Progress) -> None:

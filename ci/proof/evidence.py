@@ -65,7 +65,7 @@ def read_evidence(path: Path) -> Evidence:
         races=races,
         tflops=tflops,
         sm=report.compute_capability.replace(".", ""),
-        kernels=report.kinds_passed,
+        proven=report.codes_passed,
     )
     return Evidence(path, report.wheel_sha256, report.wheel_filename, proof, raw)
 

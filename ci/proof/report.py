@@ -9,15 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ci.errors import CorruptReport
 from ci.gpu_side.report_file import DIGEST_FIELD, SCHEMA_VERSION, report_digest
-from matrix.serving import KINDS
+from matrix.serving import CODES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matrix.serving import Kind
+    from matrix.serving import Code
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _OURS = "flash_attn3"
+_OLD_OPERATORS = {"correctness": "fwd", "combine": "combine"}
+"""The sections of reports that do not list their operators."""
 
 
 class _Record(BaseModel):
@@ -163,6 +165,8 @@ class Report(_Record):
     race_runs: int = 1
     race_names: tuple[str, ...] = ()
     only_races: bool = False
+    operators: dict[str, str] = Field(default_factory=_OLD_OPERATORS.copy)
+    """Section -> the operator whose cases it runs."""
     package_version: str
     kernels: dict[str, str]
     gpu: str
@@ -184,14 +188,20 @@ class Report(_Record):
     report_sha256: _Sha256
 
     @property
-    def kinds_passed(self) -> tuple[Kind, ...]:
-        """The codes whose correctness cases all passed; older reports are of one code only."""
-        passed: dict[object, bool] = {}
+    def codes_passed(self) -> dict[str, tuple[Code, ...]]:
+        """Operator -> the codes whose cases of its section all passed.
+
+        A case without a code, in older reports, ran exact kernels.
+        """
+        passed: dict[tuple[str, object], bool] = {}
         for case in self.cases:
-            if case.section == "correctness":
-                kind = case.kernels or case.params.get("kernels", "exact")
-                passed[kind] = passed.get(kind, True) and case.passed
-        return tuple(kind for kind in KINDS if passed.get(kind))
+            if op := self.operators.get(case.section):
+                key = op, case.kernels or case.params.get("kernels", "exact")
+                passed[key] = passed.get(key, True) and case.passed
+        return {
+            op: tuple(code for code in CODES if passed.get((op, code)))
+            for op in dict.fromkeys(op for op, _ in passed)
+        }
 
     @property
     def worst_error_ratio(self) -> float | None:

@@ -14,27 +14,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from ci.errors import CorruptManifest, FarmError, ReportMismatch, UnknownWheel, WheelConflict
+from ci.errors import FarmError, ReportMismatch, UnknownWheel, WheelConflict
 from ci.files import room_in, sha256_of, write_atomically
 from ci.names import matching, nearest
 from ci.proof.evidence import Evidence, read_archive, read_evidence
-from ci.stages.listing import Context, describe, judge, with_evidence
+from ci.stages.listing import Context, channelled, describe, with_evidence
 from ci.store.folder import MARKER, held_site
-from ci.wheel.drop_in_listing import followed, is_compat
+from ci.wheel.drop_in_listing import followed
 from ci.wheel.read import WheelFile, read_wheel
-from index_site import render
-from index_site.machine import FILES
+from index_site.errors import CorruptManifest
+from index_site.hosting import FILES
 from index_site.manifest import (
     MANIFEST_NAME,
     Channel,
     Manifest,
     Wheel,
     dump_manifest,
+    named_supports,
     read_manifest,
     sort_wheels,
     timestamp,
     without_collector,
 )
+from index_site.pages import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -104,8 +106,8 @@ def publish(
             evidence = {found.proof.path: found for found in (*kept, *given) if found.wheel_sha256 in digests}
             after = {name: with_evidence(wheel, evidence.values()) for name, wheel in held.items()}
             for name, wheel in after.items():
-                if not is_compat(wheel) and (name in new or wheel.proofs != held[name].proofs):
-                    after[name] = judge(wheel, channel if name in new else None)
+                if not wheel.is_compat and (name in new or wheel.proofs != held[name].proofs):
+                    after[name] = channelled(wheel, channel if name in new else None)
             after = followed(after, dict.fromkeys(new, channel))
             for item in incoming:
                 _store(item, root)
@@ -114,7 +116,8 @@ def publish(
         manifest = Manifest(
             base_url=before.base_url if context.base_url is None else _checked_url(context.base_url),
             exclusions=before.exclusions if context.exclusions is None else tuple(context.exclusions),
-            wheels=sort_wheels(list(after.values())),
+            supports=named_supports(after.values(), (*before.supports.values(), *context.support.values())),
+            wheels=sort_wheels(after.values()),
         )
         write_site(root, manifest)
     for name in sorted(name for name in after if name in new or after[name] != old[name]):

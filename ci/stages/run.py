@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ci.errors import BuildFailed, ValidationFailed, WheelConflict
 from ci.files import sha256_of
 from ci.output import last_line
-from ci.project import COMPAT_PROJECT, ROOT
+from ci.project import ROOT
 from ci.stages.audit import audit, require_passed
 from ci.stages.build import Workshop, build
 from ci.stages.coverage import exclusions, support_by_tag
@@ -23,7 +23,7 @@ from ci.stages.trial import trial_environment
 from ci.stages.verify import verify
 from ci.wheel.drop_in import make_compat_wheel
 from index_site.gpus import gpu_rows
-from index_site.releases import PROJECT
+from index_site.projects import COMPAT_PROJECT, PROJECT
 from matrix.cell import Artefact
 from matrix.planner import plan
 
@@ -111,7 +111,8 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     unchecked = [
         f"other Pythons and torches than {trial.description}: only these were installed into and imported"
     ]
-    rows = gpu_rows(listed.support.sms, listed.proofs) if listed.support else ()
+    support = manifest.support_of(listed)
+    rows = gpu_rows(support.gpus, listed.proofs) if support else ()
     if unproven := [row.gpus for row in rows if not row.proven]:
         unchecked.append(f"kernels for GPUs without a validation report: {'; '.join(unproven)}")
     if isinstance(report, str):

@@ -14,8 +14,7 @@ from ci.files import NO_ROOM
 from ci.output import last_line, reports_full_disk
 from ci.platforms import venv
 from ci.platforms.venv import VirtualEnvironment
-from ci.project import COMPAT_PROJECT
-from index_site.releases import PROJECT
+from index_site.projects import COMPAT_PROJECT, PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

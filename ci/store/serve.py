@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ci.store.content_types import content_type
+from index_site.hosting import content_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,24 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ci.errors import ReportMismatch
-from ci.project import COMPAT_PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from index_site.manifest import Channel, Wheel
 
 _HELD_BACK = "it is held back by its publisher"
-
-
-def is_compat(wheel: Wheel) -> bool:
-    """Say whether this is a compatibility wheel."""
-    return wheel.project == COMPAT_PROJECT
-
-
-def needed_by(wheel: Wheel, wheels: Iterable[Wheel]) -> list[Wheel]:
-    """Return those of ``wheels`` that are the release that a compatibility wheel requires."""
-    return [other for other in wheels if f"{other.project}=={other.version}" in wheel.requires_dist]
 
 
 def followed(wheels: Mapping[str, Wheel], wanted: Mapping[str, Channel | None]) -> dict[str, Wheel]:
@@ -39,11 +28,11 @@ def followed(wheels: Mapping[str, Wheel], wanted: Mapping[str, Channel | None]) 
     Raises:
         ReportMismatch: that is ``stable``, and what the wheel needs is not there.
     """
-    compat = (name for name, wheel in wheels.items() if is_compat(wheel))
+    compat = (name for name, wheel in wheels.items() if wheel.is_compat)
     return {
         **wheels,
         **{
-            name: _follow(wheels[name], needed_by(wheels[name], wheels.values()), wanted.get(name))
+            name: _follow(wheels[name], wheels[name].required_among(wheels.values()), wanted.get(name))
             for name in compat
         },
     }

@@ -51,7 +51,9 @@ def _check(section: str, name: str, run: Callable[[], Outcome], kind: Kind | Non
 
 
 def _environment(_arguments: argparse.Namespace, device: torch.device | None) -> None:
-    _emit("environment", environment=describe_environment(device), sections=list(SECTIONS))
+    operators = {"correctness": "fwd", "combine": "combine"}
+    environment = describe_environment(device)
+    _emit("environment", environment=environment, sections=list(SECTIONS), operators=operators)
 
 
 def _correctness(arguments: argparse.Namespace, device: torch.device) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECTIONS = ["correctness", "combine", "memory", "behaviour", "fresh", "race", "host_time"]
+OPERATORS = {"correctness": "fwd", "combine": "combine"}
 WHEEL_NAME = "flash_attn3-0.1.0-py3-none-any.whl"
 ENVIRONMENT: dict[str, Any] = {
     "package_version": "0.1.0",
@@ -142,7 +143,7 @@ def emit_environment(**changes: Any) -> str:
         "from pathlib import Path\n"
         f"environment = json.loads({json.dumps(environment)!r})\n"
         "environment.setdefault('package_folder', str(Path(flash_attn3.__file__).parent))\n"
-        f"emit('environment', environment=environment, sections={SECTIONS!r})\n"
+        f"emit('environment', environment=environment, sections={SECTIONS!r}, operators={OPERATORS!r})\n"
     )
 
 

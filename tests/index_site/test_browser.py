@@ -1,4 +1,4 @@
-"""The human page in a real browser: its lines are right where it is served, and it fits every screen."""
+"""The page for people in a browser: its commands have the right address, and it fits every screen."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ci.store.serve import served
-from index_site import render
-from index_site.manifest import Manifest, dump_manifest, sort_wheels
+from index_site.manifest import Manifest, dump_manifest
+from index_site.pages import render
 from index_site.snippets import snippets
-from tests.site_kit import manifest_wheel, proof
+from tests.site_kit import manifest_wheel, proof, site_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def write_site(folder: Path, manifest: Manifest) -> Path:
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds a site at ``wheels/fa3/``, so that its address has a path."""
     folder = tmp_path_factory.mktemp("host")
-    write_site(folder / "wheels" / "fa3", Manifest(wheels=sort_wheels(WHEELS)))
+    write_site(folder / "wheels" / "fa3", site_manifest(*WHEELS))
     return folder
 
 
@@ -88,10 +88,10 @@ def test_lines_name_the_address_the_page_is_served_from(browser: Any, parent: Pa
 def test_page_opened_from_disk_names_the_folder_or_the_configured_address(
     browser: Any, tmp_path: Path
 ) -> None:
-    bare = write_site(tmp_path / "bare", Manifest(wheels=(STABLE,)))
+    bare = write_site(tmp_path / "bare", site_manifest(STABLE))
     page, _ = opened(browser, (bare / "index.html").as_uri())
     assert commands(page)["pip"] == f"pip install --index-url {bare.as_uri()}/stable/simple/ flash-attn3"
-    known = write_site(tmp_path / "known", Manifest(wheels=(STABLE,), base_url="https://host.example/"))
+    known = write_site(tmp_path / "known", site_manifest(STABLE, base_url="https://host.example/"))
     page, _ = opened(browser, (known / "index.html").as_uri())
     assert commands(page)["pip"] == "pip install --index-url https://host.example/stable/simple/ flash-attn3"
 

@@ -11,10 +11,9 @@ import requests
 
 from ci.check import Check
 from ci.files import sha256_of_blocks
-from ci.store.content_types import content_type
-from index_site import render
-from index_site.machine import file_href
+from index_site.hosting import content_type, file_href
 from index_site.manifest import MANIFEST_NAME, dump_manifest
+from index_site.pages import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

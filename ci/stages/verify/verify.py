@@ -17,8 +17,9 @@ from ci.stages.verify.installation import Installation
 from ci.stages.verify.served_site import check_served
 from ci.store.serve import served
 from index_site.manifest import CHANNELS, Channel, Manifest, Wheel, read_manifest
-from index_site.releases import PROJECT, has_drop_in, newest_release
-from index_site.snippets import Snippet, drop_in, snippets
+from index_site.projects import PROJECT
+from index_site.releases import has_compat, newest_release
+from index_site.snippets import Snippet, compat_snippet, snippets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,7 +79,7 @@ def verify(
                 index=f"{base}{channel}/simple/",
                 work=work,
             )
-            compat = (drop_in(base, channel),) if has_drop_in(manifest, channel, release) else ()
+            compat = (compat_snippet(base, channel),) if has_compat(manifest, channel, release) else ()
             ways = (*snippets(base, channel, release), _from_json(base, channel), *compat)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 add(pool.map(installation.check, [f"{channel}: {way.title}" for way in ways], ways))

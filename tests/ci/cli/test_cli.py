@@ -118,7 +118,12 @@ def test_plan_as_json_names_every_cell_once():
     known = {row["artefact"] for row in document["artefacts"]}
     assert {row["artefact"] for row in document["cells"]} <= known
     assert all(row["reason"] for row in document["exclusions"])
-    assert document["release"] == {"cadence_days": 14, "channels": ["stable", "candidate"], "toolkit": "12.8"}
+    assert document["release"] == {
+        "cadence_days": 14,
+        "channels": ["stable", "candidate"],
+        "toolkit": "12.8",
+        "required": ["fwd"],
+    }
 
 
 def test_plan_for_people_gives_every_reason_and_gpu():

@@ -11,6 +11,7 @@ import pytest
 
 from ci.errors import CorruptWheel, FarmError, NoGpu, ValidationFailed
 from ci.gpu_side import install, validate
+from ci.gpu_side.check_process import run_section
 from ci.gpu_side.install import install_wheel, wheel_sha256
 from ci.gpu_side.reported_case import reported_case
 from ci.proof.report import read_report
@@ -200,6 +201,19 @@ def test_without_a_gpu_the_command_ends_with_24(tmp_path: Path):
     assert done.stderr.startswith("farm: error: no GPU to validate on: torch ")
     assert len(done.stderr.splitlines()) == 1
     assert not report.exists()
+
+
+@pytest.mark.slow
+def test_the_checks_of_a_wheel_of_this_tree_list_sections_and_operators(wheel: Path, tmp_path: Path):
+    """What validate runs, and what a report proves, follows from this event."""
+    site, folder = tmp_path / "site", tmp_path / "folder"
+    install_wheel(wheel, site)
+    folder.mkdir()
+    (event,) = run_section("environment", [], site=site, folder=folder)
+    assert event["environment"]["package_folder"] == str(site / "flash_attn3")
+    assert {"correctness", "memory", "behaviour", "fresh", "host_time", "race"} < set(event["sections"])
+    assert event["operators"] == {"correctness": "fwd", "combine": "combine"}
+    assert set(event["operators"]) < set(event["sections"])
 
 
 def _rewrite(wheel: Path, change: Any) -> None:

@@ -29,19 +29,20 @@ def test_what_was_written_is_read(tmp_path: Path):
     assert report.host_times[0].us == 12.5
 
 
-def test_kinds_of_kernels_pass_case_by_case(tmp_path: Path):
-    """A kind with one wrong case has not passed, and checks of another section speak for none."""
+def test_a_code_of_an_operator_passes_with_all_its_cases(tmp_path: Path):
+    """A failed case fails one code of one operator; other sections count for no operator."""
     portable, ptx = ({**CASE, "params": {"kernels": kind}} for kind in ("portable", "ptx"))
     memory = {**CASE, "section": "memory", "params": {"kernels": "exact"}}
-    cases = [portable, failed(portable, "wrong"), ptx, memory]
+    combine = {**portable, "section": "combine"}
+    cases = [portable, failed(portable, "wrong"), ptx, memory, combine]
     path = write(
         tmp_path / "r.json",
         cases=cases,
-        totals={"cases": 4, "races": 1, "failed": 1},
+        totals={"cases": 5, "races": 1, "failed": 1},
         passed=False,
     )
-    assert read_report(path).kinds_passed == ("ptx",)
-    assert read_report(write(tmp_path / "old.json")).kinds_passed == ("exact",)
+    assert read_report(path).codes_passed == {"fwd": ("ptx",), "combine": ("portable",)}
+    assert read_report(write(tmp_path / "old.json")).codes_passed == {"fwd": ("exact",)}
 
 
 def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
@@ -58,7 +59,7 @@ def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
     }
     assert reported_case({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
     report = read_report(write(tmp_path / "r.json", cases=[passed]))
-    assert report.kinds_passed == ("ptx",)
+    assert report.codes_passed == {"fwd": ("ptx",)}
     assert report.worst_error_ratio == 0.25
     assert (report.cases[0].passed, report.cases[0].failures) == (True, ())
 
