@@ -61,7 +61,7 @@ class CorruptReport(FarmError):
 
 
 class ReportMismatch(FarmError):
-    """No wheel has the sha256 in a validation report, or no report allows the channel that was asked for."""
+    """No wheel has the sha256 in a validation report, or no report allows the required channel."""
 
     exit_code = 22
 

@@ -130,7 +130,7 @@ def build(
     from ci.stages.build import Workshop, install_in_place
     from ci.stages.build import build as build_wheel
     from ci.stages.plan import Selection, select_artefacts
-    from ci.wheel.drop_in import make_compat_wheel
+    from ci.wheel.compat_wheel import make_compat_wheel
     from kernels.table import VARIANTS
     from matrix.model import read_matrix
     from matrix.planner import plan as plan_matrix

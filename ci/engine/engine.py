@@ -23,7 +23,7 @@ class Job:
     key: str
     """The digest of all inputs that decide the files' bytes; the key of the files in the cache."""
     command: tuple[str, ...]
-    """The argument list; ``{out}`` stands for the output folder."""
+    """The argument list; ``{out}`` is replaced by the output folder."""
 
 
 class Engine(Protocol):

@@ -74,6 +74,6 @@ def recommend(task: Task, ratios: Mapping[int, Mapping[str, float]]) -> tuple[tu
 
 
 def _start(present: int | None, seqlen: int, ratios: Mapping[int, object]) -> int:
-    """Return the start of a variant that wins from ``seqlen`` on: the table's, if it lies just below."""
+    """Return the start of a variant that wins from ``seqlen`` on: the table's, if just below ``seqlen``."""
     shorter = max(other for other in ratios if other < seqlen)
     return present if present is not None and shorter < present <= seqlen else seqlen

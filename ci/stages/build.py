@@ -47,7 +47,7 @@ class Workshop:
     """The folders and the engine of a build."""
 
     work: Path
-    """The work folder: ``cache/``, ``build/<artefact>/`` and ``dist/`` lie in it."""
+    """The work folder, which holds ``cache/``, ``build/<artefact>/`` and ``dist/``."""
     wheelhouse: Path | None = None
     """A folder of toolkit wheels; pip downloads those it lacks."""
     engine: Engine = field(default_factory=LocalEngine)

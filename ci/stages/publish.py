@@ -20,7 +20,7 @@ from ci.names import matching, nearest
 from ci.proof.evidence import Evidence, read_archive, read_evidence
 from ci.stages.listing import Context, channelled, describe, with_evidence
 from ci.store.folder import MARKER, held_site
-from ci.wheel.drop_in_listing import followed
+from ci.wheel.compat_listing import followed
 from ci.wheel.read import WheelFile, read_wheel
 from index_site.errors import CorruptManifest
 from index_site.hosting import FILES

@@ -21,7 +21,7 @@ from ci.stages.plan import this_platform
 from ci.stages.publish import publish
 from ci.stages.trial import trial_environment
 from ci.stages.verify import verify
-from ci.wheel.drop_in import make_compat_wheel
+from ci.wheel.compat_wheel import make_compat_wheel
 from index_site.gpus import gpu_rows
 from index_site.projects import COMPAT_PROJECT, PROJECT
 from matrix.cell import Artefact

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: another process, exit codes, standard output and standard error."""
+"""The command line in a process of its own: exit codes, standard output and standard error."""
 
 from __future__ import annotations
 
@@ -216,8 +216,8 @@ def test_serve_shows_lines_that_work_until_it_is_interrupted(tmp_path: Path):
             page = session.get(f"{base[1]}candidate/simple/flash-attn3/", timeout=10)
         assert wheel.name in page.text
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=10)
-    assert (process.returncode, rest, said) == (0, "", "")
+        rest, errors = process.communicate(timeout=10)
+    assert (process.returncode, rest, errors) == (0, "", "")
 
 
 def test_the_script_refuses_an_old_python():

@@ -97,8 +97,8 @@ def test_what_was_finished_before_a_failure_is_kept(tmp_path: Path):
 
 def test_jobs_that_may_fail_are_left_out_with_a_warning_each(tmp_path: Path):
     """Each warning holds the compiler's messages about its own job only."""
-    said = {"one": "is refused:\\nx.cu(42): error: no\\nx.cu(43): error: nor this", "three": "spills"}
-    bad = [job(name, f"printf 'k: error: {name} {text}\\n' >&2; exit 15") for name, text in said.items()]
+    messages = {"one": "is refused:\\nx.cu(42): error: no\\nx.cu(43): error: nor this", "three": "spills"}
+    bad = [job(name, f"printf 'k: error: {name} {text}\\n' >&2; exit 15") for name, text in messages.items()]
     good = [job(name, f'printf {name} > "$0/file"') for name in ("two", "four")]
     progress = Quiet()
     jobs = [bad[0], good[0], bad[1], good[1]]

@@ -1,4 +1,4 @@
-"""The build with the real compilers: same bytes anywhere, and no harm from kills, damage or a full disk."""
+"""The build with the real compilers: equal bytes everywhere, recovery from kills, damage and full disks."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_killed_build_goes_on_where_it_was(
     assert [path for path in work.rglob(".scratch-*") if "toolkits" not in path.parts] == []
 
 
-def test_an_interrupted_build_says_so_and_can_go_on(new_work: Callable[[str], Path]):
+def test_an_interrupted_build_is_one_error_and_can_go_on(new_work: Callable[[str], Path]):
     work = new_work("work")
     process = subprocess.Popen(
         farm("build", "--jobs", "1", "--work", work),
@@ -112,10 +112,10 @@ def test_an_interrupted_build_says_so_and_can_go_on(new_work: Callable[[str], Pa
             time.sleep(0.02)
         time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends
-        _, said = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("farm: error: interrupted")
-    assert "Traceback" not in said
+    assert errors.splitlines()[-1].startswith("farm: error: interrupted")
+    assert "Traceback" not in errors
 
 
 def test_a_damaged_object_is_made_again_and_gives_the_same_wheel(
@@ -185,7 +185,7 @@ def test_a_wheel_of_a_few_kernels_is_a_wheel_that_lies_apart(
     ]
 
 
-def test_a_build_says_what_the_compiles_took(
+def test_a_build_reports_what_the_compiles_took(
     wheel: Path, few: tuple[Variant, ...], toolkits: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Every compile comes from the cache here, with the usage of the run that made it."""

@@ -1,4 +1,4 @@
-"""Publishing: what goes where, what is refused, and that what was good stays good."""
+"""Publishing: the channel of a wheel, what is refused, and that published files stay intact."""
 
 from __future__ import annotations
 
@@ -461,7 +461,7 @@ publish(wheels=wheels, reports=[], site=site, now=NOW, progress=Quiet())
 
 
 def assert_consistent(site: Path) -> None:
-    """Every wheel that any page offers is there whole, with its metadata, and the manifest knows it."""
+    """Every wheel on any page exists, complete, with its metadata, and is in the manifest."""
     known = (
         {wheel.filename: wheel for wheel in read_manifest(site).wheels}
         if (site / "manifest.json").exists()

@@ -185,7 +185,7 @@ def planned(**starts: int | None) -> Task:
             {512: {A: 1.0, B: 1.1, C: 1.2}, 1024: {A: 1.0, B: 1.1, C: 0.9}, 2048: {A: 1.0, B: 1.0, C: 1.0}},
             [(C, 0), (B, 1024), (A, 2048)],
         ),
-        # The table's own threshold lies between two lengths that were timed, and stays.
+        # The table's own threshold is between two timed lengths, and is kept.
         ({A: 0, B: 3000}, {2048: {A: 1.0, B: 0.9}, 4096: {A: 0.9, B: 1.0}}, [(A, 0), (B, 3000)]),
         ({A: 0, B: 4096}, {2048: {A: 1.0, B: 1.1}, 4096: {A: 0.9, B: 1.0}}, [(B, 0)]),
         ({A: 0, B: None}, {512: {A: 1.0}, 1024: {A: 1.0}}, [(A, 0)]),  # B was wrong everywhere

@@ -1,4 +1,4 @@
-"""The audit of a compatibility wheel: nothing but Python, for exactly the flash-attn3 of its version."""
+"""The audit of a compatibility wheel: pure Python, requiring flash-attn3 of exactly its own version."""
 
 from __future__ import annotations
 

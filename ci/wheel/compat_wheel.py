@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_compat_wheel(work: Path, progress: Reporter) -> Path:
-    """Make the compatibility wheel from this tree and return it; it lies in ``dist/`` of the work folder.
+    """Make the compatibility wheel from this tree and return it; its folder is ``dist/`` of the work folder.
 
     Raises:
         BuildFailed, DiskFull: as :func:`ci.wheel.make.package` does.
@@ -25,5 +25,5 @@ def make_compat_wheel(work: Path, progress: Reporter) -> Path:
     with lock(work / "cache", progress.say), room_in(work):
         scratch.parent.mkdir(parents=True, exist_ok=True)
         wheel = package(ROOT / "compat", scratch=scratch, dist=work / "dist", environment={})
-    progress.say(f"built {wheel} (pure Python, for callers of flash_attn_interface)")
+    progress.say(f"built {wheel} (pure Python, module flash_attn_interface)")
     return wheel
