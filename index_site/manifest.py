@@ -92,7 +92,7 @@ class OperatorBuild(Record):
 class Build(Record):
     """The kernels in a wheel: their names by toolkit, and what they take by operator."""
 
-    source_digest: str
+    content_digest: str
     toolkits: dict[str, tuple[str, ...]]
     operators: dict[str, OperatorBuild]
 

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 def variants(patterns: tuple[str, ...], sm: str | None, as_json: bool) -> None:
     """List the kernels that are compiled, or those that match a PATTERN such as 'fwd_*_causal'."""
     from ci.cli.tables import out, print_json, table
-    from kernels.build.payload import variant_row
+    from kernels.build.payload import variant_fields
 
     selected = _select_variants(patterns, sm)
     if as_json:
-        print_json([variant_row(variant) for variant in selected])
+        print_json([variant_fields(variant) for variant in selected])
         return
     listing = table("name", "op", "code", "dtype", "head_dim", "mask", "tile", "threads", "shared memory")
     for variant in selected:
@@ -43,7 +43,7 @@ def variants(patterns: tuple[str, ...], sm: str | None, as_json: bool) -> None:
             variant.name,
             variant.op,
             f"{variant.code} {variant.sm}",
-            variant.dtype,
+            variant.dtype_in,
             str(variant.head_dim) if same else f"{variant.head_dim}/{variant.head_dim_v}",
             variant.mask,
             f"{variant.tile_m} x {variant.tile_n}",

@@ -39,6 +39,7 @@ class Task:
     """The variants that compete for the same calls."""
 
     name: str
+    op: str
     dtype: str
     head_dim: int
     head_dim_v: int

@@ -141,7 +141,7 @@ def _build(facts: WheelFile) -> Build | None:
         for name, toolkit in sorted(facts.build["toolkits"].items()):
             toolkits.setdefault(toolkit, []).append(name)
         return Build(
-            source_digest=facts.build["source_digest"],
+            content_digest=facts.build["content_digest"],
             toolkits={toolkit: tuple(toolkits[toolkit]) for toolkit in sorted(toolkits)},
             operators={op: _operator_build(of_op) for op, of_op in kernels.items()},
         )
@@ -154,7 +154,7 @@ def _operator_build(kernels: Sequence[Mapping[str, Any]]) -> OperatorBuild:
     head_dims = tuple(sorted({kernel["head_dim"] for kernel in kernels} - {0}))
     return OperatorBuild(
         sms=tuple(sorted({kernel["sm"] for kernel in kernels}, key=_number)),
-        dtypes=tuple(sorted({kernel["dtype"] for kernel in kernels})),
+        dtypes=tuple(sorted({kernel["dtype_in"] for kernel in kernels})),
         head_dims=head_dims,
         masks=tuple(
             sorted({mask for kernel in kernels for mask in _masks(kernel["mask"])} if head_dims else ())

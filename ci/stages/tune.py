@@ -18,8 +18,7 @@ from ci.gpu_side.tune_plan import PLAN
 from ci.names import matching, nearest
 from ci.stages.build import Workshop, build, compile_variants
 from kernels.build.pack import PackEntry, write_pack
-from kernels.table import VARIANTS
-from kernels.table.candidates import CANDIDATES
+from kernels.table import CANDIDATES, VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -41,7 +40,7 @@ class TuningTask:
     @property
     def name(self) -> str:
         """The name of the table's variant for the shortest sequences."""
-        return min(self.present, key=lambda variant: variant.min_seqlen_q).name
+        return min(self.present, key=_min_seqlen_q).name
 
 
 def tuning_tasks(
@@ -121,17 +120,29 @@ def prepare(
         (scratch / "packs").mkdir()
         for entry in entries.values():
             # Alone in its pack and without a minimal length, the variant serves every call of its task.
-            alone = replace(entry.variant, min_seqlen_q=0)
+            alone = _for_every_length(entry.variant)
             write_pack([PackEntry(alone, entry.image, entry.toolkit)], scratch / _pack(entry.variant))
         plan = {"toolkit": artefact.toolkit, "tasks": [_planned(task, entries) for task in tasks]}
         (scratch / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
     progress.say(f"{folder}: {len(tasks)} tuning tasks, {len(entries)} variants")
 
 
+def _min_seqlen_q(variant: Variant) -> int:
+    """Return the shortest seqlen_q that a variant serves; 0 for operators whose tail has no such field."""
+    return int(getattr(variant.tail, "min_seqlen_q", 0))
+
+
+def _for_every_length(variant: Variant) -> Variant:
+    if _min_seqlen_q(variant) == 0:
+        return variant
+    tail: Any = variant.tail
+    return replace(variant, tail=replace(tail, min_seqlen_q=0))
+
+
 def _calls(variant: Variant) -> tuple[object, ...]:
     """Return the fields that decide which calls a variant serves, without the lengths."""
     return (
-        *(variant.op, variant.sm, variant.code, variant.dtype),
+        *(variant.op, variant.sm, variant.code, variant.dtype_in, variant.dtype_out),
         *(variant.head_dim, variant.head_dim_v, variant.mask),
     )
 
@@ -148,11 +159,12 @@ def _pack(variant: Variant) -> str:
 def _planned(task: TuningTask, compiled: Collection[str]) -> dict[str, Any]:
     """Return a task as :func:`ci.gpu_side.tune_plan.read_plan` reads it."""
     first = task.present[0]
-    variants: list[tuple[Variant, int | None]] = [(found, found.min_seqlen_q) for found in task.present]
+    variants: list[tuple[Variant, int | None]] = [(found, _min_seqlen_q(found)) for found in task.present]
     variants += [(found, None) for found in task.candidates if found.name in compiled]
     return {
         "name": task.name,
-        "dtype": first.dtype,
+        "op": first.op,
+        "dtype": first.dtype_in,
         "head_dim": first.head_dim,
         "head_dim_v": first.head_dim_v,
         "mask": first.mask,

@@ -22,8 +22,7 @@ from ci.stages.build import Workshop
 from ci.stages.tune import TuningTask, prepare, tuning_tasks
 from kernels.build.pack import read_pack
 from kernels.errors import UnknownVariantError
-from kernels.table import VARIANTS, select
-from kernels.table.candidates import CANDIDATES, row_named
+from kernels.table import CANDIDATES, VARIANTS, select, variant_named
 from matrix.cell import Artefact
 from matrix.model import read_matrix
 from tests.quiet import Quiet
@@ -48,7 +47,7 @@ def test_every_candidate_competes_with_rows_of_the_table_or_is_one():
     for task in tasks:
         for candidate in task.candidates:
             for present in task.present:
-                for field in ("op", "sm", "code", "dtype", "head_dim", "head_dim_v", "mask"):
+                for field in ("op", "sm", "code", "dtype_in", "dtype_out", "head_dim", "head_dim_v", "mask"):
                     assert getattr(candidate, field) == getattr(present, field)
 
 
@@ -60,9 +59,9 @@ def _same_kernel(one: Variant, other: Variant) -> bool:
 
 def test_a_case_holds_all_rows_of_the_table_that_share_it():
     (task,) = tuning_tasks(["fwd_sm90_bf16_d64_causal"])
-    starts = {variant.name: variant.min_seqlen_q for variant in task.present}
+    starts = {variant.name: variant.tail.min_seqlen_q for variant in task.present}
     wanted = [variant for variant in VARIANTS if variant.name.startswith("fwd_sm90_bf16_d64_causal")]
-    assert starts == {variant.name: variant.min_seqlen_q for variant in wanted}
+    assert starts == {variant.name: variant.tail.min_seqlen_q for variant in wanted}
 
 
 def test_names_of_candidates_are_their_own_and_fit_a_pack():
@@ -78,9 +77,9 @@ def test_a_pattern_that_matches_no_case_is_told_the_nearest():
 
 def test_rows_are_found_by_name_in_the_table_and_among_the_candidates():
     for known in (VARIANTS[0], CANDIDATES[0]):
-        assert row_named(known.name) == known
+        assert variant_named(known.name) == known
     with pytest.raises(UnknownVariantError, match="'fwd_sm90_bf16_d63_full'"):
-        row_named("fwd_sm90_bf16_d63_full")
+        variant_named("fwd_sm90_bf16_d63_full")
 
 
 # ---- what travels
@@ -106,13 +105,13 @@ def prepared(toolkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_holds_a_pack_with_each_row_alone(prepared: Path):
     (task,) = read_plan(prepared)
     (known,) = tuning_tasks([NAME])
-    assert (task.name, task.head_dim, task.head_dim_v, task.mask) == (NAME, 64, 64, "full")
+    assert (task.name, task.op, task.head_dim, task.head_dim_v, task.mask) == (NAME, "fwd", 64, 64, "full")
     assert [variant.min_seqlen_q for variant in task.variants] == [0, None]
     assert [variant.name for variant in task.variants] == [NAME, known.candidates[0].name]
     for variant in task.variants:
         (record,) = read_pack(variant.pack)
         assert record.name == variant.name
-        assert variant.macros["FA3_TILE_M"] == str(record.numbers[5])
+        assert variant.macros["FA3_TILE_M"] == str(record.tile_m)
     shipped = {record.name: record for record in read_pack(prepared / "site/flash_attn3/lib/kernels.fa3pack")}
     assert shipped[NAME].image == read_pack(task.variants[0].pack)[0].image
 
@@ -170,7 +169,7 @@ def test_a_candidate_of_the_table_does_not_compete_with_itself():
 
 def planned(**starts: int | None) -> Task:
     variants = tuple(Contender(name, Path(name), start, {}) for name, start in starts.items())
-    return Task(A, "bf16", 64, 64, "causal", variants)
+    return Task(A, "fwd", "bf16", 64, 64, "causal", variants)
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,8 @@ def test_every_way_installs_what_the_channel_offers(good: Path, torch_site: Path
     ways = (
         "pip",
         "uv",
-        "pip, from the flat page of links",
-        "pip, with the exact bytes pinned",
+        "pip, with find-links",
+        "pip, with pinned hashes",
         "uv, in a project",
     )
     installs = {check.name: check.detail for check in checks if ": " in check.name}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.table.fwd_portable import FWD_PORTABLE
+from kernels.table.families.fwd_portable import FAMILY
 from tests.kernels.emulator.attention import Attention, Case
 from tests.kernels.emulator.emulator import Change, EmulationError
 
@@ -112,8 +112,8 @@ def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], r
 
 
 def test_the_rows_cover_every_head_dimension():
-    heads = {(row.head_dim, row.head_dim_v) for row in FWD_PORTABLE}
-    assert {(row.head_dim, row.head_dim_v) for row in FWD_PORTABLE if row.name in ROWS} == heads
+    heads = {(row.head_dim, row.head_dim_v) for row in FAMILY.variants}
+    assert {(row.head_dim, row.head_dim_v) for row in FAMILY.variants if row.name in ROWS} == heads
 
 
 CHANGES = {
