@@ -64,7 +64,7 @@ def a_launch_carries_the_parts(api: Api, fake: FakeDriver) -> None:
     assert [getattr(params, f"lse_partial_stride_{name}") for name in lse_strides] == [5000, 2500, 601]
     out = params.out
     assert (out.data, out.stride_batch, out.stride_row, out.stride_head) == (0x30000, 90_001, 100, 30_000)
-    assert (params.lse, params.lse_stride_batch, params.lse_stride_head) == (0x40000, 1200, 300)
+    assert (params.lse.data, params.lse.stride_batch, params.lse.stride_head) == (0x40000, 1200, 300)
     assert (params.splits, params.batch, params.seqlen, params.heads) == (7, 2, 300, 4)
     assert (params.head_dim_v, params.out_dtype) == (96, FP16)
 

@@ -77,7 +77,7 @@ def a_call_launches_and_returns(torch: Torch, fake: FakeDriver) -> None:
     assert fake.kernel(launch) == KERNELS[1].name
     assert (launch.stream, launch.context) == (41, 0x1001)
     assert launch.grid[0] == 2
-    assert launch.params.lse == lse.data
+    assert launch.params.lse.data == lse.data
     assert [map_.address for map_ in fake.encodes_of(launch)] == [*addresses, out.data]
     assert abs(launch.params.scale_log2 - 0.25 * 1.4426950408889634) < 1e-6
     assert torch.copies == 0
@@ -302,8 +302,8 @@ def every_argument_arrives(torch: Torch, fake: FakeDriver) -> None:
     assert (params.window_left, params.window_right, params.attention_chunk) == (33, 0, 55)
     assert (params.softcap_scale, round(params.scale_log2, 5)) == (0.25, 2.88539)
     assert (launch.grid[0], fake.kernel(launch)) == (2, LOCAL.name)
-    assert params.lse == lse.data
-    assert (params.lse_stride_batch, params.lse_stride_head) == (0, 300)
+    assert params.lse.data == lse.data
+    assert (params.lse.stride_batch, params.lse.stride_head) == (0, 300)
 
 
 @scenario
