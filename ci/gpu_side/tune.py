@@ -87,11 +87,12 @@ class _Bench:
         sys.path.insert(0, str(site))
         from flash_attn3 import _native  # noqa: PLC0415
         from flash_attn3.checks.environment import describe_environment  # noqa: PLC0415
+        from flash_attn3.checks.ops import races_of  # noqa: PLC0415
         from flash_attn3.checks.speed import race  # noqa: PLC0415
-        from flash_attn3.checks.speed.race_settings import Setting  # noqa: PLC0415
+        from flash_attn3.checks.speed.race_settings import AttentionSetting  # noqa: PLC0415
 
         self._device = torch.device("cuda", 0)
-        self._native, self._race, self._setting = _native, race, Setting
+        self._native, self._race, self._races_of, self._setting = _native, race, races_of, AttentionSetting
         self._rounds = rounds
         self._serving = ""
         self.machine = describe_environment(self._device)
@@ -118,22 +119,23 @@ class _Bench:
         return measured, f"the table's {', '.join(wrong)} is wrong" if wrong else ""
 
     def _measure(self, task: Task, setting: Any) -> list[Measured]:
-        race, present = self._race, task.present(setting.seqlen)
-        inputs = race.random_inputs(setting, self._device)
+        race, races, present = self._race, self._races_of(task.op), task.present(setting.seqlen)
+        inputs = races.inputs(setting, self._device)
         failures: dict[str, tuple[str, ...]] = {}
         for variant in task.variants:
-            self._choose(variant, setting, inputs)
-            out = race.time_window(race.call_ours, setting, inputs, 2).out
-            failures[variant.name] = race.judge_rows(setting, inputs, out)
+            self._choose(variant, races, setting, inputs)
+            out = race.time_window(races, races.ours, setting, inputs, 2).out
+            failures[variant.name] = races.judge(setting, inputs, out)
         right = [variant for variant in task.variants if not failures[variant.name]]
         times: dict[str, list[float]] = {variant.name: [] for variant in right}
-        self._choose(present, setting, inputs)
-        calls = race.calls_per_window(race.call_ours, setting, inputs)
+        self._choose(present, races, setting, inputs)
+        calls = race.calls_per_window(races, races.ours, setting, inputs)
         for turn in range(self._rounds):
-            inputs = race.random_inputs(setting, self._device)
+            inputs = races.inputs(setting, self._device)
             for variant in right if turn % 2 == 0 else reversed(right):
-                self._choose(variant, setting, inputs)
-                times[variant.name].append(race.time_window(race.call_ours, setting, inputs, calls).ms)
+                self._choose(variant, races, setting, inputs)
+                window = race.time_window(races, races.ours, setting, inputs, calls)
+                times[variant.name].append(window.ms)
         return [
             Measured(
                 setting.name,
@@ -146,11 +148,11 @@ class _Bench:
             for variant in task.variants
         ]
 
-    def _choose(self, variant: Contender, setting: Any, inputs: Any) -> None:
+    def _choose(self, variant: Contender, races: Any, setting: Any, inputs: Any) -> None:
         """Load a variant and make its first call, so that the timed calls find it loaded."""
         self._serving = variant.name
         self._native.set_pack(variant.pack)
-        self._race.call_ours(setting, inputs)
+        races.ours(setting, inputs)
 
 
 def _ratio(times: Mapping[str, Sequence[float]], variant: str, present: str) -> float | None:

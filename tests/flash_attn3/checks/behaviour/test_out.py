@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flash_attn3.checks.behaviour.canary import out_cases, run_out_case
-from flash_attn3.checks.cases.case import Case
+from flash_attn3.checks.behaviour.forward_memory import out_cases, run_out_case
+from flash_attn3.checks.cases.case import AttentionCase
 from tests.flash_attn3.tiled_attention import TiledAttention
 
 CPU = torch.device("cpu")
 LAYOUTS = ("contiguous", "bhsd", "padded")
-DENSE = Case("bf16", True, 2, 65, 70, 4, 2, head_dim=64)
+DENSE = AttentionCase("bf16", True, 2, 65, 70, 4, 2, head_dim=64)
 PACKED = replace(DENSE, form="packed_used", batch=4, seed=3)
 
 

@@ -1,7 +1,7 @@
-"""How sequences of different lengths lie in memory: packed, padded, in pages.
+"""Places sequences of different lengths in memory: packed, padded, in pages.
 
-A form takes padded values, (batch, seqlen, heads, head_dim), of which only the first rows of each batch item
-count, and lays these rows out in memory that is NaN everywhere else.
+The values are padded, (batch, seqlen, heads, head_dim); the used rows of each batch item are its first ones.
+They are copied to memory that is NaN everywhere else.
 """
 
 from __future__ import annotations
@@ -17,52 +17,21 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from flash_attn3.checks.cases.forms import Form
+
 _SPARE_PAGES = 3
-_NO_PAGE = -1  # what a table holds where no key is
+_NO_PAGE = -1  # entry of a page table beyond the last page of a sequence
 
 
 @dataclass(frozen=True)
-class Form:
-    """How one call's q, and its k and v, lie.
-
-    Attributes:
-        packed_q: one after another, with cu_seqlens_q; else padded.
-        used_q: with seqused_q.
-        packed_k: one after another, with cu_seqlens_k; else padded, or in pages if there is a page_size.
-        used_k: with seqused_k.
-        shared: every sequence reads the keys of the first, from the same pages.
-    """
-
-    packed_q: bool
-    used_q: bool
-    packed_k: bool
-    used_k: bool
-    shared: bool = False
-
-
-FORMS = {
-    "packed": Form(True, False, True, False),
-    "packed_used": Form(True, True, True, True),
-    "padded": Form(False, True, False, True),
-    "padded_k": Form(False, False, False, True),
-    "packed_q": Form(True, False, False, True),
-    "paged": Form(True, False, False, True),
-    "paged_used": Form(True, True, False, True),
-    "paged_k": Form(False, False, False, True),
-    "paged_shared": Form(True, False, False, True, shared=True),
-}
-PAGED = tuple(name for name in FORMS if name.startswith("paged"))
-
-
-@dataclass(frozen=True)
-class Laid:
-    """What a call is given, and how to find its rows again.
+class PlacedSequences:
+    """Arguments of a call, and the positions of the padded rows in them.
 
     Attributes:
         q: as the caller passes it, and so are k and v.
-        options: the other arguments of ``flash_attn_varlen_func`` that say where sequences lie.
-        rows_q: (batch, seqlen_q) int64: the row of a packed q that each padded one is; None: itself.
-        used_q: (batch, seqlen_q) bool: the rows that count.
+        options: the other arguments of ``flash_attn_varlen_func``: lengths, starts, pages.
+        rows_q: (batch, seqlen_q) int64: row in the packed q of each padded row; None if q is padded.
+        used_q: (batch, seqlen_q) bool: whether a row is below its sequence's length.
     """
 
     q: Tensor
@@ -73,7 +42,7 @@ class Laid:
     used_q: Tensor
 
     def padded(self, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (batch, seqlen_q, ...) and (batch, heads, seqlen_q); rows without use are 0 and -inf."""
+        """Return out (batch, seqlen_q, ...) and lse (batch, heads, seqlen_q); unused rows are 0 and -inf."""
         if self.rows_q is not None:
             out = out[self.rows_q] if out.shape[0] else out.new_zeros(*self.rows_q.shape, *out.shape[1:])
             lse = (
@@ -85,16 +54,7 @@ class Laid:
         return out.masked_fill(unused[:, :, None, None], 0.0), lse.masked_fill(unused[:, None], -torch.inf)
 
 
-def draw_lengths(seed: int, batch: int, longest: int) -> tuple[int, ...]:
-    """Return a length for each sequence, some of them 0 and some the longest; the same for the same seed."""
-    draw = random.Random(seed)  # noqa: S311  test data, not secrets
-    return tuple(
-        draw.choice((0, 1, longest, *(draw.randint(0, longest) for _ in range(5)))) if longest else 0
-        for _ in range(batch)
-    )
-
-
-def lay(
+def place_sequences(
     form: Form,
     tensors: tuple[Tensor, Tensor, Tensor],
     lengths: tuple[Sequence[int], Sequence[int]],
@@ -102,16 +62,16 @@ def lay(
     page_size: int,
     seed: int,
     new: Callable[[tuple[int, ...]], Tensor],
-) -> Laid:
-    """Lay padded values out.
+) -> PlacedSequences:
+    """Copy the used rows of padded values to memory of a form.
 
     Args:
-        form: how.
+        form: how q, k and v are stored.
         tensors: padded q, k, v in the dtype and on the device of the call.
         lengths: of q and of k, for each batch item.
-        page_size: rows a page; 0 for no pages.
-        seed: of the pages' order and of the gaps.
-        new: makes NaN-filled memory of a shape.
+        page_size: rows of a page; 0 for no pages.
+        seed: of the order of the pages and of the gaps between sequences.
+        new: allocates NaN-filled memory of a shape.
     """
     q, k, v = tensors
     draw = random.Random(seed)  # noqa: S311  test data, not secrets
@@ -120,30 +80,32 @@ def lay(
     batch, seqlen_q = q.shape[:2]
     starts_q, rows_q = _starts(lengths[0], form.used_q, draw), None
     if form.packed_q:
-        laid_q = _place(q, lengths[0], starts_q, new((starts_q[-1], *q.shape[2:])))
+        placed_q = _place(q, lengths[0], starts_q, new((starts_q[-1], *q.shape[2:])))
         options |= {"cu_seqlens_q": _index(starts_q, device), "max_seqlen_q": seqlen_q}
         rows_q = _row_numbers(starts_q, lengths[0], seqlen_q).to(device)
     else:
-        laid_q = _place_padded(q, lengths[0], new(tuple(q.shape)))
+        placed_q = _place_padded(q, lengths[0], new(tuple(q.shape)))
     if form.used_q:
         options["seqused_q"] = _index(lengths[0], device)
     if page_size:
-        (laid_k, laid_v), table = _paged((k, v), lengths[1], page_size, form.shared, draw, new)
+        (placed_k, placed_v), table = _paged((k, v), lengths[1], page_size, form.shared, draw, new)
         options["page_table"] = table
     elif form.packed_k:
         starts_k = _starts(lengths[1], form.used_k, draw)
-        laid_k, laid_v = (_place(x, lengths[1], starts_k, new((starts_k[-1], *x.shape[2:]))) for x in (k, v))
+        placed_k, placed_v = (
+            _place(x, lengths[1], starts_k, new((starts_k[-1], *x.shape[2:]))) for x in (k, v)
+        )
         options |= {"cu_seqlens_k": _index(starts_k, device), "max_seqlen_k": k.shape[1]}
     else:
-        laid_k, laid_v = (_place_padded(x, lengths[1], new(tuple(x.shape))) for x in (k, v))
+        placed_k, placed_v = (_place_padded(x, lengths[1], new(tuple(x.shape))) for x in (k, v))
     if form.used_k:
         options["seqused_k"] = _index(lengths[1], device)
     used_q = torch.arange(seqlen_q)[None, :] < torch.tensor(list(lengths[0])).reshape(batch, 1)
-    return Laid(laid_q, laid_k, laid_v, options, rows_q, used_q.to(device))
+    return PlacedSequences(placed_q, placed_k, placed_v, options, rows_q, used_q.to(device))
 
 
 def _starts(lengths: Sequence[int], gaps: bool, draw: random.Random) -> list[int]:
-    """Return where each sequence begins, and the end of the last; with gaps, room that no sequence uses."""
+    """Return the start of each sequence and the end of the last; with ``gaps``, unused rows between them."""
     rooms = [length + (draw.randint(0, 40) if gaps else 0) for length in lengths]
     return [0, *accumulate(rooms)]
 
@@ -153,20 +115,20 @@ def _index(numbers: Sequence[int], device: torch.device) -> Tensor:
 
 
 def _row_numbers(starts: Sequence[int], lengths: Sequence[int], seqlen: int) -> Tensor:
-    """Return the packed row of each padded one; 0, which is somebody's, for rows without use."""
+    """Return the packed row of each padded one; 0, a row of another sequence, for unused ones."""
     row = torch.arange(seqlen)[None, :].expand(len(lengths), -1)
     start, length = (torch.tensor(list(x)).reshape(-1, 1) for x in (starts[:-1], lengths))
     return torch.where(row < length, row + start, 0)
 
 
 def _flat(lengths: Sequence[int], starts: Sequence[int], device: torch.device) -> Tensor:
-    """Return the numbers of the rows that count, sequence after sequence."""
+    """Return the numbers of the used rows, sequence after sequence."""
     parts = [torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=False)]
     return torch.cat([torch.empty(0, dtype=torch.int64), *parts]).to(device)
 
 
 def _place(padded: Tensor, lengths: Sequence[int], starts: Sequence[int], target: Tensor) -> Tensor:
-    """Copy the rows that count to where each sequence starts in `target`, (rows, heads, head_dim)."""
+    """Copy the used rows of each sequence to its start in ``target``, (rows, heads, head_dim)."""
     seqlen = padded.shape[1]
     source = _flat(lengths, [item * seqlen for item in range(len(lengths))], padded.device)
     target[_flat(lengths, starts, padded.device)] = padded.flatten(0, 1)[source]
@@ -179,7 +141,7 @@ def _place_padded(padded: Tensor, lengths: Sequence[int], target: Tensor) -> Ten
     return target
 
 
-def _paged(  # noqa: PLR0917  one step of `lay`
+def _paged(  # noqa: PLR0917  one step of `place_sequences`
     tensors: tuple[Tensor, Tensor],
     lengths: Sequence[int],
     page_size: int,
@@ -187,7 +149,7 @@ def _paged(  # noqa: PLR0917  one step of `lay`
     draw: random.Random,
     new: Callable[[tuple[int, ...]], Tensor],
 ) -> tuple[list[Tensor], Tensor]:
-    """Return k and v in pages in random order, and the table that finds them."""
+    """Return k and v in pages in random order, and the page table, (batch, columns) int32."""
     held = [max(lengths, default=0)] if shared else list(lengths)
     needed = [-(-length // page_size) for length in held]
     columns = max(1, -(-tensors[0].shape[1] // page_size))
