@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import tomli
 from importlinter.cli import lint_imports
 
 from tests.closed_contract import ClosedContract
+from tests.tree_copy import copy_tree
 
 ROOT = Path(__file__).parents[1]
 CONFIG = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
@@ -38,13 +38,7 @@ def test_the_tree_keeps_the_rules(capsys: pytest.CaptureFixture[str], monkeypatc
 
 def test_every_rule_can_be_broken(tmp_path: Path):
     assert VIOLATIONS.keys() == CONTRACTS.keys()
-    for folder in (*CONFIG["root_packages"], "tests"):
-        sources = [path for path in (ROOT / folder).rglob("*.py") if ".farm" not in path.parts]
-        for path in sources:
-            copy = tmp_path / path.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-    shutil.copyfile(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
+    copy_tree(tmp_path)
     for file, line in VIOLATIONS.values():
         with (tmp_path / file).open("a", encoding="utf-8") as source:
             source.write(f"\n{line}\n")

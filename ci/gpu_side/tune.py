@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ci.errors import FarmError, NoGpu
+from ci.gpu_side.command import exit_code_of
 from ci.gpu_side.recommendation import Measured, ratios_of, recommend
 from ci.gpu_side.report_file import write_report
 from ci.gpu_side.tune_plan import Contender, Task, calls_of, read_plan
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
 SEQLENS = (512, 1024, 2048, 4096, 16384)
 
 
-def tune(folder: Path, report: Path, *, rounds: int) -> None:
+def tune(folder: Path, report: Path, *, rounds: int) -> int:
     """Time every task of a prepared folder; the report is rewritten after each task.
 
     Args:
         folder: that ``farm tune --prepare`` wrote.
         report: the JSON file to write.
         rounds: timed windows of each variant and setting.
+
+    Returns:
+        0, the exit code.
 
     Raises:
         FarmError: the folder holds no plan, or a task is undecided; the report has the reason.
@@ -67,6 +71,7 @@ def tune(folder: Path, report: Path, *, rounds: int) -> None:
     undecided = [task["name"] for task in found if task["error"]]
     if undecided:
         raise FarmError(f"{len(undecided)} of {len(found)} tasks are undecided: {', '.join(undecided)}")
+    return 0
 
 
 def _described(task: Task, name: str, start: int | None) -> dict[str, Any]:
@@ -182,15 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.rounds < 2:
         parser.error(f"--rounds {arguments.rounds}: must be 2 or more")
-    try:
-        tune(arguments.run, arguments.report, rounds=arguments.rounds)
-    except FarmError as error:
-        print(f"farm: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"farm: error: {error}", file=sys.stderr)
-        return FarmError.exit_code
-    return 0
+    return exit_code_of(lambda: tune(arguments.run, arguments.report, rounds=arguments.rounds))
 
 
 if __name__ == "__main__":

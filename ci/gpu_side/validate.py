@@ -21,6 +21,7 @@ from typing import Any
 
 from ci.errors import FarmError, NoGpu, ValidationFailed
 from ci.gpu_side.check_process import ChecksFailed, run_section
+from ci.gpu_side.command import exit_code_of
 from ci.gpu_side.install import install_wheel, wheel_sha256
 from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
 from ci.gpu_side.reported_case import reported_case
@@ -302,14 +303,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         peers=tuple(arguments.pop("peer")),
         alone=arguments.pop("only_races"),
     )
-    try:
-        return validate(**arguments, races=races, progress=lambda line: print(line, flush=True))
-    except FarmError as error:
-        print(f"farm: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"farm: error: {error}", file=sys.stderr)
-        return FarmError.exit_code
+    return exit_code_of(
+        lambda: validate(**arguments, races=races, progress=lambda line: print(line, flush=True))
+    )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from matrix.cell import Artefact
 from matrix.model import read_matrix
 from tests.conftest import FEW
 from tests.quiet import Quiet
+from tests.tree_copy import copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,18 +59,8 @@ def objects(work: Path) -> dict[Path, int]:
 def test_a_copy_of_the_tree_in_another_folder_gives_the_same_wheel(
     wheel: Path, tmp_path: Path, new_work: Callable[[str], Path]
 ):
-    files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
     copy = tmp_path / "another folder"
-    for name in filter(None, files.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, copy / name)
+    copy_tree(copy)
     work = new_work("work")
     subprocess.run(build_few(work), check=True, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)})
     (other,) = (work / "build").rglob("*.whl")
