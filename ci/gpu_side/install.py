@@ -1,11 +1,7 @@
-"""Installs a wheel into an empty folder, with pip or without.
-
-Only the standard library is imported here: ``validate`` needs it where there is nothing else.
-"""
+"""Installs a wheel into an empty folder, with pip or without."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -13,32 +9,38 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from ci.errors import CorruptWheel
-from ci.gpu_side.record import UNREADABLE, check_record
+from ci.files import sha256_of
+from ci.gpu_side.wheel_record import UNREADABLE, check_record
+from ci.output import last_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file in hex.
+def wheel_sha256(wheel: Path) -> str:
+    """Return the SHA-256 of a wheel, in hex.
 
     Raises:
         CorruptWheel: the file cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(wheel)
     except OSError as error:
-        raise CorruptWheel(f"{path}: cannot be read: {error.strerror}") from error
+        raise CorruptWheel(f"{wheel}: cannot be read: {error.strerror}") from error
 
 
 def install_wheel(wheel: Path, site: Path) -> None:
-    """Install a wheel, having checked each of its files against its RECORD.
+    """Check every file of a wheel against its RECORD and install it.
 
-    pip does it where there is one, as for a user; elsewhere the files are unpacked, which is all that a wheel
-    without scripts or data folders asks for.
+    pip installs it, as for a user. Without pip the files are unpacked, which is sufficient for a wheel
+    without scripts and data folders.
+
+    Args:
+        wheel: the wheel.
+        site: the folder to install into; created by a successful installation.
 
     Raises:
-        CorruptWheel: the file is no whole wheel, a file differs from its RECORD, or pip refuses it.
+        CorruptWheel: the file is not a complete wheel, a file differs from RECORD, or pip refuses it.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -52,5 +54,5 @@ def install_wheel(wheel: Path, site: Path) -> None:
     options = ["--quiet", "--no-deps", "--no-index", "--no-compile", "--target", str(site), str(wheel)]
     done = subprocess.run([*pip, *options], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise CorruptWheel(f"{wheel.name}: pip cannot install it here: {lines[-1]}")
+        reason = last_line(done.stderr, "it wrote no message")
+        raise CorruptWheel(f"{wheel.name}: pip cannot install it here: {reason}")

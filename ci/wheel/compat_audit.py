@@ -1,4 +1,4 @@
-"""The audit of a compatibility wheel: nothing but Python, for exactly the flash-attn3 of its version."""
+"""The audit of a compatibility wheel: pure Python, requiring flash-attn3 of exactly its own version."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MODULES = frozenset(
         "flash_attn_3/py.typed",
     }
 )
-"""What callers import by name; any other module is the package's own affair."""
+"""The modules that callers import by name; others match ``_OWN`` and are internal."""
 _OWN = re.compile(r"flash_attn_3/\w+\.py")
 _DIST_INFO_FILES = ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")
 
 
 def audit_compat(facts: WheelFile, members: Mapping[str, bytes], dist_info: str) -> tuple[Check, ...]:
-    """Check a compatibility wheel, whose RECORD and tags are known to be right, by its members."""
+    """Check the tags, requirements and members of a compatibility wheel whose RECORD was checked before."""
     return _pure(facts, members[f"{dist_info}/WHEEL"]), _requirements(facts), _contents(members, dist_info)
 
 

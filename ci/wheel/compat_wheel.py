@@ -1,10 +1,11 @@
-"""The compatibility wheel: flash-attn3 under the names that callers of FlashAttention-3 import."""
+"""Makes the compatibility wheel: flash-attn3 under the module names of FlashAttention-3."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ci.files import lock, room_in
+from ci.files import room_in
+from ci.lock import lock
 from ci.project import ROOT
 from ci.wheel.make import package
 
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def make_compat_wheel(work: Path, progress: Reporter) -> Path:
-    """Make the wheel from this tree and return it, in ``dist/`` of the work folder.
+    """Make the compatibility wheel from this tree and return it; its folder is ``dist/`` of the work folder.
 
     Raises:
         BuildFailed, DiskFull: as :func:`ci.wheel.make.package` does.
     """
     scratch = work / "build" / "compat" / "backend"
-    with lock(work / "cache", tell=progress.say), room_in(work):
+    with lock(work / "cache", progress.say), room_in(work):
         scratch.parent.mkdir(parents=True, exist_ok=True)
         wheel = package(ROOT / "compat", scratch=scratch, dist=work / "dist", environment={})
-    progress.say(f"built {wheel} (pure Python, for callers of flash_attn_interface)")
+    progress.say(f"built {wheel} (pure Python, module flash_attn_interface)")
     return wheel

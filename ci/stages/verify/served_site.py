@@ -1,8 +1,7 @@
-"""Check that a served site holds, byte for byte, what its manifest says, and that every link in it works."""
+"""Compares a served site with its manifest, byte for byte, and follows its links."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from urllib.parse import urldefrag, urljoin
 import requests
 
 from ci.check import Check
+from ci.files import sha256_of_blocks
 from index_site.hosting import content_type, file_href
 from index_site.manifest import MANIFEST_NAME, dump_manifest
 from index_site.pages import render
@@ -25,10 +25,10 @@ _TIMEOUT_S = 60
 
 
 def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
-    """Fetch the whole site from ``base``, its address with the final slash, and judge it."""
+    """Download the whole site from ``base``, its address with the final slash, and check it."""
     pages = render(manifest)
     with requests.Session() as session:
-        session.trust_env = False  # the site is on this machine: no proxy stands between
+        session.trust_env = False  # no proxy: the site is on this machine
         files = _wrong_files(session, base, manifest)
         texts = {path: _get(session, base + path) for path in (*pages, MANIFEST_NAME)}
         links = sorted(_links(base, pages))
@@ -42,7 +42,7 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
     typed = [
         f"{path} is {answer.headers['Content-Type']}"
         for path, answer in texts.items()
-        if answer.ok and not answer.headers["Content-Type"].startswith(content_type(path) or "")
+        if answer.ok and not _same_type(answer.headers["Content-Type"], content_type(path))
     ]
     return (
         _check(
@@ -50,7 +50,7 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
             files,
             f"{len(manifest.wheels)} wheels, with their metadata and reports, have their sha256",
         ),
-        _check("pages", altered, f"{len(wanted)} pages are what the manifest asks for"),
+        _check("pages", altered, f"{len(wanted)} pages are those of the manifest"),
         _check("content types", typed, "installers accept every page"),
         _check("links", broken, f"{len(links)} links work"),
     )
@@ -79,14 +79,16 @@ def _served_sha256(session: requests.Session, url: str) -> str | None:
     with session.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
         if not answer.ok:
             return None
-        digest = hashlib.sha256()
-        for block in answer.iter_content(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
+        return sha256_of_blocks(answer.iter_content(1 << 20))
+
+
+def _same_type(served: str, required: str | None) -> bool:
+    """Compare content types without their parameters, which installers ignore."""
+    return required is None or served.partition(";")[0] == required.partition(";")[0]
 
 
 def _links(base: str, pages: dict[str, bytes]) -> set[str]:
-    """Collect the addresses, without fragments, that the pages lead to."""
+    """Collect the targets of all links of the pages, without fragments."""
     found = set()
     for path, page in pages.items():
         if path.endswith(".html"):

@@ -1,7 +1,7 @@
-"""How a compatibility wheel is listed: it is pure Python, and follows the flash-attn3 that it needs.
+"""Decides the channel of a compatibility wheel by that of the flash-attn3 release it requires.
 
-No GPU has anything to prove about its bytes. It is on ``stable`` where the one release is that it requires,
-and yanked when that is yanked: an installer takes a yanked wheel that another one pins.
+The wheel is pure Python and needs no GPU validation. It is on ``stable`` if the required release is. It is
+yanked with the required release: an installer would otherwise install the yanked release through its pin.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _HELD_BACK = "it is held back by its publisher"
 
 
 def followed(wheels: Mapping[str, Wheel], wanted: Mapping[str, Channel | None]) -> dict[str, Wheel]:
-    """Return the wheels, by file name, with each compatibility wheel listed like what it needs.
+    """Return the wheels, by file name, with each compatibility wheel on the channel of its requirement.
 
     Args:
         wheels: every wheel of the index, by file name.
-        wanted: the channel that the publisher insists on, for the wheels being published.
+        wanted: file name -> the channel that the publisher requires, or None; of the wheels being published.
 
     Raises:
-        ReportMismatch: that is ``stable``, and what the wheel needs is not there.
+        ReportMismatch: ``wanted`` is ``stable``, and the required release is not on it.
     """
     compat = (name for name, wheel in wheels.items() if wheel.is_compat)
     return {
@@ -38,10 +38,10 @@ def followed(wheels: Mapping[str, Wheel], wanted: Mapping[str, Channel | None]) 
     }
 
 
-def _follow(wheel: Wheel, needed: list[Wheel], wanted: Channel | None) -> Wheel:
+def _follow(wheel: Wheel, required: list[Wheel], wanted: Channel | None) -> Wheel:
     requirement = ", ".join(wheel.requires_dist)
     gone = f"{requirement} is yanked"
-    if needed and all(other.yanked is not None for other in needed):
+    if required and all(other.yanked is not None for other in required):
         wheel = wheel.model_copy(update={"yanked": wheel.yanked or gone})
     elif wheel.yanked == gone:
         wheel = wheel.model_copy(update={"yanked": None})
@@ -49,7 +49,7 @@ def _follow(wheel: Wheel, needed: list[Wheel], wanted: Channel | None) -> Wheel:
         return wheel
     if wheel.audit and wheel.audit.failures:
         reason = f"its audit failed: {wheel.audit.failures[0]}"
-    elif not any(other.channel == "stable" for other in needed):
+    elif not any(other.channel == "stable" for other in required):
         reason = f"no wheel of {requirement}, which it needs, is stable"
     elif wanted == "candidate" or (wanted is None and wheel.channel_reason == _HELD_BACK):
         reason = _HELD_BACK
