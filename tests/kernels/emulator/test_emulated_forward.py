@@ -1,4 +1,4 @@
-"""The portable forward kernels' own sources on the CPU, against float64; changes of them are noticed."""
+"""Sources of the portable forward kernels on the CPU, against float64; mutations of them fail."""
 
 from __future__ import annotations
 
@@ -117,17 +117,17 @@ def test_the_rows_cover_every_head_dimension():
 
 
 CHANGES = {
-    "rows unpermuted": Change("shared_tile.cuh", "(chunk ^ (row % 8))", "chunk"),
-    "rows half permuted": Change("shared_tile.cuh", "(chunk ^ (row % 8))", "(chunk ^ (row % 4))"),
+    "rows unpermuted": Change("slab.cuh", "(chunk ^ (row % 8))", "chunk"),
+    "rows half permuted": Change("slab.cuh", "(chunk ^ (row % 8))", "(chunk ^ (row % 4))"),
     "Q and K exchanged": Change(
         "mma_sync.cuh", "lane / 16 * 8 + lane % 8, lane / 8 % 2", "lane % 16, lane / 16"
     ),
-    "P unordered": Change("tensor_core.cuh", "s[2 * i], s[2 * i + 1]", "s[2 * i + 1], s[2 * i]"),
-    "columns past a slab": Change("mma_sync.cuh", "step / kStepsOfSlab * Rows", "step / kStepsOfSlab"),
-    "causal, one key less": Change("mask.cuh", "position + 1 + p.window_right", "position + p.window_right"),
-    "window, one key more": Change("mask.cuh", "position - p.window_left", "position - p.window_left - 1"),
+    "P unordered": Change("fragment.cuh", "s[2 * i], s[2 * i + 1]", "s[2 * i + 1], s[2 * i]"),
+    "columns past a slab": Change("mma_sync.cuh", "step / kSlabSteps * Rows", "step / kSlabSteps"),
+    "causal, one key less": Change("mask.cuh", "diagonal + 1 + mask.", "diagonal + mask."),
+    "window, one key more": Change("mask.cuh", "diagonal - mask.", "diagonal - 1 - mask."),
     "mask of the wrong column": Change("mask.cuh", "is_hidden(row, 2 * i + j)", "is_hidden(row, 2 * i)"),
-    "clear too soon": Change("fwd_portable.cu", "max(0, first_sees.end) / C::kTileN", "work.block_end"),
+    "unmasked too soon": Change("fwd_portable.cu", "max(0, first_sees.end) / C::kTileN", "item.block_end"),
     "copies not awaited": Change(
         "fwd_portable.cu",
         "        wait_copies();\n        __syncthreads();\n        uint32_t const k_tile",
@@ -143,30 +143,32 @@ CHANGES = {
         "    __syncthreads();  // O is staged",
         "    if (warp == 0) __syncthreads();  // O is staged",
     ),
-    "keys past the end read": Change("fwd_portable.cu", "!kLast || first_key + row < work.seqlen_k", "true"),
-    "rows past the end written": Change(
-        "fwd_portable.cu", "tile_row < work.seqlen_q * p.pack_gqa", "tile_row >= 0"
+    "keys past the end read": Change(
+        "load_cp_async.cuh", "!kLast || first_key + row < item.seqlen_k", "true"
     ),
-    "scale's sign lost": Change("fwd_portable.cu", "scale < 0.f ? 0x80008000u : 0u", "0u"),
-    "every head the first": Change("fwd_portable.cu", "work.head + row - position * p.pack_gqa", "work.head"),
+    "rows past the end written": Change("fwd_portable.cu", "tile_row < row_count(p, item)", "tile_row >= 0"),
+    "scale's sign lost": Change("scale_sign.cuh", "scale < 0.f ? 0x80008000u : 0u", "0u"),
+    "every head the first": Change(
+        "query_row.cuh", "item.head + row - position * tiles.pack_gqa", "item.head"
+    ),
 }
-TELLING = ("causal", "window", "softcap", "negative scale", "grouped heads", "packed", "odd columns")
+MUTATION_CASES = ("causal", "window", "softcap", "negative scale", "grouped heads", "packed", "odd columns")
 
 
-def check_telling_cases(kernel: Kernel) -> None:
-    for name in TELLING:
+def check_mutation_cases(kernel: Kernel) -> None:
+    for name in MUTATION_CASES:
         attention = Attention(kernel.variant, CASES[name])
         attention.check(attention.run(kernel))
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_a_changed_source_is_noticed(emulated: Callable[..., Kernel], change: Change):
+def test_a_mutated_source_fails(emulated: Callable[..., Kernel], change: Change):
     kernel = emulated("fwd_portable_sm90_fp16_d128", change)
     with pytest.raises(AssertionError):  # EmulationError is one
-        check_telling_cases(kernel)
+        check_mutation_cases(kernel)
 
 
-def test_a_change_names_what_was_seen(emulated: Callable[..., Kernel]):
+def test_an_emulation_error_names_its_cause(emulated: Callable[..., Kernel]):
     kernel = emulated("fwd_portable_sm90_fp16_d128", CHANGES["one warp at a barrier"])
     with pytest.raises(EmulationError, match="wait for one another"):
         Attention(kernel.variant, CASES["causal"]).run(kernel)

@@ -1,4 +1,4 @@
-// What the products of a warpgroup and those of a warp have in common.
+// Register fragments of 16-bit matrix products, common to mma.sync and wgmma.
 #pragma once
 
 #include <cute/config.hpp>
@@ -7,9 +7,9 @@
 
 namespace fa3 {
 
-constexpr int kMmaK = 16;  // elements of the inner dimension that one product consumes
+constexpr int kMmaK = 16;  // elements of the inner dimension of one instruction
 
-// The accumulator layout of a product is the A-operand layout of the next, two floats to a register.
+// Converts the accumulators of one product into the A operand of the next: same layout, two elements a register.
 template <class Element, int Count>
 CUTE_DEVICE void to_operand(float const (&s)[Count], uint32_t (&a)[Count / 2]) {
     CUTE_UNROLL
