@@ -31,15 +31,24 @@ def select(patterns: Sequence[str] = ()) -> tuple[Variant, ...]:
     names = [variant.name for variant in VARIANTS]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+            near = ", ".join(_nearest(pattern, names))
             raise UnknownVariantError(
-                f"variant: got {pattern!r}, which matches no variant of the table; nearest: {', '.join(near)}"
+                f"variant: got {pattern!r}, which matches no variant of the table; nearest: {near}"
             )
     return tuple(
         variant
         for variant in VARIANTS
         if not patterns or any(fnmatch.fnmatchcase(variant.name, pattern) for pattern in patterns)
     )
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
+    """Return three names that resemble a pattern; a short pattern is compared with their beginnings."""
+
+    def unlike(name: str) -> float:
+        return -difflib.SequenceMatcher(None, pattern, name[: len(pattern)]).ratio()
+
+    return difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or sorted(names, key=unlike)[:3]
 
 
 def variant_named(name: str) -> Variant:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from kernels.table.variant import Tail
 
-ELEMENTS = ("fp16", "bf16")
-"""Dtypes of q, k, v and out."""
+FWD_DTYPES = ("fp16", "bf16")
+"""Dtypes that q, k, v and out can have."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kernels.table.dtypes import dtype_named
 from kernels.table.family import Family
-from kernels.table.fwd import ELEMENTS, FwdTail, head_dims_name
+from kernels.table.fwd import FWD_DTYPES, FwdTail, head_dims_name
 from kernels.table.slabs import SLAB_ROW_BYTES, slabs
 from kernels.table.targets import PORTABLE_TARGETS, Target
 from kernels.table.variant import Variant
@@ -161,7 +161,7 @@ FAMILY = Family(
         _variant(target, tile, dtype)
         for target in PORTABLE_TARGETS
         for tile in _TILES[target.name]
-        for dtype in ELEMENTS
+        for dtype in FWD_DTYPES
     ),
     candidates=tuple(_candidate(tile) for tile in _CANDIDATES),
 )

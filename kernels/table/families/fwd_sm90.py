@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kernels.table.dtypes import dtype_named
 from kernels.table.family import Family
-from kernels.table.fwd import ELEMENTS, FwdTail, head_dims_name
+from kernels.table.fwd import FWD_DTYPES, FwdTail, head_dims_name
 from kernels.table.slabs import SLAB_ROW_BYTES, slabs
 from kernels.table.variant import Variant
 
@@ -46,7 +46,7 @@ class Tile:
     value_slices: int = 1
     halves: bool = False
     turns: bool = False
-    dtypes: tuple[str, ...] = ELEMENTS
+    dtypes: tuple[str, ...] = FWD_DTYPES
 
     def smem_bytes(self, dtype: str) -> int:
         """Return the size of the buffers and the barriers."""

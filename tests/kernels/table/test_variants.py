@@ -103,6 +103,11 @@ def test_the_table_gathers_every_family_in_the_order_of_their_names():
     assert (*fwd_portable.FAMILY.candidates, *fwd_sm90.FAMILY.candidates) == CANDIDATES
 
 
+def test_select_compares_a_short_pattern_with_the_beginnings_of_names():
+    with pytest.raises(UnknownVariantError, match=r"got 'bwd_\*', which .*; nearest: fwd_"):
+        select(["bwd_*"])
+
+
 @pytest.mark.parametrize("field", ["dtype_in", "dtype_out"])
 def test_a_variant_of_an_unknown_dtype_is_an_error(field: str):
     message = "dtype: got 'fp8', expected one of fp16, bf16, fp32"
