@@ -92,25 +92,6 @@ def test_the_kernels_are_those_of_the_table():
     }
 
 
-def test_a_choice_of_no_kernel_is_no_choice():
-    with pytest.raises(_native.NativeError) as caught:
-        _native.allow_kernels(())
-    assert caught.value.status == _native.Status.INVALID_ARGUMENT
-    _native.allow_kernels()
-
-
-def test_where_a_kernel_runs():
-    def runs(sm, code):
-        kernel = _native.Kernel("k", "fwd", "any", "12.8", sm, "bf16", "bf16", 64, 64, code)
-        return [gpu for gpu in (75, 80, 86, 89, 90, 100, 103, 120) if kernel.runs_on(gpu)]
-
-    assert runs(90, "exact") == [90]
-    assert runs(80, "portable") == [80, 86, 89]
-    assert runs(86, "portable") == [86, 89]
-    assert runs(100, "portable") == [100, 103]
-    assert runs(80, "ptx") == [80, 86, 89, 90, 100, 103, 120]
-
-
 def test_the_library_has_the_version_of_the_package():
     assert _native.version() == __version__
 
