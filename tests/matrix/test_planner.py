@@ -93,7 +93,7 @@ def test_a_gpu_without_a_kernel_of_a_required_operator_is_an_error():
 
 
 def test_an_operator_that_is_not_required_may_be_missing():
-    """It is missing in the plan, too: a cell with forward alone is served, by forward alone."""
+    """A cell with forward kernels only is served, and the plan shows that combine is missing."""
     matrix = read_matrix()
     table = [row for row in VARIANTS if row.op == "fwd" or row.sm == "90"]
     planned = plan(matrix, table=table)
