@@ -14,7 +14,7 @@ from packaging.utils import parse_wheel_filename
 
 from ci.check import Check
 from ci.errors import AuditFailed, CorruptWheel
-from ci.wheel.drop_in_audit import audit_compat
+from ci.wheel.compat_audit import audit_compat
 from ci.wheel.elf import SharedLibrary, read_shared_library
 from ci.wheel.read import WheelFile, read_wheel
 from index_site.projects import COMPAT_PROJECT

@@ -1,4 +1,4 @@
-"""Serve a site as a static host should: right content types, no directory listings."""
+"""Serves a site as a static host should: with the required content types, without directory listings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def served(folder: Path, *, port: int = 0) -> Iterator[str]:
 
     Args:
         folder: what to serve.
-        port: the port; 0 takes a free one.
+        port: the port; 0: a free one.
 
     Raises:
         OSError: the port is taken.
@@ -39,7 +39,7 @@ def served(folder: Path, *, port: int = 0) -> Iterator[str]:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Answers a folder with its index, which is JSON in the JSON tree, and never with a listing."""
+    """Answers the address of a folder with its index.html or index.json, never with a listing."""
 
     protocol_version = "HTTP/1.1"
 

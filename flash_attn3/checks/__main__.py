@@ -1,8 +1,8 @@
 """``python -m flash_attn3.checks SECTION`` runs one section and prints each result as a line of JSON.
 
-The farm's ``validate`` runs every section in a process of its own, so that a crash loses one section and no
-more. Each line is an object with the key ``event``: ``environment``, ``start`` (before a check, so that a
-crash can be laid at its door), ``outcome``, ``race``, ``host_time`` or ``end``.
+The farm's ``validate`` runs every section in a process of its own, so that a crash loses one section only.
+Each line is an object with the key ``event``: ``environment``, ``start`` (before a check, so that a crash can
+be attributed to it), ``outcome``, ``race``, ``host_time`` or ``end``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
@@ -18,121 +19,141 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flash_attn3 import flash_attn_combine
 from flash_attn3._native import Code
-from flash_attn3.checks.behaviour.canary import memory_cases, out_cases, run_memory_case, run_out_case
-from flash_attn3.checks.behaviour.fresh_process import FRESH, run_fresh
-from flash_attn3.checks.behaviour.promises import BEHAVIOURS, MIXED_BEHAVIOURS, run_behaviour
-from flash_attn3.checks.cases.catalogue import full_cases, quick_cases
+from flash_attn3.checks.behaviour.behaviour import run_behaviour
+from flash_attn3.checks.behaviour.fresh_process import run_fresh
 from flash_attn3.checks.environment import describe_environment
-from flash_attn3.checks.kinds import Kind, kinds_on
-from flash_attn3.checks.ops.combine import combine_cases, run_combine_case
-from flash_attn3.checks.ops.fwd import Trial, public_forward
+from flash_attn3.checks.kinds import Kind, kernels_on, kinds_of
+from flash_attn3.checks.ops import op_checks
+from flash_attn3.checks.ops.opcheck import OpCheck, Selection
 from flash_attn3.checks.speed.host_time import host_times
 from flash_attn3.checks.speed.race import Race, race, race_name
 from flash_attn3.checks.speed.race_peer import load_peer
-from flash_attn3.checks.speed.race_settings import portable_settings, settings
+from flash_attn3.checks.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from flash_attn3.checks.outcome import Outcome
+
+AnyCheck = OpCheck[Any, Any, Any]
+Section = Callable[[argparse.Namespace, torch.device], None]
 
 
 def _emit(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-def _check(section: str, name: str, run: Callable[[], Outcome], kind: Kind | None = None) -> None:
-    """Run one check; of ``kind`` alone when one is given, which then is part of its name."""
+def _check(
+    section: str, name: str, run: Callable[[], Outcome], kind: Kind | None = None, kernel: str = ""
+) -> None:
+    """Run one check, with the kernels of a kind alone if one is given, and print its outcome."""
     _emit("start", section=section, name=kind.label(name) if kind else name)
-    outcome = run()
-    _emit("outcome", outcome=(kind.mark(outcome) if kind else outcome).as_dict())
+    if kind is None:
+        outcome = run()
+    else:
+        with kind.alone():
+            outcome = kind.mark(run(), kernel)
+    _emit("outcome", outcome=outcome.as_dict())
 
 
-def _environment(_arguments: argparse.Namespace, device: torch.device | None) -> None:
-    _emit("environment", environment=describe_environment(device))
+def _cases(check: AnyCheck, arguments: argparse.Namespace, device: torch.device) -> None:
+    """Run each case of an operator with every kind of kernels that serves it."""
+    kinds = kinds_of(kernels_on(device, check.op))
+    for case in check.cases(Selection(arguments.quick, arguments.samples, arguments.seed)) if kinds else ():
+        trial = Trial(check, case, device)
+        run = partial(trial.run, check.function)
+        try:
+            serving = _serving(kinds if check.on_ptx(case) else _compiled(kinds), trial)
+        except Exception as error:  # noqa: BLE001  the inputs or the library's answer; the next case runs
+            _check(check.section, case.name, partial(trial.failed, error))
+            continue
+        for kind, kernel in serving:
+            _check(check.section, case.name, run, kind, kernel)
+        if not serving:  # the call fails, with the reason
+            _check(check.section, case.name, run)
 
 
-def _correctness(arguments: argparse.Namespace, device: torch.device) -> None:
-    quick = {case.name for case in quick_cases()}
-    cases = quick_cases() if arguments.quick else full_cases(arguments.samples, arguments.seed)
-    kinds = kinds_on(device)
-    for case in cases:
-        trial = Trial(case, device)
-        tried = [
-            kind for kind in kinds if kind.covers(case) and (kind.code != Code.PTX or case.name in quick)
-        ]
-        for kind in tried:
-            with kind.alone():
-                _check("correctness", case.name, partial(trial.run, public_forward), kind)
-        if not tried:  # the call says why
-            _check("correctness", case.name, partial(trial.run, public_forward))
+def _serving(kinds: Sequence[Kind], trial: Trial[Any, Any, Any]) -> list[tuple[Kind, str]]:
+    """Return the kinds of which a kernel serves a trial, each with the name of the kernel."""
+    found = [(kind, kind.find_kernel(trial.kernel)) for kind in kinds]
+    return [(kind, kernel) for kind, kernel in found if kernel is not None]
+
+
+def _compiled(kinds: Sequence[Kind]) -> tuple[Kind, ...]:
+    """Return the kinds without PTX, which is compiled from the same source as the portable cubins."""
+    return tuple(kind for kind in kinds if kind.code != Code.PTX)
 
 
 def _memory(_arguments: argparse.Namespace, device: torch.device) -> None:
-    for kind in _compiled_kinds(device):
-        with kind.alone():
-            for case, layout in memory_cases():
-                if kind.covers(case):
-                    run = partial(run_memory_case, case, layout, public_forward, device)
-                    _check("memory", f"{case.name}-out_{layout}", run, kind)
-            for case, layout in out_cases():
-                if kind.covers(case):
-                    run = partial(run_out_case, case, layout, public_forward, device)
-                    _check("memory", f"{case.name}-into_{layout}", run, kind)
+    for check in op_checks():
+        kinds = _compiled(kinds_of(kernels_on(device, check.op)))
+        for memory in check.memory() if kinds else ():
+            run = partial(memory.run, check.function, device)
+            for kind, kernel in _serving(kinds, Trial(check, memory.case, device)):
+                _check("memory", memory.name, run, kind, kernel)
 
 
 def _behaviour(_arguments: argparse.Namespace, device: torch.device) -> None:
-    for kind in _compiled_kinds(device):
-        with kind.alone():
-            for name in BEHAVIOURS:
-                _check("behaviour", name, partial(run_behaviour, name, public_forward, device), kind)
-    for name in MIXED_BEHAVIOURS:
-        _check("behaviour", name, partial(run_behaviour, name, public_forward, device))
+    for check in op_checks():
+        kernels = kernels_on(device, check.op)
+        for kind in _compiled(kinds_of(kernels)) if check.behaviours else ():
+            if not _serves_any(kind, check, device):
+                continue
+            for name, behaviour in check.behaviours.items():
+                run = partial(run_behaviour, name, behaviour, check.function, device)
+                _check("behaviour", name, run, kind)
+        for name, behaviour in check.mixed_behaviours.items() if kernels else ():
+            _check("behaviour", name, partial(run_behaviour, name, behaviour, check.function, device))
 
 
-def _combine(arguments: argparse.Namespace, device: torch.device) -> None:
-    for kind in kinds_on(device):
-        if kind.combines:
-            with kind.alone():
-                for case in combine_cases(arguments.quick):
-                    run = partial(run_combine_case, case, flash_attn_combine, device)
-                    _check("combine", case.name, run, kind)
+def _serves_any(kind: Kind, check: AnyCheck, device: torch.device) -> bool:
+    """Return whether a kernel of a kind serves any quick case: few codes have kernels for long sequences."""
+    cases = check.cases(Selection(quick=True))
+    return any(_serving((kind,), Trial(check, case, device)) for case in cases)
 
 
-def _compiled_kinds(device: torch.device) -> tuple[Kind, ...]:
-    """Return the kinds without PTX, which is the same source as the portable cubins."""
-    return tuple(kind for kind in kinds_on(device) if kind.code != Code.PTX)
-
-
-def _fresh(_arguments: argparse.Namespace, _device: torch.device) -> None:
-    for name in FRESH:
-        _check("fresh", name, partial(run_fresh, name))
+def _fresh(_arguments: argparse.Namespace, device: torch.device) -> None:
+    for check in op_checks():
+        for name, run in check.fresh.items() if kernels_on(device, check.op) else ():
+            _check("fresh", name, partial(run_fresh, name, run))
 
 
 def _race(arguments: argparse.Namespace, device: torch.device) -> None:
     load_peer(arguments.peer)
-    kinds = kinds_on(device)
-    rounds, with_fa3 = 7 if arguments.quick else 21, bool(arguments.peer)
     for run in range(1, arguments.race_runs + 1):
-        race_one = partial(race, device=device, rounds=rounds, run=run, with_fa3=with_fa3)
-        for setting in settings(arguments.quick, kinds[0].head_dims):
-            if _is_chosen(setting.name, arguments.race):
-                _emit("start", section="race", name=setting.name)
-                _emit("race", race=race_one(setting).as_dict())
-        for kind in kinds:
-            if kind.code == Code.PORTABLE and not kind.as_long:
-                _race_portable(kind, arguments, race_one)
+        for check in op_checks():
+            for name, run_race in _races(check, run, arguments, device):
+                if _is_chosen(name, arguments.race):
+                    _emit("start", section="race", name=name)
+                    _emit("race", race=run_race().as_dict())
 
 
-def _race_portable(kind: Kind, arguments: argparse.Namespace, race_one: Callable[..., Race]) -> None:
-    for setting in portable_settings():
-        name = race_name(setting, kind.name)
-        if _is_chosen(name, arguments.race):
-            _emit("start", section="race", name=name)
-            with kind.alone():
-                _emit("race", race=race_one(setting, kernels=kind.name).as_dict())
+def _races(
+    check: AnyCheck, run: int, arguments: argparse.Namespace, device: torch.device
+) -> Iterator[tuple[str, Callable[[], Race]]]:
+    """Yield the races of an operator by name: with the kernels that a call prefers, then restricted ones."""
+    kernels, races = kernels_on(device, check.op), check.races
+    if races is None or not kernels:
+        return
+    start = partial(
+        race,
+        races,
+        device=device,
+        rounds=7 if arguments.quick else 21,
+        run=run,
+        with_peers=bool(arguments.peer),
+    )
+    kinds = [kind for kind in kinds_of(kernels) if not kind.as_long]
+    preferred = [kernel for kernel in kernels if kernel.code == kinds[0].name]
+    for setting in races.settings(arguments.quick, preferred):
+        yield race_name(setting, ""), partial(start, setting)
+    for kind in kinds:
+        for setting in races.restricted[kind.code]() if kind.code in races.restricted else ():
+            yield race_name(setting, kind.name), partial(_race_alone, kind, partial(start, setting))
+
+
+def _race_alone(kind: Kind, start: Callable[..., Race]) -> Race:
+    with kind.alone():
+        return start(kernels=kind.name)
 
 
 def _is_chosen(name: str, patterns: Sequence[str]) -> bool:
@@ -141,52 +162,65 @@ def _is_chosen(name: str, patterns: Sequence[str]) -> bool:
 
 def _host_time(_arguments: argparse.Namespace, device: torch.device) -> None:
     _emit("start", section="host_time", name="eager")
-    for measured in host_times(device):
+    calls = [check.host_calls(device) for check in op_checks() if kernels_on(device, check.op)]
+    for measured in host_times({name: call for some in calls for name, call in some.items()}, device):
         _emit("host_time", host_time=asdict(measured))
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace, torch.device], None]] = {
-    "correctness": _correctness,
-    "combine": _combine,
-    "memory": _memory,
-    "behaviour": _behaviour,
-    "fresh": _fresh,
-    "race": _race,
-    "host_time": _host_time,
-}
+def sections() -> dict[str, Section]:
+    """Return every section by name: one for the cases of each operator, then those of all operators."""
+    return {
+        **{check.section: partial(_cases, check) for check in op_checks()},
+        "memory": _memory,
+        "behaviour": _behaviour,
+        "fresh": _fresh,
+        "race": _race,
+        "host_time": _host_time,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one section; the exit code is 0 whenever the section ran to its end, whatever it found."""
+    """Run one section.
+
+    Returns:
+        0 when the section ran to its end, whatever it found; 2 when there is no GPU, or none of the kernels
+        runs on it.
+    """
     parser = argparse.ArgumentParser(prog="python -m flash_attn3.checks", description=__doc__)
-    parser.add_argument("section", choices=("environment", *SECTIONS))
-    parser.add_argument("--quick", action="store_true", help="a small selection of the cases")
+    parser.add_argument("section", choices=("environment", *sections()))
+    parser.add_argument("--quick", action="store_true", help="run a small selection of the cases")
     parser.add_argument(
         "--samples", type=int, default=100, help="random cases beside the fixed ones (default: 100)"
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the random cases (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random cases (default: 1)")
     parser.add_argument(
-        "--race", action="append", default=[], metavar="GLOB", help="race only settings of such names"
+        "--race", action="append", default=[], metavar="GLOB", help="race only settings with matching names"
     )
-    parser.add_argument("--race-runs", type=int, default=1, help="race each setting so often (default: 1)")
+    parser.add_argument("--race-runs", type=int, default=1, help="races of each setting (default: 1)")
     parser.add_argument(
         "--peer",
         action="append",
         default=[],
         type=Path,
         metavar="PATH",
-        help="race the FlashAttention-3 of this shared library, too; of several, each is loaded in turn",
+        help="also race the FlashAttention-3 in this shared library; given more than once, load each in turn",
     )
     arguments = parser.parse_args(argv)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else None
     if arguments.section == "environment":
-        _environment(arguments, device)
+        operators = {check.section: check.op for check in op_checks()}
+        environment = describe_environment(device)
+        _emit("environment", environment=environment, sections=[*sections()], operators=operators)
     elif device is None:
         print("no GPU: torch.cuda.is_available() is False", file=sys.stderr)
         return 2
+    elif not any(kernels_on(device, check.op) for check in op_checks()):
+        name = torch.cuda.get_device_name(device)
+        print(f"no kernel of this package runs on {name}", file=sys.stderr)
+        return 2
     else:
         with torch.cuda.device(device):
-            SECTIONS[arguments.section](arguments, device)
+            sections()[arguments.section](arguments, device)
     _emit("end")
     return 0
 

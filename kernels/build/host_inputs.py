@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def host_sources() -> tuple[Path, ...]:
     """Return the C++ sources of the host libraries and every file that they include, sorted."""
-    names = sorted({*RUNTIME.sources, *TORCH.sources})
+    names = sorted({*RUNTIME.sources(HOST_DIR), *TORCH.sources(HOST_DIR)})
     return included_files((HOST_DIR / name for name in names), (HOST_DIR, HOST_DIR.parent / "device"))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -23,6 +22,7 @@ from ci.stages.audit import audit
 from kernels.build.host import TARGETS, ZIG_VERSION
 from matrix.model import read_matrix
 from tests.conftest import FEW
+from tests.tree_copy import copy_tree
 
 if TYPE_CHECKING:
     from kernels.table import Variant
@@ -35,13 +35,8 @@ ENVIRONMENT = {**os.environ, "FLASH_ATTN3_KERNELS": " ".join(FEW)}
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what a clone holds."""
-    listing = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
-    files = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True)
     copy = tmp_path_factory.mktemp("tree")
-    for name in filter(None, files.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, copy / name)
+    copy_tree(copy)
     return copy
 
 

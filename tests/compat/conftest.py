@@ -12,7 +12,7 @@ import torch
 
 from ci.platforms.environment import Environment, fresh_environment, inspect_interpreter
 from ci.project import ROOT
-from ci.wheel.drop_in import make_compat_wheel
+from ci.wheel.compat_wheel import make_compat_wheel
 from tests.flash_attn3.installed import choose_site
 from tests.quiet import Quiet
 

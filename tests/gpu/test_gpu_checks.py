@@ -8,78 +8,106 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU: torch.cuda.is_available() is False", allow_module_level=True)
 
-from flash_attn3 import flash_attn_combine
 from flash_attn3.__main__ import main
-from flash_attn3.checks.behaviour.canary import memory_cases, out_cases, run_memory_case, run_out_case
-from flash_attn3.checks.behaviour.fresh_process import FRESH, run_fresh
-from flash_attn3.checks.behaviour.promises import BEHAVIOURS, MIXED_BEHAVIOURS, run_behaviour
-from flash_attn3.checks.cases.case import Case
-from flash_attn3.checks.cases.catalogue import quick_cases
+from flash_attn3.checks.behaviour.behaviour import run_behaviour
+from flash_attn3.checks.behaviour.fresh_process import run_fresh
+from flash_attn3.checks.cases.case import AttentionCase
 from flash_attn3.checks.cases.sampled import sampled_cases
-from flash_attn3.checks.ops.combine import combine_cases, run_combine_case
-from flash_attn3.checks.ops.fwd import public_forward, run_case
+from flash_attn3.checks.data.call import public_forward
+from flash_attn3.checks.kinds import kernels_on
+from flash_attn3.checks.ops import op_check, op_checks, races_of
+from flash_attn3.checks.ops.opcheck import Selection
 from flash_attn3.checks.speed.race import race
-from flash_attn3.checks.speed.race_settings import Setting
+from flash_attn3.checks.speed.race_settings import AttentionSetting
+from flash_attn3.checks.trial import run_case
 
 pytestmark = pytest.mark.gpu
 
-
-@pytest.mark.parametrize("case", [*quick_cases(), *sampled_cases(300, 20261122)], ids=lambda case: case.name)
-def test_correctness(case, device):
-    assert run_case(case, public_forward, device).failures == ()
-
-
-@pytest.mark.parametrize(("case", "out_layout"), memory_cases(), ids=lambda part: getattr(part, "name", part))
-def test_memory(case, out_layout, device):
-    assert run_memory_case(case, out_layout, public_forward, device).failures == ()
+DEVICE = torch.device("cuda", torch.cuda.current_device())
+CHECKS = [check for check in op_checks() if kernels_on(DEVICE, check.op)]
+FORWARD = op_check("fwd")
 
 
-@pytest.mark.parametrize(("case", "out_layout"), out_cases(), ids=lambda part: getattr(part, "name", part))
-def test_memory_of_out(case, out_layout, device):
-    assert run_out_case(case, out_layout, public_forward, device).failures == ()
+def _each(items_of):
+    """Return a parameter (check, item) for each item of each operator, with the item's name in its id."""
+    return [
+        pytest.param(check, item, id=f"{check.op}-{getattr(item, 'name', item)}")
+        for check in CHECKS
+        for item in items_of(check)
+    ]
 
 
-@pytest.mark.parametrize("case", combine_cases(quick=True), ids=lambda case: case.name)
-def test_combine(case, device):
-    assert run_combine_case(case, flash_attn_combine, device).failures == ()
+@pytest.mark.parametrize(("check", "case"), _each(lambda check: check.cases(Selection(quick=True))))
+def test_case(check, case, device):
+    assert run_case(check, case, device).failures == ()
 
 
-@pytest.mark.parametrize("name", [*BEHAVIOURS, *MIXED_BEHAVIOURS])
-def test_behaviour(name, device):
-    assert run_behaviour(name, public_forward, device).failures == ()
+@pytest.mark.parametrize("case", sampled_cases(300, 20261122), ids=lambda case: case.name)
+def test_sampled_case(case, device):
+    assert run_case(FORWARD, case, device).failures == ()
 
 
-@pytest.mark.parametrize("name", FRESH)
-def test_fresh_process(name):
-    assert run_fresh(name).failures == ()
+@pytest.mark.parametrize(("check", "memory"), _each(lambda check: check.memory()))
+def test_memory(check, memory, device):
+    assert memory.run(check.function, device).failures == ()
+
+
+@pytest.mark.parametrize(("check", "name"), _each(lambda check: [*check.behaviours, *check.mixed_behaviours]))
+def test_behaviour(check, name, device):
+    behaviour = {**check.behaviours, **check.mixed_behaviours}[name]
+    assert run_behaviour(name, behaviour, check.function, device).failures == ()
+
+
+@pytest.mark.parametrize(("check", "name"), _each(lambda check: check.fresh))
+def test_fresh_process(check, name):
+    assert run_fresh(name, check.fresh[name]).failures == ()
 
 
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting("bf16", 128, False, 2048),
-        Setting("bf16", 128, True, 2048),
-        Setting("bf16", 192, True, 2048, head_dim_v=128),
-        Setting("bf16", 128, True, 2048, group=8),
-        Setting("bf16", 128, True, 4096, window=1024),
-        Setting("bf16", 128, True, 16384, varlen=True),
+        AttentionSetting("bf16", 128, False, 2048),
+        AttentionSetting("bf16", 128, True, 2048),
+        AttentionSetting("bf16", 192, True, 2048, head_dim_v=128),
+        AttentionSetting("bf16", 128, True, 2048, group=8),
+        AttentionSetting("bf16", 128, True, 4096, window=1024),
+        AttentionSetting("bf16", 128, True, 16384, varlen=True),
     ],
     ids=lambda setting: setting.name,
 )
 def test_a_timed_output_is_right(setting, device):
-    raced = race(setting, device, rounds=3)
+    raced = race(races_of("fwd"), setting, device, rounds=3)
     assert raced.failures == ()
     assert len(raced.timings) > 1, raced.absent
 
 
 def test_a_wrong_kernel_fails_on_this_gpu_too(device):
-    case = Case("bf16", True, 2, 200, 300, 4, 2)
+    case = AttentionCase("bf16", True, 2, 200, 300, 4, 2)
 
     def wrong(q, k, v, scale, causal):
         out, lse = public_forward(q, k, v, scale, causal)
         return out * 1.02, lse
 
-    assert not run_case(case, wrong, device).passed
+    assert not run_case(FORWARD, case, device, wrong).passed
+
+
+def test_a_write_outside_is_found_on_this_gpu_too(device):
+    """The last of the memory checks, with a function that writes one element behind the rows of out."""
+    memory = FORWARD.memory()[-1]
+
+    def wrong(*arguments, out=None, **options):
+        written, lse = (
+            public_forward(*arguments, **options)
+            if out is None
+            else public_forward(*arguments, out=out, **options)
+        )
+        if out is not None:
+            end = sum((size - 1) * stride for size, stride in zip(out.shape, out.stride(), strict=True))
+            out.as_strided((1,), (1,), out.storage_offset() + end + 1).fill_(0)
+        return written, lse
+
+    assert memory.run(public_forward, device).passed
+    assert not memory.run(wrong, device).passed
 
 
 def test_the_package_says_that_it_can_run():

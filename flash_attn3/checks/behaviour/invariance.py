@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flash_attn3.checks.cases.case import Case
+from flash_attn3.checks.cases.case import AttentionCase
+from flash_attn3.checks.cases.forms import FORMS, Form
 from flash_attn3.checks.cases.options import NATIVE, WIDE, with_head_dims
-from flash_attn3.checks.data.forms import FORMS, Form, lay
-from flash_attn3.checks.data.inputs import DTYPES, VALUES, guarded, make_inputs
+from flash_attn3.checks.data.inputs import DTYPES, make_inputs
+from flash_attn3.checks.data.layouts import guarded
+from flash_attn3.checks.data.sequences import place_sequences
+from flash_attn3.checks.data.values import VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from flash_attn3.checks.data.forms import Laid
-    from flash_attn3.checks.ops.fwd import Forward
+    from flash_attn3.checks.data.call import Forward
+    from flash_attn3.checks.data.sequences import PlacedSequences
 
 _PACKED = "packed"
 # The longest is a multiple of every tile: in a batch with it, kernels do not let grouped heads share a tile,
@@ -32,7 +35,7 @@ _GROUPS = ((4, 2), (8, 1), (3, 1))
 # (seqlen_q, heads, heads_kv): a tile of one head, and heads that share one.
 _SHARED_TILES = ((300, 2, 2), (50, 8, 2), (5, 16, 1))
 _ORDER = (4, 3, 0, 5, 1, 2)
-_KINDS: tuple[dict[str, Any], ...] = (
+_MASKS: tuple[dict[str, Any], ...] = (
     {"causal": False},
     {"causal": True},
     {"causal": False, "window": (90, 40)},
@@ -58,8 +61,8 @@ def varying_batches_of_outrunning_rows(forward: Forward, device: torch.device) -
 def rows_beside_outrunning_ones(forward: Forward, device: torch.device) -> Iterator[str]:
     """Yield where rows differ from those of a call in which the rows that share their tile are like them."""
     for index, pair in enumerate(NATIVE):
-        for kind, (seqlen_q, heads, heads_kv) in product(_KINDS, _SHARED_TILES):
-            case = Case(
+        for mask, (seqlen_q, heads, heads_kv) in product(_MASKS, _SHARED_TILES):
+            case = AttentionCase(
                 dtype=("bf16", "fp16")[index % 2],
                 batch=2,
                 seqlen_q=seqlen_q,
@@ -67,7 +70,7 @@ def rows_beside_outrunning_ones(forward: Forward, device: torch.device) -> Itera
                 heads=heads,
                 heads_kv=heads_kv,
                 values="outrunning_rows",
-                **kind,
+                **mask,
             )
             case = with_head_dims(case, pair)
             inputs = make_inputs(case, device)
@@ -90,9 +93,9 @@ def _varying(
 ) -> Iterator[str]:
     groups = cycle(_GROUPS)
     for index, pair in enumerate(pairs):
-        for kind in _KINDS:
+        for mask in _MASKS:
             heads, heads_kv = next(groups)
-            case = Case(
+            case = AttentionCase(
                 dtype=("bf16", "fp16")[index % 2],
                 batch=6,
                 seqlen_q=384,
@@ -100,12 +103,12 @@ def _varying(
                 heads=heads,
                 heads_kv=heads_kv,
                 values=values,
-                **kind,
+                **mask,
             )
             yield from _differences(forward, with_head_dims(replace(case, form=_PACKED), pair), device)
 
 
-def _differences(forward: Forward, case: Case, device: torch.device) -> Iterator[str]:
+def _differences(forward: Forward, case: AttentionCase, device: torch.device) -> Iterator[str]:
     tensors = _tensors(case, device)
     whole = _run(forward, case, tensors, range(6), FORMS[_PACKED])
     reordered = _run(forward, case, tensors, _ORDER, FORMS[_PACKED])
@@ -126,7 +129,7 @@ def _differences(forward: Forward, case: Case, device: torch.device) -> Iterator
                     yield f"{case.name}: sequence {item} differs when {name} ({page_size} rows a page)"
 
 
-def _tensors(case: Case, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _tensors(case: AttentionCase, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator(device=device).manual_seed(7)
     dtype, head_dim_v = DTYPES[case.dtype], case.head_dim_v or case.head_dim
     shapes = (
@@ -141,7 +144,7 @@ def _tensors(case: Case, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 def _run(  # noqa: PLR0917  one step of `_differences`
     forward: Forward,
-    case: Case,
+    case: AttentionCase,
     tensors: tuple[Tensor, Tensor, Tensor],
     items: Any,
     form: Form,
@@ -153,7 +156,7 @@ def _run(  # noqa: PLR0917  one step of `_differences`
     q, k, v = (tensor[chosen] for tensor in tensors)
     # Padding is as long as the longest sequence here, so that a batch of one has none.
     q, k, v = q[:, : max(lengths[0])], k[:, : max(lengths[1])], v[:, : max(lengths[1])]
-    laid: Laid = lay(
+    placed: PlacedSequences = place_sequences(
         form,
         (q, k, v),
         lengths,
@@ -161,8 +164,8 @@ def _run(  # noqa: PLR0917  one step of `_differences`
         seed=len(chosen),
         new=lambda shape: guarded(shape, q.dtype, q.device),
     )
-    out, lse = laid.padded(
-        *forward(laid.q, laid.k, laid.v, None, case.causal, **case.options(), **laid.options)
+    out, lse = placed.padded(
+        *forward(placed.q, placed.k, placed.v, None, case.causal, **case.options(), **placed.options)
     )
     return [(out[i, :length], lse[i, :, :length]) for i, length in enumerate(lengths[0])]
 

@@ -1,33 +1,34 @@
-"""A correctness case: plain data, the same on every machine. ``catalogue`` lists them."""
+"""A case of attention: plain data, the same on every machine. ``catalogue`` lists the cases that are run."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flash_attn3.checks.data.forms import FORMS, draw_lengths
+from flash_attn3.checks.cases.forms import FORMS, draw_lengths
 
 DTYPES = ("bf16", "fp16")
 _NO_DEFAULT = object()
 
 
 @dataclass(frozen=True)
-class Case:
+class AttentionCase:
     """One call of attention.
 
     Attributes:
-        layout: how q, k and v lie in memory; a name of ``inputs.LAYOUTS``.
-        values: what they hold; a name of ``inputs.VALUES``.
+        dtype: of q, k, v and the output; a name of ``DTYPES``.
+        layout: how q, k and v are stored; a name of ``data.layouts``.
+        values: what they hold; a name of ``data.values.VALUES``.
         softmax_scale: None for ``head_dim ** -0.5``.
         seed: of the random numbers.
         head_dim_v: None for head_dim.
         window: (left, right), -1 for no limit.
         attention_chunk: 0 for none.
         softcap: 0 for none.
-        sink: with a sink.
-        form: ``dense``, or how sequences of different lengths lie; a name of ``forms.FORMS``. seqlen_q and
-            seqlen_k are then the longest that there may be.
-        page_size: rows a page, of the forms that have pages.
+        sink: whether the call has a learnable sink.
+        form: ``dense``, or a name of ``forms.FORMS``: sequences of different lengths, of which seqlen_q and
+            seqlen_k are then the upper bounds.
+        page_size: rows of a page, in forms that have pages.
     """
 
     dtype: str
@@ -52,7 +53,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Everything that tells this case from the others, in one word."""
+        """Every field that is not at its default, in one word; reports and their readers rely on it."""
         head_dims = f"{self.head_dim}" + (f"x{self.head_dim_v}" if self.head_dim_v else "")
         parts = [
             f"{self.dtype}_d{head_dims}_{'causal' if self.causal else 'full'}",
@@ -78,7 +79,7 @@ class Case:
 
     @property
     def scale(self) -> float:
-        """The factor that is applied."""
+        """The softmax_scale that is applied."""
         return self.head_dim**-0.5 if self.softmax_scale is None else self.softmax_scale
 
     def lengths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -101,7 +102,7 @@ class Case:
         return {name: value for name, value in options.items() if value not in (0, (-1, -1))}
 
     def params(self) -> dict[str, Any]:
-        """Return the case as plain data: what differs from the default, and what has none."""
+        """Return the case as plain data: the fields without a default, and those that differ from theirs."""
         return {
             name: value
             for name, value in asdict(self).items()

@@ -1,4 +1,4 @@
-"""Which correctness cases are run."""
+"""The attention cases that are run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from flash_attn3.checks.cases.ragged import growing_ragged, quick_ragged, ragged
 from flash_attn3.checks.cases.sampled import sampled_cases
 
 if TYPE_CHECKING:
-    from flash_attn3.checks.cases.case import Case
+    from flash_attn3.checks.cases.case import AttentionCase
 
 
-def full_cases(samples: int, seed: int) -> tuple[Case, ...]:
-    """Return every case once, and ``samples`` random ones drawn from ``seed``."""
+def full_cases(samples: int, seed: int) -> tuple[AttentionCase, ...]:
+    """Return every fixed case once, and ``samples`` random ones drawn from ``seed``."""
     named = (
         *edges(EDGE_SEQLENS, DTYPES),
         *layouts(DTYPES),
@@ -49,7 +49,7 @@ def full_cases(samples: int, seed: int) -> tuple[Case, ...]:
     return (*{case.name: case for case in named}.values(), *sampled_cases(samples, seed))
 
 
-def quick_cases() -> tuple[Case, ...]:
+def quick_cases() -> tuple[AttentionCase, ...]:
     """Return a small selection with every layout, value, kernel, form, kind of mask and head grouping."""
     return (
         *edges(QUICK_SEQLENS, DTYPES),

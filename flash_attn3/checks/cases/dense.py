@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flash_attn3.checks.cases.case import Case
+from flash_attn3.checks.cases.case import AttentionCase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ HEADS = ((1, 1, 1), (2, 4, 4), (3, 6, 2), (1, 8, 1), (2, 3, 1), (1, 5, 5))
 GROWING = ("rising_keys", "outrunning_keys", "outrunning_rows")
 
 
-def edges(seqlens: Sequence[int], dtypes: Iterable[str]) -> Iterator[Case]:
+def edges(seqlens: Sequence[int], dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return every pair of lengths under both masks."""
     turn = 0
     for dtype in dtypes:
@@ -30,20 +30,22 @@ def edges(seqlens: Sequence[int], dtypes: Iterable[str]) -> Iterator[Case]:
                     batch, heads, heads_kv = HEADS[turn % len(HEADS)]
                     turn += 1
                     layout = "padded" if turn % 3 else "contiguous"
-                    yield Case(dtype, causal, batch, seqlen_q, seqlen_k, heads, heads_kv, layout=layout)
+                    yield AttentionCase(
+                        dtype, causal, batch, seqlen_q, seqlen_k, heads, heads_kv, layout=layout
+                    )
         turn += 1  # so that the other dtype meets the other groupings
 
 
 _Shape = tuple[int, int, int, int, int]  # batch, seqlen_q, seqlen_k, heads, heads_kv
 
 
-def both_masks(dtype: str, shape: _Shape) -> tuple[Case, Case]:
+def both_masks(dtype: str, shape: _Shape) -> tuple[AttentionCase, AttentionCase]:
     """Return a plain case without and with the causal mask."""
-    full = Case(dtype, False, *shape)
+    full = AttentionCase(dtype, False, *shape)
     return full, replace(full, causal=True)
 
 
-def layouts(dtypes: Iterable[str]) -> Iterator[Case]:
+def layouts(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return every layout in memory."""
     for dtype in dtypes:
         for case in both_masks(dtype, (2, 300, 300, 4, 4)):
@@ -64,7 +66,7 @@ def layouts(dtypes: Iterable[str]) -> Iterator[Case]:
             yield replace(case, layout="bhsd", heads_kv=1, seqlen_q=77)
 
 
-def values(dtypes: Iterable[str]) -> Iterator[Case]:
+def values(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return every kind of values and of scale."""
     for dtype in dtypes:
         full, causal = both_masks(dtype, (2, 260, 390, 4, 2))
@@ -87,7 +89,7 @@ def values(dtypes: Iterable[str]) -> Iterator[Case]:
         yield replace(full, values="inf_in_v")
 
 
-def groups(dtypes: Iterable[str]) -> Iterator[Case]:
+def groups(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return heads in groups of every kind, which may share a tile, at lengths below and above a tile."""
     for dtype in dtypes:
         for heads, heads_kv in ((2, 1), (6, 2), (8, 2), (5, 1), (8, 1), (12, 1), (32, 2), (64, 1), (96, 1)):
@@ -96,7 +98,7 @@ def groups(dtypes: Iterable[str]) -> Iterator[Case]:
             yield replace(both_masks(dtype, (2, 33, 200, heads, heads_kv))[1], layout="bhsd", head_dim=64)
 
 
-def long(dtypes: Iterable[str]) -> Iterator[Case]:
+def long(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return long sequences, wide batches and many heads."""
     shapes = (
         *((1, 4096, 4096, 4, 4), (1, 16384, 16384, 2, 1), (2, 8193, 8191, 2, 2), (1, 1, 16384, 8, 8)),

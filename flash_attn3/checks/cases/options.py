@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
-from flash_attn3.checks.cases.case import Case
+from flash_attn3.checks.cases.case import AttentionCase
 from flash_attn3.checks.cases.dense import GROWING
 
 if TYPE_CHECKING:
@@ -41,59 +41,61 @@ SOFTCAPS = (0.5, 15.0, 50.0)
 _SHAPES = ((2, 300, 300, 4, 4), (1, 130, 500, 4, 2), (1, 500, 130, 3, 1), (3, 1, 400, 6, 2), (2, 65, 0, 2, 1))
 
 
-def with_head_dims(case: Case, head_dims: tuple[int, int]) -> Case:
+def with_head_dims(case: AttentionCase, head_dims: tuple[int, int]) -> AttentionCase:
     """Return the case with (head_dim, head_dim_v)."""
     head_dim, head_dim_v = head_dims
     return replace(case, head_dim=head_dim, head_dim_v=None if head_dim == head_dim_v else head_dim_v)
 
 
-def head_dims(dtypes: Iterable[str]) -> Iterator[Case]:
+def head_dims(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return every head dimension, the native ones at many lengths."""
     for dtype in dtypes:
         yield from _native_head_dims(dtype)
         for pair in (*PADDED, *ODD, *UNEQUAL):
-            case = with_head_dims(Case(dtype, True, 2, 130, 200, 4, 2), pair)
+            case = with_head_dims(AttentionCase(dtype, True, 2, 130, 200, 4, 2), pair)
             small = replace(case, batch=1, seqlen_q=257, seqlen_k=65, heads=3, heads_kv=3)
             yield from (case, replace(case, causal=False), small, replace(small, causal=False))
             yield replace(case, layout="padded")
             yield replace(case, causal=False, values="uniform")
 
 
-def _native_head_dims(dtype: str) -> Iterator[Case]:
+def _native_head_dims(dtype: str) -> Iterator[AttentionCase]:
     for pair in (*(pair for pair in NATIVE if pair != (128, 128)), (128, 64)):
         for seqlen_q in SEQLENS:
             for seqlen_k in SEQLENS:
                 for causal in (False, True):
-                    yield with_head_dims(Case(dtype, causal, 2, seqlen_q, seqlen_k, 4, 2), pair)
+                    yield with_head_dims(AttentionCase(dtype, causal, 2, seqlen_q, seqlen_k, 4, 2), pair)
         for values in ("uniform", "peaked", "huge_logits", "far_keys"):
-            yield with_head_dims(Case(dtype, False, 2, 260, 390, 4, 2, values=values), pair)
+            yield with_head_dims(AttentionCase(dtype, False, 2, 260, 390, 4, 2, values=values), pair)
         for scale in (-0.1, 0.0, 1.0):
-            yield with_head_dims(Case(dtype, True, 2, 260, 390, 4, 2, softmax_scale=scale), pair)
+            yield with_head_dims(AttentionCase(dtype, True, 2, 260, 390, 4, 2, softmax_scale=scale), pair)
         for layout in ("padded", "bhsd", "misaligned", "head_dim_outermost"):
-            yield with_head_dims(Case(dtype, True, 2, 300, 300, 4, 4, layout=layout), pair)
-        yield with_head_dims(Case(dtype, True, 1, 3000, 3000, 4, 2), pair)
+            yield with_head_dims(AttentionCase(dtype, True, 2, 300, 300, 4, 4, layout=layout), pair)
+        yield with_head_dims(AttentionCase(dtype, True, 1, 3000, 3000, 4, 2), pair)
 
 
-def masks(dtypes: Iterable[str]) -> Iterator[Case]:
+def masks(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return windows and chunks, the kernels taking turns."""
     pairs = cycle(NATIVE)
     for dtype in dtypes:
         for shape in _SHAPES:
             for causal in (False, True):
                 for window in WINDOWS:
-                    yield with_head_dims(Case(dtype, causal, *shape, window=window), next(pairs))
+                    yield with_head_dims(AttentionCase(dtype, causal, *shape, window=window), next(pairs))
                 for chunk in CHUNKS:
-                    yield with_head_dims(Case(dtype, causal, *shape, attention_chunk=chunk), next(pairs))
+                    yield with_head_dims(
+                        AttentionCase(dtype, causal, *shape, attention_chunk=chunk), next(pairs)
+                    )
                 yield with_head_dims(
-                    Case(dtype, causal, *shape, attention_chunk=100, window=(60, 20)), next(pairs)
+                    AttentionCase(dtype, causal, *shape, attention_chunk=100, window=(60, 20)), next(pairs)
                 )
             next(pairs)  # so that the next shape's windows meet other kernels
         for window in ((64, 0), (1024, 0), (1024, 1024), (1, 0)):
             for pair in NATIVE:
-                yield with_head_dims(Case(dtype, False, 1, 4096, 4096, 2, 1, window=window), pair)
+                yield with_head_dims(AttentionCase(dtype, False, 1, 4096, 4096, 2, 1, window=window), pair)
 
 
-def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[Case]:
+def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return softcaps and sinks under every kind of mask, the kernels taking turns."""
     pairs = cycle(NATIVE)
     kinds: tuple[dict[str, Any], ...] = (
@@ -107,21 +109,27 @@ def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[Case]:
             for causal in (False, True):
                 for kind in kinds:
                     for softcap in SOFTCAPS:
-                        case = Case(dtype, causal, *shape, **kind, softcap=softcap, sink=softcap == 15.0)
+                        case = AttentionCase(
+                            dtype, causal, *shape, **kind, softcap=softcap, sink=softcap == 15.0
+                        )
                         yield with_head_dims(case, next(pairs))
-                    yield with_head_dims(Case(dtype, causal, *shape, **kind, sink=True), next(pairs))
+                    yield with_head_dims(AttentionCase(dtype, causal, *shape, **kind, sink=True), next(pairs))
             next(pairs)
         for pair in NATIVE:
             for scale in (-0.2, 0.0, 1.0):
-                case = Case(dtype, True, 2, 260, 390, 4, 2, softcap=20.0, softmax_scale=scale)
+                case = AttentionCase(dtype, True, 2, 260, 390, 4, 2, softcap=20.0, softmax_scale=scale)
                 yield with_head_dims(case, pair)
                 yield with_head_dims(replace(case, softcap=0.0, sink=True), pair)
             for values in ("peaked", "huge_logits", "uniform"):
-                yield with_head_dims(Case(dtype, False, 2, 260, 390, 4, 2, softcap=30.0, values=values), pair)
-                yield with_head_dims(Case(dtype, True, 2, 260, 390, 4, 2, sink=True, values=values), pair)
+                yield with_head_dims(
+                    AttentionCase(dtype, False, 2, 260, 390, 4, 2, softcap=30.0, values=values), pair
+                )
+                yield with_head_dims(
+                    AttentionCase(dtype, True, 2, 260, 390, 4, 2, sink=True, values=values), pair
+                )
 
 
-def growing(dtypes: Iterable[str]) -> Iterator[Case]:
+def growing(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return logits that grow over many blocks of keys: head dimensions, masks, heads that share a tile."""
     shapes = (
         ((64, 64), (2, 701, 1111, 4, 2)),
@@ -142,13 +150,15 @@ def growing(dtypes: Iterable[str]) -> Iterator[Case]:
         for values in GROWING:
             for pair, shape in shapes:
                 for causal in (False, True):
-                    yield with_head_dims(Case(dtype, causal, *shape, values=values), pair)
+                    yield with_head_dims(AttentionCase(dtype, causal, *shape, values=values), pair)
             for kind, pair in zip(kinds, ((128, 128), (64, 64), (128, 128), (256, 256)), strict=True):
-                case = Case(dtype=dtype, batch=1, seqlen_q=701, seqlen_k=1111, heads=4, heads_kv=2, **kind)
+                case = AttentionCase(
+                    dtype=dtype, batch=1, seqlen_q=701, seqlen_k=1111, heads=4, heads_kv=2, **kind
+                )
                 yield with_head_dims(replace(case, values=values), pair)
 
 
-def wide_values(dtypes: Iterable[str]) -> Iterator[Case]:
+def wide_values(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return head_dim_v up to 512 under every kind of mask, with and without groups of heads."""
     kinds: tuple[dict[str, Any], ...] = (
         {"causal": False},
@@ -161,22 +171,24 @@ def wide_values(dtypes: Iterable[str]) -> Iterator[Case]:
     for dtype in dtypes:
         for pair in WIDE:
             for kind in kinds:
-                case = Case(dtype=dtype, batch=2, seqlen_q=130, seqlen_k=200, heads=4, heads_kv=2, **kind)
+                case = AttentionCase(
+                    dtype=dtype, batch=2, seqlen_q=130, seqlen_k=200, heads=4, heads_kv=2, **kind
+                )
                 small = replace(case, batch=1, seqlen_q=65, seqlen_k=33, heads=8, heads_kv=1)
                 yield from (with_head_dims(case, pair), with_head_dims(small, pair))
             for seqlen_q, seqlen_k in product(SEQLENS, SEQLENS):
-                yield with_head_dims(Case(dtype, True, 1, seqlen_q, seqlen_k, 3, 3), pair)
+                yield with_head_dims(AttentionCase(dtype, True, 1, seqlen_q, seqlen_k, 3, 3), pair)
             for values in ("uniform", "peaked", "huge_logits", "far_keys"):
-                yield with_head_dims(Case(dtype, False, 2, 260, 390, 4, 2, values=values), pair)
+                yield with_head_dims(AttentionCase(dtype, False, 2, 260, 390, 4, 2, values=values), pair)
             for layout in ("padded", "bhsd", "misaligned"):
-                yield with_head_dims(Case(dtype, True, 2, 200, 200, 4, 4, layout=layout), pair)
-            yield with_head_dims(Case(dtype, True, 1, 2000, 2000, 4, 1), pair)
+                yield with_head_dims(AttentionCase(dtype, True, 2, 200, 200, 4, 4, layout=layout), pair)
+            yield with_head_dims(AttentionCase(dtype, True, 1, 2000, 2000, 4, 1), pair)
 
 
-def quick_options() -> tuple[Case, ...]:
+def quick_options() -> tuple[AttentionCase, ...]:
     """Return a few small ones of each."""
-    bf16 = Case("bf16", False, 2, 65, 177, 4, 2)
-    fp16 = Case("fp16", True, 1, 130, 257, 3, 1)
+    bf16 = AttentionCase("bf16", False, 2, 65, 177, 4, 2)
+    fp16 = AttentionCase("fp16", True, 1, 130, 257, 3, 1)
     pairs = (*NATIVE, *PADDED[::3], *ODD[:4], *UNEQUAL[:3], *WIDE[::2])
     return (
         *(with_head_dims(case, pair) for pair in pairs for case in (bf16, fp16) if pair != (128, 128)),

@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
-from flash_attn3.checks.cases.case import Case
+from flash_attn3.checks.cases.case import AttentionCase
 from flash_attn3.checks.cases.dense import GROWING
+from flash_attn3.checks.cases.forms import FORMS, PAGED
 from flash_attn3.checks.cases.options import NATIVE, ODD, WIDE, with_head_dims
-from flash_attn3.checks.data.forms import FORMS, PAGED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ _Parts = tuple[str, tuple[int, int, int, int, int], str, int, dict[str, Any], tu
 _SHAPES = ((5, 200, 300, 4, 2), (9, 300, 130, 3, 3), (3, 1, 700, 8, 1))
 
 
-def ragged(dtypes: Iterable[str]) -> Iterator[Case]:
+def ragged(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return every form with every mask, kernel and page size, in turn those of some of the others."""
     for seed, parts in enumerate(_parts(dtypes), start=1):
         yield _case(seed, *parts)
@@ -58,14 +58,14 @@ def _parts(dtypes: Iterable[str]) -> Iterator[_Parts]:
             yield dtype, shape, form, 64, next(plain), (128, 128)
 
 
-def growing_ragged(dtypes: Iterable[str]) -> Iterator[Case]:
+def growing_ragged(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return logits that grow over many blocks of keys, packed and in pages."""
     forms = (("packed", 0, (5, 300, 1100, 4, 2)), ("paged", 64, (4, 7, 1300, 8, 1)))
     for dtype, values, (form, page_size, shape) in product(dtypes, GROWING, forms):
         yield replace(_case(1, dtype, shape, form, page_size, _KINDS[1], (128, 128)), values=values)
 
 
-def quick_ragged() -> tuple[Case, ...]:
+def quick_ragged() -> tuple[AttentionCase, ...]:
     """Return every form, every kind of mask and every kernel at least once."""
     pairs, kinds, page_sizes = cycle((*NATIVE, WIDE[0])), cycle(_KINDS), cycle(PAGE_SIZES)
     return tuple(
@@ -82,9 +82,9 @@ def _case(  # noqa: PLR0917  the order of _Parts
     page_size: int,
     kind: dict[str, Any],
     pair: tuple[int, int],
-) -> Case:
+) -> AttentionCase:
     batch, seqlen_q, seqlen_k, heads, heads_kv = shape
-    case = Case(
+    case = AttentionCase(
         dtype=dtype,
         batch=batch,
         seqlen_q=seqlen_q,

@@ -6,23 +6,23 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from flash_attn3.checks.cases.case import DTYPES, Case
+from flash_attn3.checks.cases.case import DTYPES, AttentionCase
 from flash_attn3.checks.cases.dense import GROWING
+from flash_attn3.checks.cases.forms import FORMS, PAGED
 from flash_attn3.checks.cases.options import NATIVE, ODD, PADDED, UNEQUAL, WIDE, with_head_dims
 from flash_attn3.checks.cases.ragged import PAGE_SIZES
-from flash_attn3.checks.data.forms import FORMS, PAGED
 
 # Scores of one case, so that thousands of cases take minutes: 16k x 1k at most.
 _MOST_SCORES = 1 << 24
 
 
-def sampled_cases(samples: int, seed: int) -> tuple[Case, ...]:
+def sampled_cases(samples: int, seed: int) -> tuple[AttentionCase, ...]:
     """Return random cases; the same for the same seed on every Python."""
     draw = random.Random(seed)  # noqa: S311  test data, not secrets
     return tuple(_sample(draw, seed * 1_000_000 + index + 1) for index in range(samples))
 
 
-def _sample(draw: random.Random, seed: int) -> Case:
+def _sample(draw: random.Random, seed: int) -> AttentionCase:
     form = draw.choice(("dense", "dense", "dense", draw.choice(tuple(FORMS))))
     heads_kv = draw.choice((1, 2, 3, 4, 8))
     heads = heads_kv * draw.choice((1, 1, 2, 3, 4, 8))
@@ -30,7 +30,7 @@ def _sample(draw: random.Random, seed: int) -> Case:
     seqlen_q, seqlen_k = _length(draw), _length(draw)
     while batch * heads * seqlen_q * seqlen_k > _MOST_SCORES:
         seqlen_q, seqlen_k = (seqlen_q // 2, seqlen_k) if seqlen_q > seqlen_k else (seqlen_q, seqlen_k // 2)
-    case = Case(
+    case = AttentionCase(
         dtype=draw.choice(DTYPES),
         batch=batch,
         seqlen_q=seqlen_q,

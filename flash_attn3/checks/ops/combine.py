@@ -1,29 +1,31 @@
-"""Checks of ``flash_attn_combine``: a float64 reference, NaN where nothing may be read, canaries around out.
+"""Checks of ``flash_attn_combine``: cases, inputs, float64 truth and tolerance.
 
-The tolerance is float32's: each weight and each sum is some roundings off, in proportion to the magnitudes
-that are added, and the output is rounded once more to its dtype.
+The tolerance is that of float32: each weight and each sum is some roundings off, in proportion to the
+magnitudes that are added, and the output is rounded once more to its dtype.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from flash_attn3.checks.behaviour.canary import Memory, bits_of, find_damage
-from flash_attn3.checks.outcome import Outcome
-from flash_attn3.checks.truth.rule import Verdict
+from flash_attn3 import flash_attn_combine
+from flash_attn3._native import Dtype
+from flash_attn3._native import combine as native_combine
+from flash_attn3.checks.behaviour.canary import Memory, OutBuffer, Results
+from flash_attn3.checks.data.forward_abi import set_tensor
+from flash_attn3.checks.ops.opcheck import OpCheck, Selection, Selftest
+from flash_attn3.checks.speed.host_time import HostCall
+from flash_attn3.checks.speed.providers import OURS
+from flash_attn3.checks.truth.rule import Judgement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# (out_partial, lse_partial, out=None, out_dtype=None) -> (out, lse)
-Combine = Callable[..., tuple[Tensor, Tensor]]
+    from collections.abc import Callable
 
 OUT_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SPLITS = (1, 2, 3, 5, 16, 17, 37, 55, 97, 133, 255, 256)
@@ -37,16 +39,19 @@ _ROUNDINGS = 48
 _UNIT = 2.0**-24
 
 
+# ---- cases ----
+
+
 @dataclass(frozen=True)
 class CombineCase:
     """One call.
 
     Attributes:
         dtype: of the output, a name of ``OUT_DTYPES``.
-        packed: without the dimension batch, which is then 1.
-        layout: how out_partial lies in memory, and out where it is given.
-        lse_layout: how lse_partial does; "adjacent": as a transposed view.
-        empty: which splits have LSE -inf, and NaN for values: none, some, all of some rows, all.
+        packed: whether the tensors have no batch dimension; batch is then 1.
+        layout: memory layout of out_partial, and of out where it is given.
+        lse_layout: memory layout of lse_partial; "adjacent": positions are contiguous, heads are not.
+        empty: splits with an LSE of -inf, and NaN values: none, some, all of some rows, all.
         spread: standard deviation of the LSE.
     """
 
@@ -64,12 +69,16 @@ class CombineCase:
 
     @property
     def name(self) -> str:
-        """Everything that tells this case from the others, in one word."""
+        """Every field in one word."""
         return (
             f"{self.dtype}_d{self.head_dim_v}_splits{self.splits}-b{self.batch}_h{self.heads}_s{self.seqlen}"
             f"{'_packed' if self.packed else ''}-{self.layout}-lse_{self.lse_layout}-empty_{self.empty}"
             f"-spread{self.spread:g}"
         )
+
+    def params(self) -> dict[str, Any]:
+        """Return the case as plain data."""
+        return asdict(self)
 
 
 def combine_cases(quick: bool) -> tuple[CombineCase, ...]:
@@ -103,90 +112,26 @@ def combine_cases(quick: bool) -> tuple[CombineCase, ...]:
     ]
     cases += [replace(plain, batch=b, seqlen=s, heads=h) for b, s, h in _SHAPES]
     cases += [replace(plain, spread=spread, dtype="fp32") for spread in (0.0, 300.0)]
-    return tuple({case.name: _fitted(case) for case in cases}.values())
+    return tuple({case.name: _with_batch_1_if_packed(case) for case in cases}.values())
 
 
-def _fitted(case: CombineCase) -> CombineCase:
+def _with_batch_1_if_packed(case: CombineCase) -> CombineCase:
     return replace(case, batch=1) if case.packed else case
 
 
-def run_combine_case(case: CombineCase, combine: Combine, device: torch.device) -> Outcome:
-    """Run one case, without and with ``out``, and judge it. An exception is a failure of the case."""
-    verdict = Verdict()
-    try:
-        _judge_case(verdict, case, combine, device)
-    except Exception as error:  # noqa: BLE001  whatever it raises, the case failed and the next one runs
-        verdict.require(False, f"raised {type(error).__name__}: {error}")
-    return Outcome("combine", case.name, asdict(case), verdict.figures, tuple(verdict.failures))
+# ---- inputs and the call ----
 
 
-def _judge_case(verdict: Verdict, case: CombineCase, combine: Combine, device: torch.device) -> None:
-    out_partial, lse_partial = _make_inputs(case, device)
-    dtype = OUT_DTYPES[case.dtype]
-    out, lse = combine(out_partial, lse_partial, out_dtype=dtype)
-    shape = tuple(out_partial.shape[1:])
-    if tuple(out.shape) != shape or tuple(lse.shape) != shape[:-1]:
-        verdict.require(
-            False, f"shapes are out {tuple(out.shape)}, lse {tuple(lse.shape)}; out should be {shape}"
-        )
-        return
-    verdict.require(out.dtype == dtype, f"out is {out.dtype}; it should be {dtype}")
-    verdict.require(lse.dtype == torch.float32, f"lse is {lse.dtype}; it should be torch.float32")
-    verdict.require(
-        out.is_contiguous() and lse.transpose(-1, -2).is_contiguous(),
-        "out, or lse with its last two dimensions exchanged, is not contiguous",
-    )
-    _judge_values(verdict, out_partial, lse_partial, out, lse)
-    verdict.failures += _into(case, combine, (out_partial, lse_partial), (out, lse))
+@dataclass(frozen=True)
+class Partials:
+    """out_partial (splits, [batch,] seqlen, heads, head_dim_v), lse_partial the same without head_dim_v."""
+
+    out: Tensor
+    lse: Tensor
 
 
-def _judge_values(
-    verdict: Verdict, out_partial: Tensor, lse_partial: Tensor, out: Tensor, lse: Tensor
-) -> None:
-    """Hold out and lse to float64."""
-    if not out.numel():
-        return
-    exponents = lse_partial.double()
-    true_lse = torch.logsumexp(exponents, dim=0)
-    shift = torch.where(true_lse == -torch.inf, 0.0, true_lse)
-    weights = torch.exp(exponents - shift)[..., None]
-    values = out_partial.double().masked_fill(weights == 0, 0.0)
-    truth, magnitude = (weights * values).sum(0), (weights * values.abs()).sum(0)
-    roundings = (_ROUNDINGS + math.sqrt(out_partial.shape[0]) + 2 * shift.abs()) * _UNIT
-    seen = true_lse != -torch.inf
-    wrong = (lse == -torch.inf) == seen
-    verdict.require(not bool(wrong.any()), f"lse is -inf in {int(wrong.sum())} rows where it should not be")
-    lse_error = (lse.double() - true_lse).abs().masked_fill(~seen, 0.0)
-    verdict.hold("lse_error_over_tolerance", float((lse_error / roundings).max()), 1.0)
-    info = torch.finfo(out.dtype)
-    tolerance = (
-        roundings[..., None] * magnitude + info.eps / 2 * truth.abs() + info.smallest_normal * info.eps
-    )
-    error = (out.double() - truth).abs()
-    verdict.hold("out_error_over_tolerance", float((error / tolerance).max()), 1.0)
-
-
-def _into(
-    case: CombineCase, combine: Combine, partials: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]
-) -> Iterator[str]:
-    """Yield what is wrong with the same call with ``out``, which must give the same bits."""
-    out, lse = expected
-    integers = torch.int32 if out.dtype == torch.float32 else torch.int16
-    heads, head_dim_v = out.shape[-2:]
-    padding = 0 if case.layout == "contiguous" else 3
-    memory = Memory((*out.shape[:-2], heads + bool(padding), head_dim_v + padding), integers, out.device)
-    bits = memory.block[..., :heads, :head_dim_v]
-    memory.poison(bits)
-    target = bits.view(out.dtype)
-    written, written_lse = combine(*partials, out=target)
-    if written is not target:
-        yield "the call returned another tensor than out"
-    if not torch.equal(bits_of(target), bits_of(out)) or not torch.equal(bits_of(written_lse), bits_of(lse)):
-        yield "the result differs from the call's without out"
-    yield from find_damage(memory, bits, "out")
-
-
-def _make_inputs(case: CombineCase, device: torch.device) -> tuple[Tensor, Tensor]:
+def make_partials(case: CombineCase, device: torch.device) -> Partials:
+    """Return the inputs of a case; values of splits without keys are NaN."""
     generator = torch.Generator(device=device).manual_seed(case.splits * 1000 + case.head_dim_v)
     rows = (case.splits, case.batch, case.seqlen, case.heads)
     values = torch.randn(*rows, case.head_dim_v, generator=generator, device=device)
@@ -198,12 +143,14 @@ def _make_inputs(case: CombineCase, device: torch.device) -> tuple[Tensor, Tenso
     elif case.empty == "all":
         lse.fill_(-torch.inf)
     values[lse == -torch.inf] = torch.nan
-    out_partial, lse_partial = _lay(values, case.layout), _lay_lse(lse, case.lse_layout)
-    return (out_partial[:, 0], lse_partial[:, 0]) if case.packed else (out_partial, lse_partial)
+    out_partial, lse_partial = _place(values, case.layout), _place_lse(lse, case.lse_layout)
+    return (
+        Partials(out_partial[:, 0], lse_partial[:, 0]) if case.packed else Partials(out_partial, lse_partial)
+    )
 
 
-def _lay(values: Tensor, layout: str) -> Tensor:
-    """Return a view with these values in other memory; between them lies NaN."""
+def _place(values: Tensor, layout: str) -> Tensor:
+    """Return a view with these values in other memory, which is NaN between them."""
     splits, batch, seqlen, heads, head_dim_v = values.shape
     if layout == "contiguous":
         return values
@@ -217,7 +164,7 @@ def _lay(values: Tensor, layout: str) -> Tensor:
     return view.copy_(values)
 
 
-def _lay_lse(lse: Tensor, layout: str) -> Tensor:
+def _place_lse(lse: Tensor, layout: str) -> Tensor:
     if layout == "contiguous":
         return lse
     if layout == "adjacent":
@@ -225,3 +172,151 @@ def _lay_lse(lse: Tensor, layout: str) -> Tensor:
     splits, batch, seqlen, heads = lse.shape
     room = lse.new_full((splits, batch, heads + 1, seqlen + 3), torch.nan)
     return room[:, :, :heads, 1 : seqlen + 1].transpose(2, 3).copy_(lse)
+
+
+def call(combine: Callable[..., Results], case: CombineCase, partials: Partials, **options: Any) -> Results:
+    """Call ``combine`` with the dtype of the case, or with ``out``, which has it."""
+    options = options or {"out_dtype": OUT_DTYPES[case.dtype]}
+    return combine(partials.out, partials.lse, **options)
+
+
+def out_buffer(case: CombineCase, result: Results) -> OutBuffer:
+    """Return a buffer for ``out``; contiguous, or with rows and heads further apart."""
+    out, _ = result
+    integers = torch.int32 if out.dtype == torch.float32 else torch.int16
+    heads, head_dim_v = out.shape[-2:]
+    padding = 0 if case.layout == "contiguous" else 3
+    memory = Memory((*out.shape[:-2], heads + bool(padding), head_dim_v + padding), integers, out.device)
+    bits = memory.block[..., :heads, :head_dim_v]
+    memory.poison(bits)
+    return OutBuffer(memory, bits)
+
+
+def combine_kernel(case: CombineCase, partials: Partials) -> Callable[[], str]:
+    """Return a function that returns the name of the kernel which a call of this case would launch.
+
+    See ``data.forward_abi.forward_kernel``: memory that the kernels can read stands for other layouts.
+    """
+    out_partial = partials.out.new_empty(partials.out.shape)
+    *leading, seqlen, heads = partials.lse.shape
+    lse_partial = partials.lse.new_empty((*leading, heads, seqlen))
+    out = out_partial.new_empty(out_partial.shape[1:], dtype=OUT_DTYPES[case.dtype])
+    lse = lse_partial.new_empty(lse_partial.shape[1:])
+
+    def kernel() -> str:
+        arguments = native_combine.CombineArgs()
+        arguments.device = out.device.index or 0
+        set_tensor(arguments.out_partial, out_partial[0], Dtype.FP32)
+        arguments.out_partial_stride = out_partial.stride(0)
+        arguments.lse_partial = lse_partial.data_ptr()
+        batch_stride = 0 if case.packed else lse_partial.stride(1)
+        arguments.lse_partial_stride[:] = (lse_partial.stride(0), batch_stride, lse_partial.stride(-2))
+        set_tensor(arguments.out, out, Dtype[case.dtype.upper()])
+        arguments.lse = lse.data_ptr()
+        arguments.splits = case.splits
+        return native_combine.combine_kernel(arguments).name
+
+    return kernel
+
+
+# ---- truth and judgement ----
+
+
+@dataclass(frozen=True)
+class CombineTruth:
+    """Float64 results, and the float32 roundings that are allowed, relative to ``magnitude``.
+
+    Attributes:
+        out: (..., seqlen, heads, head_dim_v).
+        lse: (..., seqlen, heads); roundings likewise.
+        magnitude: as out: the sum of the weighted absolute values.
+    """
+
+    out: Tensor
+    lse: Tensor
+    magnitude: Tensor
+    roundings: Tensor
+
+
+def find_truth(_case: CombineCase, partials: Partials) -> CombineTruth:
+    """Combine in float64; rows whose every LSE is -inf give 0 and -inf."""
+    exponents = partials.lse.double()
+    lse = torch.logsumexp(exponents, dim=0)
+    shift = torch.where(lse == -torch.inf, 0.0, lse)
+    weights = torch.exp(exponents - shift)[..., None]
+    values = partials.out.double().masked_fill(weights == 0, 0.0)
+    return CombineTruth(
+        out=(weights * values).sum(0),
+        lse=lse,
+        magnitude=(weights * values.abs()).sum(0),
+        roundings=(_ROUNDINGS + math.sqrt(partials.out.shape[0]) + 2 * shift.abs()) * _UNIT,
+    )
+
+
+def judge(case: CombineCase, _partials: Partials, truth: CombineTruth, result: Results) -> Judgement:
+    """Judge (out, lse) of a call: shapes, dtypes, layout, values."""
+    judgement = Judgement()
+    out, lse = result
+    if out.shape != truth.out.shape or lse.shape != truth.lse.shape:
+        judgement.require(
+            False,
+            f"shapes are out {tuple(out.shape)}, lse {tuple(lse.shape)}; "
+            f"out should be {tuple(truth.out.shape)}",
+        )
+        return judgement
+    dtype = OUT_DTYPES[case.dtype]
+    judgement.require(out.dtype == dtype, f"out is {out.dtype}; it should be {dtype}")
+    judgement.require(lse.dtype == torch.float32, f"lse is {lse.dtype}; it should be torch.float32")
+    judgement.require(
+        out.is_contiguous() and lse.transpose(-1, -2).is_contiguous(),
+        "out, or lse with its last two dimensions exchanged, is not contiguous",
+    )
+    if out.numel():
+        _judge_values(judgement, truth, out, lse)
+    return judgement
+
+
+def _judge_values(judgement: Judgement, truth: CombineTruth, out: Tensor, lse: Tensor) -> None:
+    seen = truth.lse != -torch.inf
+    wrong = (lse == -torch.inf) == seen
+    judgement.require(not bool(wrong.any()), f"lse is -inf in {int(wrong.sum())} rows where it should not be")
+    lse_error = (lse.double() - truth.lse).abs().masked_fill(~seen, 0.0)
+    judgement.hold("lse_error_over_tolerance", float((lse_error / truth.roundings).max()), 1.0)
+    info = torch.finfo(out.dtype)
+    tolerance = (
+        truth.roundings[..., None] * truth.magnitude
+        + info.eps / 2 * truth.out.abs()
+        + info.smallest_normal * info.eps
+    )
+    error = (out.double() - truth.out).abs()
+    judgement.hold("out_error_over_tolerance", float((error / tolerance).max()), 1.0)
+
+
+# ---- the record ----
+
+
+def _host_calls(device: torch.device) -> dict[str, HostCall]:
+    partial = torch.randn(4, 1, 128, 4, 128, device=device)
+    lse = torch.randn(4, 1, 4, 128, device=device).transpose(2, 3)
+    return {f"{OURS} combine": HostCall(lambda: flash_attn_combine(partial, lse))}
+
+
+def _cases(selection: Selection) -> tuple[CombineCase, ...]:
+    return combine_cases(selection.quick)
+
+
+CHECK: OpCheck[CombineCase, Partials, CombineTruth] = OpCheck(
+    op="combine",
+    section="combine",
+    function=flash_attn_combine,
+    cases=_cases,
+    on_ptx=lambda _case: True,
+    inputs=make_partials,
+    call=call,
+    truth=find_truth,
+    judge=judge,
+    kernel=combine_kernel,
+    out_buffer=out_buffer,
+    selftest=Selftest(cases=lambda: combine_cases(quick=True)[::10]),
+    host_calls=_host_calls,
+)

@@ -1,131 +1,111 @@
-"""Runs correctness cases: inputs, the call, the float64 reference, the verdict."""
+"""Checks of attention forward, dense, packed and paged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from flash_attn3 import flash_attn_func, flash_attn_varlen_func
-from flash_attn3.checks.data.inputs import Inputs, make_inputs
-from flash_attn3.checks.outcome import Outcome
-from flash_attn3.checks.truth.reference import Attention, Scoring, attention_fp64, attention_same_precision
-from flash_attn3.checks.truth.rule import Verdict, judge, lse_tolerance
+from flash_attn3._native import Code
+from flash_attn3.checks.behaviour import execution, first_use, interface, invariance
+from flash_attn3.checks.behaviour.forward_memory import abi_checks, out_checks
+from flash_attn3.checks.cases.catalogue import full_cases, quick_cases
+from flash_attn3.checks.data.call import call, public_forward
+from flash_attn3.checks.data.forward_abi import forward_kernel
+from flash_attn3.checks.data.inputs import AttentionInputs, make_inputs
+from flash_attn3.checks.ops.opcheck import OpCheck, Selection, Selftest
+from flash_attn3.checks.speed import race_attention
+from flash_attn3.checks.speed.host_calls import forward_calls
+from flash_attn3.checks.speed.providers import CUDNN, FA3, FLASH
+from flash_attn3.checks.speed.race import Races
+from flash_attn3.checks.speed.race_peer import call_fa3
+from flash_attn3.checks.speed.race_settings import AttentionSetting, portable_settings, settings
+from flash_attn3.checks.truth.forward import ForwardTruth, find_truth, judge_case
 
 if TYPE_CHECKING:
-    from flash_attn3.checks.cases.case import Case
+    from collections.abc import Sequence
 
-_VARLEN = {"cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "page_table"}
-# (q, k, v, softmax_scale, causal, **options) -> (out, lse); the options are those of the public functions,
-# and only those that a call has need be known.
-Forward = Callable[..., tuple[Tensor, Tensor]]
-
-
-def public_forward(
-    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, **options: Any
-) -> tuple[Tensor, Tensor]:
-    """Call ``flash_attn3.flash_attn_func``, or ``flash_attn_varlen_func`` for its options, as a user does."""
-    options |= {"softmax_scale": softmax_scale, "causal": causal, "return_attn_probs": True}
-    if not _VARLEN.isdisjoint(options):
-        required = {name: options.pop(name, None) for name in ("cu_seqlens_q", "cu_seqlens_k")}
-        longest = {name: options.pop(name, 0) for name in ("max_seqlen_q", "max_seqlen_k")}
-        out, lse = flash_attn_varlen_func(q, k, v, **required, **longest, **options)
-    else:
-        out, lse = flash_attn_func(q, k, v, **options)
-    return out, lse
+    from flash_attn3._native import Kernel
+    from flash_attn3.checks.cases.case import AttentionCase
+    from flash_attn3.checks.speed.race_attention import RaceInputs
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What the result of a case is judged against."""
-
-    reference: Attention
-    same_precision: Tensor
-    lse_tolerance: Tensor
+def _cases(selection: Selection) -> tuple[AttentionCase, ...]:
+    return quick_cases() if selection.quick else full_cases(selection.samples, selection.seed)
 
 
-class Trial:
-    """One case on one device; its inputs and its truth are made once, for every kernel that is tried."""
-
-    def __init__(self, case: Case, device: torch.device) -> None:
-        self.case = case
-        self._device = device
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        """What each call is given."""
-        return make_inputs(self.case, self._device)
-
-    @cached_property
-    def truth(self) -> Truth:
-        """What each result is held to."""
-        return find_truth(self.case, self.inputs)
-
-    def run(self, forward: Forward) -> Outcome:
-        """Call ``forward`` and judge its result. An exception from the call is a failure of the case."""
-        case = self.case
-        try:
-            out, lse = call(forward, case, self.inputs)
-        except Exception as error:  # noqa: BLE001  whatever it raises, the case failed and the next one runs
-            return Outcome(
-                "correctness", case.name, case.params(), {}, (f"raised {type(error).__name__}: {error}",)
-            )
-        verdict = judge_case(case, self.inputs, self.truth, out, lse)
-        dtype = self.inputs.q.dtype
-        verdict.require(out.dtype == dtype, f"out is {out.dtype}; it should be {dtype}")
-        # Rows that TMA cannot write are padded to those it can.
-        aligned = (case.head_dim_v or case.head_dim) % 8 == 0
-        verdict.require(
-            lse.is_contiguous() and (out.is_contiguous() or not aligned), "out or lse is not contiguous"
-        )
-        return Outcome("correctness", case.name, case.params(), verdict.figures, tuple(verdict.failures))
+@cache
+def _quick_names() -> frozenset[str]:
+    return frozenset(case.name for case in quick_cases())
 
 
-def run_case(case: Case, forward: Forward, device: torch.device) -> Outcome:
-    """Run one case once and judge it."""
-    return Trial(case, device).run(forward)
+def _head_dims(kernels: Sequence[Kernel]) -> tuple[tuple[int, int], ...]:
+    """Return (head_dim, head_dim_v) of the kernels, in order."""
+    return tuple(sorted({(kernel.head_dim, kernel.head_dim_v) for kernel in kernels}))
 
 
-def call(forward: Forward, case: Case, inputs: Inputs, **options: Any) -> tuple[Tensor, Tensor]:
-    """Call ``forward`` as the case says, with more options if any."""
-    options = {**case.options(), **inputs.options, **options}
-    return forward(inputs.q, inputs.k, inputs.v, case.softmax_scale, case.causal, **options)
+def _race_settings(quick: bool, kernels: Sequence[Kernel]) -> tuple[AttentionSetting, ...]:
+    return settings(quick, _head_dims(kernels))
 
 
-def find_truth(case: Case, inputs: Inputs) -> Truth:
-    """Compute what the result of a case is judged against."""
-    q, k, v = inputs.padded
-    scoring = Scoring(
-        case.scale,
-        case.causal,
-        window=case.window,
-        attention_chunk=case.attention_chunk,
-        softcap=case.softcap,
-        sink=inputs.sink,
-        lengths=inputs.lengths,
-    )
-    reference = attention_fp64(q, k, v, scoring)
-    return Truth(
-        reference,
-        same_precision=attention_same_precision(q, k, v, scoring),
-        lse_tolerance=lse_tolerance(q, k, reference.lse, scoring),
-    )
+def _selftest_setting(kernels: Sequence[Kernel]) -> AttentionSetting:
+    head_dims = {kernel.head_dim for kernel in kernels}
+    return AttentionSetting("bf16", 128 if 128 in head_dims else min(head_dims), True, 4096)
 
 
-def judge_case(case: Case, inputs: Inputs, truth: Truth, out: Tensor, lse: Tensor) -> Verdict:
-    """Judge what a call returned for a case."""
-    wanted = (*inputs.q.shape[:-1], inputs.v.shape[-1])
-    wanted_lse = (*wanted[:-3], wanted[-2], wanted[-3])
-    if inputs.laid is not None and out.shape == wanted and lse.shape == wanted_lse:
-        out, lse = inputs.laid.padded(out, lse)
-    return judge(
-        Attention(out, lse),
-        reference=truth.reference,
-        same_precision=truth.same_precision,
-        lse_tolerance=truth.lse_tolerance,
-        softcap=case.softcap,
-    )
+_RACES: Races[AttentionSetting, RaceInputs] = Races(
+    settings=_race_settings,
+    inputs=race_attention.random_inputs,
+    ours=race_attention.call_ours,
+    others={CUDNN: race_attention.call_cudnn, FLASH: race_attention.call_flash},
+    peers={FA3: call_fa3},
+    new_out=race_attention.new_out,
+    judge=race_attention.judge_rows,
+    restricted={Code.PORTABLE: portable_settings},
+)
+
+CHECK: OpCheck[AttentionCase, AttentionInputs, ForwardTruth] = OpCheck(
+    op="fwd",
+    section="correctness",
+    function=public_forward,
+    cases=_cases,
+    on_ptx=lambda case: case.name in _quick_names(),
+    inputs=make_inputs,
+    call=call,
+    truth=find_truth,
+    judge=judge_case,
+    kernel=forward_kernel,
+    selftest=Selftest(
+        cases=quick_cases,
+        memory=lambda: abi_checks()[::3],
+        behaviours=("repeats_equal", "many_streams", "graph_replay", "errors_then_success"),
+        setting=_selftest_setting,
+    ),
+    memory=lambda: (*abi_checks(), *out_checks()),
+    behaviours={
+        "repeats_equal": execution.repeats_equal,
+        "repeats_equal_beside_work": execution.repeats_equal_beside_work,
+        "many_streams": execution.many_streams,
+        "stream_order": execution.stream_order,
+        "graph_replay": execution.graph_replay,
+        "many_threads": execution.many_threads,
+        "every_device": execution.every_device,
+        "one_tensor": interface.one_tensor,
+        "sm_margin": interface.sm_margin,
+        "errors_then_success": interface.errors_then_success,
+        "backward_refused": interface.backward_refused,
+        "out_refused": interface.out_refused,
+        "varying_batches": invariance.varying_batches,
+        "varying_batches_of_outrunning_rows": invariance.varying_batches_of_outrunning_rows,
+        "rows_beside_outrunning_ones": invariance.rows_beside_outrunning_ones,
+        "no_leak": execution.no_leak,
+    },
+    mixed_behaviours={"varying_batches_of_wide_values": invariance.varying_batches_of_wide_values},
+    fresh={
+        "under_capture": first_use.under_capture,
+        "in_threads": first_use.in_threads,
+        "after_fork": first_use.after_fork,
+        "on_last_device": first_use.on_last_device,
+    },
+    races=_RACES,
+    host_calls=forward_calls,
+)

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from flash_attn3.checks.speed.race import Inputs
-    from flash_attn3.checks.speed.race_settings import Setting
-
-FA3 = "fa3"
+    from flash_attn3.checks.speed.race_attention import RaceInputs
+    from flash_attn3.checks.speed.race_settings import AttentionSetting
 
 
 class PeerMissing(Exception):
@@ -48,7 +46,7 @@ def _load(library: Path) -> None:
         raise PeerMissing(f"peer {library}: cannot be loaded: {error}") from error
 
 
-def call_fa3(setting: Setting, inputs: Inputs) -> Tensor:
+def call_fa3(setting: AttentionSetting, inputs: RaceInputs) -> Tensor:
     """Run the peer's forward without splits, by its schema of 34 arguments."""
     q, k, v, lengths = inputs.q, inputs.k, inputs.v, inputs.cu_seqlens
     longest = None if lengths is None else setting.seqlen

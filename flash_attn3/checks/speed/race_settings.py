@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from flash_attn3.checks.speed.bars import best_over_cudnn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +22,7 @@ _GROUP = 8
 
 
 @dataclass(frozen=True)
-class Setting:
+class AttentionSetting:
     """One race: ``TOKENS`` tokens and ``HIDDEN`` hidden in all.
 
     Attributes:
@@ -83,6 +85,15 @@ class Setting:
         return 2.0 * pairs * self.heads * (self.head_dim + (self.head_dim_v or self.head_dim))
 
     @property
+    def best_over_cudnn(self) -> float | None:
+        """Speed of the best forward known, as a multiple of cuDNN's; None where none was measured."""
+        return best_over_cudnn(self.head_dim, self.causal, self.seqlen) if self.plain else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {**asdict(self), "batch": self.batch, "heads": self.heads}
+
+    @property
     def name(self) -> str:
         """The setting in one word."""
         parts = [
@@ -97,7 +108,7 @@ class Setting:
         return "_".join(parts)
 
 
-def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[Setting, ...]:
+def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[AttentionSetting, ...]:
     """Return the settings to race, bf16.
 
     Args:
@@ -109,12 +120,12 @@ def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[Setting
     return tuple(_all(head_dims))
 
 
-def portable_settings() -> tuple[Setting, ...]:
+def portable_settings() -> tuple[AttentionSetting, ...]:
     """Return the settings in which the portable kernels are held to ``bars.PORTABLE_OVER_FLASH``."""
     return tuple(_both_masks(((64, 64), (128, 128)), _FEW_SEQLENS))
 
 
-def _all(head_dims: Sequence[tuple[int, int]]) -> Iterator[Setting]:
+def _all(head_dims: Sequence[tuple[int, int]]) -> Iterator[AttentionSetting]:
     bars = [pair for pair in head_dims if pair in _BARS]
     yield from _both_masks(bars, SEQLENS)
     yield from _both_masks([pair for pair in head_dims if pair not in _BARS], _FEW_SEQLENS)
@@ -123,16 +134,16 @@ def _all(head_dims: Sequence[tuple[int, int]]) -> Iterator[Setting]:
             continue
         for causal in (False, True):
             for seqlen in _FEW_SEQLENS:
-                yield Setting("bf16", head_dim, causal, seqlen, group=_GROUP)
-            yield Setting("bf16", head_dim, causal, 16384, varlen=True)
+                yield AttentionSetting("bf16", head_dim, causal, seqlen, group=_GROUP)
+            yield AttentionSetting("bf16", head_dim, causal, 16384, varlen=True)
         for seqlen in (4096, 16384):
-            yield Setting("bf16", head_dim, True, seqlen, window=_WINDOW)
+            yield AttentionSetting("bf16", head_dim, True, seqlen, window=_WINDOW)
 
 
-def _both_masks(head_dims: Sequence[tuple[int, int]], seqlens: Sequence[int]) -> Iterator[Setting]:
+def _both_masks(head_dims: Sequence[tuple[int, int]], seqlens: Sequence[int]) -> Iterator[AttentionSetting]:
     for head_dim, head_dim_v in head_dims:
         for causal in (False, True):
             for seqlen in seqlens:
-                yield Setting(
+                yield AttentionSetting(
                     "bf16", head_dim, causal, seqlen, None if head_dim_v == head_dim else head_dim_v
                 )

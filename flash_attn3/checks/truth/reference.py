@@ -1,7 +1,7 @@
-"""Attention in plain PyTorch: in float64, which is taken as the truth, and in the inputs' own precision.
+"""Attention in plain PyTorch: in float64, the truth, and in the dtype of the inputs.
 
-Both are written from the definition, ``softmax(mask(cap(scale * q @ k.T))) @ v`` row by row, and work on
-blocks of query rows so that 16k x 16k scores are never held at once.
+Both follow the definition, ``softmax(mask(cap(scale * q @ k.T))) @ v`` row by row, on blocks of query rows,
+so that 16k x 16k scores are never in memory at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from flash_attn3.checks.data.inputs import Lengths
 
 _BLOCK_SCORES = 1 << 25  # scores held at once: 256 MiB in float64
 
@@ -35,25 +37,17 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """How many rows of each batch item count, from the first: ``q`` and ``k``, each (batch,) int64."""
-
-    q: Tensor
-    k: Tensor
-
-
-@dataclass(frozen=True)
 class Scoring:
-    """What becomes of the scores.
+    """Scale, mask, softcap and sink of a call.
 
     Attributes:
-        softmax_scale: the factor before everything else.
-        causal: hide keys after the query's own position; positions are aligned to the bottom right.
-        window: (left, right), keys seen before and after that position; -1 for all.
-        attention_chunk: hide keys outside the query's own chunk of so many positions; 0 for none.
+        softmax_scale: multiplies the scores first.
+        causal: masks keys after the position of the query; positions are aligned to the bottom right.
+        window: (left, right), visible keys before and after that position; -1 for all.
+        attention_chunk: masks keys outside the query's chunk of so many positions; 0 for none.
         softcap: ``softcap * tanh(score / softcap)``; 0 for none.
-        sink: (heads,) one more logit in each row's sum; None for none.
-        lengths: of each batch item; None for those of the tensors.
+        sink: (heads,) one more logit in the softmax sum of each row; None for none.
+        lengths: of each batch item; None for the lengths of the tensors.
     """
 
     softmax_scale: float

@@ -1,6 +1,7 @@
-"""When is an attention result right? The error rule, and what it is held to.
+"""The error rule of attention results.
 
-The tolerance is not a constant: it is what plain PyTorch in the same precision gets wrong on the same inputs.
+The tolerance is not a constant: it follows from the error of plain PyTorch in the same dtype on the same
+inputs.
 
 - largest error: ``max|out - ref| <= 2 * max|pt - ref| + 2 * max|(ref + 0.3 - 0.3) - ref|``, the last term
   being the rounding noise of the dtype (3 * with a softcap, whose tanh rounds once more);
@@ -31,8 +32,8 @@ _ROUNDED_ONCE = math.sqrt(3 / (8 * math.log(2)) / 12)
 
 
 @dataclass
-class Verdict:
-    """Figures and broken rules, gathered rule by rule."""
+class Judgement:
+    """Result of judging one check: its figures, and one sentence for each broken rule."""
 
     figures: dict[str, float | None] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -57,7 +58,7 @@ def judge(
     same_precision: Tensor,
     lse_tolerance: Tensor,
     softcap: float = 0.0,
-) -> Verdict:
+) -> Judgement:
     """Judge a result against the float64 reference.
 
     Args:
@@ -67,35 +68,35 @@ def judge(
         lse_tolerance: (batch, heads, seqlen_q) absolute tolerance of each LSE row, from ``lse_tolerance``.
         softcap: of the call.
     """
-    verdict = Verdict()
+    judgement = Judgement()
     out = result.out
     if out.shape != reference.out.shape or result.lse.shape != reference.lse.shape:
-        verdict.require(
+        judgement.require(
             False,
             f"shapes are out {tuple(out.shape)}, lse {tuple(result.lse.shape)}; "
             f"they should be {tuple(reference.out.shape)}, {tuple(reference.lse.shape)}",
         )
-        return verdict
-    verdict.require(
+        return judgement
+    judgement.require(
         result.lse.dtype == torch.float32, f"lse is {result.lse.dtype}; it should be torch.float32"
     )
     if out.numel() == 0:
-        return verdict
+        return judgement
     lse, rounded = result.lse.double(), reference.out.to(out.dtype)
     found = _fetch(
         _measure_lse(lse, reference.lse, lse_tolerance)
         | _measure_out(out, reference.out, rounded, same_precision)
     )
     if found["lse_specials"]:
-        verdict.failures += _name_specials("lse", lse, reference.lse)
+        judgement.failures += _name_specials("lse", lse, reference.lse)
     if found["lse_usable"]:
-        verdict.figures["lse_error"] = found["lse_error"]
-        verdict.hold("lse_error_over_tolerance", found["lse_excess"], 1.0)
+        judgement.figures["lse_error"] = found["lse_error"]
+        judgement.hold("lse_error_over_tolerance", found["lse_excess"], 1.0)
     if found["out_specials"]:
-        verdict.failures += _name_specials("out", out, rounded)
+        judgement.failures += _name_specials("out", out, rounded)
     if found["out_usable"]:
-        _hold_out(verdict, found, result, softcap)
-    return verdict
+        _hold_out(judgement, found, result, softcap)
+    return judgement
 
 
 def _measure_lse(lse: Tensor, truth: Tensor, tolerance: Tensor) -> dict[str, Tensor]:
@@ -141,11 +142,11 @@ def _fetch(measured: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(measured, values, strict=True))
 
 
-def _hold_out(verdict: Verdict, found: dict[str, float], result: Attention, softcap: float) -> None:
+def _hold_out(judgement: Judgement, found: dict[str, float], result: Attention, softcap: float) -> None:
     eps = torch.finfo(result.out.dtype).eps
     usable, plain_usable = math.sqrt(found["out_usable"]), math.sqrt(max(1, found["plain_usable"]))
     atol = 2 * found["shifted_largest"]
-    verdict.hold("max_error", found["ours_largest"], (3 if softcap else 2) * found["plain_largest"] + atol)
+    judgement.hold("max_error", found["ours_largest"], (3 if softcap else 2) * found["plain_largest"] + atol)
     # Rounding P is an error that the columns of a row share, so the RMSE of few rows is itself a noisy
     # estimate.
     few_rows = 4 / math.sqrt(result.lse.numel())
@@ -154,14 +155,14 @@ def _hold_out(verdict: Verdict, found: dict[str, float], result: Attention, soft
     once = _ROUNDED_ONCE * eps * found["truth_norm"] / usable
     # In rows of so few columns the two roundings of P, before and after its division, do not average out.
     if result.out.shape[-1] >= _COLUMNS_FOR_RMSE:
-        verdict.hold(
+        judgement.hold(
             "rmse",
             found["ours_norm"] / usable,
             1.1 * max(found["plain_norm"] / plain_usable, once) + few_rows * found["noise_norm"] / usable,
         )
     # 1 - 2 x.y / (x.x + y.y), which is |x - y|^2 / (|x|^2 + |y|^2).
     total = found["out_norm"] ** 2 + found["truth_norm"] ** 2
-    verdict.hold("cosine_distance", found["ours_norm"] ** 2 / total if total else 0.0, 4 * eps**2)
+    judgement.hold("cosine_distance", found["ours_norm"] ** 2 / total if total else 0.0, 4 * eps**2)
 
 
 def lse_tolerance(q: Tensor, k: Tensor, reference_lse: Tensor, scoring: Scoring) -> Tensor:

@@ -49,12 +49,12 @@ struct QueryRow {
 
 CUTE_DEVICE QueryRow query_row(FwdParams const& p, Work const& work, int tile_row) {
     int const row = work.first_row + tile_row;
-    int const position = row / p.pack_gqa;
-    return {position, work.head + row - position * p.pack_gqa};
+    int const position = row / p.tiles.pack_gqa;
+    return {position, work.head + row - position * p.tiles.pack_gqa};
 }
 
 CUTE_DEVICE bool is_there(FwdParams const& p, Work const& work, int tile_row) {
-    return work.first_row + tile_row < work.seqlen_q * p.pack_gqa;
+    return work.first_row + tile_row < work.seqlen_q * p.tiles.pack_gqa;
 }
 
 // First row of a sequence, of head 0.
@@ -74,9 +74,9 @@ struct KeyRows {
 template <class Element>
 CUTE_DEVICE KeyRows<Element> key_rows(FwdParams const& p, Operand const& operand, Work const& work, int first_column,
                                       int columns) {
-    int const head = work.head / (p.heads_q / p.heads_kv);
-    auto const* const first = sequence<Element const>(operand, p.page_table ? 0 : work.batch,
-                                                      p.cu_seqlens_k != nullptr, work.start_k);
+    int const head = work.head / (p.sizes.heads_q / p.sizes.heads_kv);
+    auto const* const first = sequence<Element const>(operand, p.sequences.page_table ? 0 : work.batch,
+                                                      p.sequences.cu_seqlens_k != nullptr, work.start_k);
     return {first + head * operand.stride_head + first_column, columns - first_column};
 }
 
@@ -92,9 +92,9 @@ struct Task {
 // Blocks of keys that need no mask. Capped scores, which are rare, take the masked way throughout.
 template <class C>
 CUTE_DEVICE KeyRange clear_blocks(FwdParams const& p, Work const& work) {
-    if (p.softcap_scale != 0.f) return {work.block_end, work.block_end};
-    int const last = min(work.seqlen_q - 1, (work.first_row + C::kTileM - 1) / p.pack_gqa);
-    KeyRange const first_sees = visible_keys<C::kMask>(p, work.first_row / p.pack_gqa, work.seqlen_q, work.seqlen_k);
+    if (p.scale.softcap_scale != 0.f) return {work.block_end, work.block_end};
+    int const last = min(work.seqlen_q - 1, (work.first_row + C::kTileM - 1) / p.tiles.pack_gqa);
+    KeyRange const first_sees = visible_keys<C::kMask>(p, work.first_row / p.tiles.pack_gqa, work.seqlen_q, work.seqlen_k);
     KeyRange const last_sees = visible_keys<C::kMask>(p, last, work.seqlen_q, work.seqlen_k);
     return {(last_sees.begin + C::kTileN - 1) / C::kTileN, max(0, first_sees.end) / C::kTileN};
 }
@@ -112,18 +112,18 @@ CUTE_DEVICE void copy_keys(FwdParams const& p, Work const& work, Operand const& 
                            KeyRows<typename C::Element> const& rows, uint32_t to, int block) {
     using Row = SourceRow<typename C::Element>;
     int const first_key = block * C::kTileN;
-    if (p.page_table == nullptr) {
+    if (p.sequences.page_table == nullptr) {
         auto const* const data = rows.data + first_key * operand.stride_row;
         copy_tile<C::kTileN, Columns, C::kThreads>(to, rows.columns, [&](int row) {
             return Row{data + row * operand.stride_row, !kLast || first_key + row < work.seqlen_k};
         });
     } else {
-        int const* const pages = p.page_table + static_cast<fa3_i64>(work.batch) * p.page_table_stride;
+        int const* const pages = p.sequences.page_table + static_cast<fa3_i64>(work.batch) * p.storage.page_table_stride;
         copy_tile<C::kTileN, Columns, C::kThreads>(to, rows.columns, [&](int row) {
             int const key = first_key + row;
             if (kLast && key >= work.seqlen_k) return Row{rows.data, false};
-            int const index = static_cast<int>(static_cast<uint32_t>(key) / static_cast<uint32_t>(p.page_size));
-            int const within = key - index * p.page_size;
+            int const index = static_cast<int>(static_cast<uint32_t>(key) / static_cast<uint32_t>(p.storage.page_size));
+            int const within = key - index * p.storage.page_size;
             return Row{rows.data + pages[index] * operand.stride_batch + within * operand.stride_row, true};
         });
     }
@@ -159,7 +159,7 @@ CUTE_DEVICE void store_output(FwdParams const& p, Work const& work, unsigned cha
         }
     }
     __syncwarp();
-    auto* const out = sequence<Element>(p.out, work.batch, p.cu_seqlens_q != nullptr, work.start_q);
+    auto* const out = sequence<Element>(p.out, work.batch, p.sequences.cu_seqlens_q != nullptr, work.start_q);
     int const chunk = lane % kChunksOfSlab;
     int const first_column = work.slice * C::kHeadDimV;
     CUTE_NO_UNROLL
@@ -171,15 +171,15 @@ CUTE_DEVICE void store_output(FwdParams const& p, Work const& work, unsigned cha
         CUTE_UNROLL
         for (int slab = 0; slab < C::kSlabsV; ++slab) {
             int const column = slab * kSlab + chunk * kChunk;
-            if (column < C::kHeadDimV && first_column + column + kChunk <= p.head_dim_v) {
+            if (column < C::kHeadDimV && first_column + column + kChunk <= p.sizes.head_dim_v) {
                 *reinterpret_cast<uint4*>(to + column) = *reinterpret_cast<uint4 const*>(
                     staging + slab * C::kTileM * kSlabRowBytes + chunk_offset(row, chunk));
             }
         }
     }
     // The last columns of a row that is no whole number of chunks: what lies behind them may be somebody else's.
-    int const tail = p.head_dim_v - p.head_dim_v % kChunk - first_column;
-    if (p.head_dim_v % kChunk == 0 || tail < 0 || tail >= C::kHeadDimV) return;
+    int const tail = p.sizes.head_dim_v - p.sizes.head_dim_v % kChunk - first_column;
+    if (p.sizes.head_dim_v % kChunk == 0 || tail < 0 || tail >= C::kHeadDimV) return;
     auto const* const slab = staging + tail / kSlab * C::kTileM * kSlabRowBytes;
     CUTE_NO_UNROLL
     for (int r = 0; r < C::kWarpRows; ++r) {
@@ -188,7 +188,7 @@ CUTE_DEVICE void store_output(FwdParams const& p, Work const& work, unsigned cha
         QueryRow const at = query_row(p, work, row);
         Element* const to = out + at.position * p.out.stride_row + at.head * p.out.stride_head + first_column;
         auto const* const from = reinterpret_cast<Element const*>(slab + chunk_offset(row, tail % kSlab / kChunk));
-        if (lane < p.head_dim_v % kChunk) to[tail + lane] = from[lane];
+        if (lane < p.sizes.head_dim_v % kChunk) to[tail + lane] = from[lane];
     }
 }
 
@@ -240,8 +240,8 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
     };
 
     int block = work.block_end - 1;
-    auto const* const queries = sequence<Element const>(p.q, work.batch, p.cu_seqlens_q != nullptr, work.start_q);
-    copy_tile<C::kTileM, C::kHeadDim, C::kThreads>(q_tile, p.head_dim, [&](int row) {
+    auto const* const queries = sequence<Element const>(p.q, work.batch, p.sequences.cu_seqlens_q != nullptr, work.start_q);
+    copy_tile<C::kTileM, C::kHeadDim, C::kThreads>(q_tile, p.sizes.head_dim, [&](int row) {
         QueryRow const at = query_row(p, work, row);
         return SourceRow<Element>{queries + at.position * p.q.stride_row + at.head * p.q.stride_head,
                                   is_there(p, work, row)};
@@ -249,10 +249,10 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
     copy_k(Last<true>{}, 0, block);
     if constexpr (C::kStages == 2) copy_v(Last<true>{}, 0, block);
     commit_copies();
-    if (p.scale_log2 <= 0.f) {
+    if (p.scale.scale_log2 <= 0.f) {
         wait_copies();
         __syncthreads();
-        fold_scale_sign<C>(smem, p.scale_log2);
+        fold_scale_sign<C>(smem, p.scale.scale_log2);
     }
     uint32_t const q_rows = q_tile + warp * C::kWarpRows * kSlabRowBytes + LaneOffsets::rows_first(lane);
     QueryFragments<C> q(q_rows);
@@ -262,7 +262,7 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         q.keep();
     }
 
-    float const scale_log2 = p.scale_log2 == 0.f ? 1.f : fabsf(p.scale_log2);
+    float const scale_log2 = p.scale.scale_log2 == 0.f ? 1.f : fabsf(p.scale.scale_log2);
     OnlineSoftmax softmax[C::kRowTiles];
     float o[C::kRowTiles][C::kHeadDimV / 2];
     CUTE_UNROLL
@@ -281,7 +281,7 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
                 int const position = query_row(p, work, row).position;
                 visible[half] = visible_keys<C::kMask>(p, position, work.seqlen_q, work.seqlen_k);
             }
-            if (p.softcap_scale != 0.f) cap_scores(s[t], p.softcap_scale);
+            if (p.scale.softcap_scale != 0.f) cap_scores(s[t], p.scale.softcap_scale);
             mask_scores<C::kMask>(s[t], block * C::kTileN + lane % 4 * 2, visible);
         }
     };
@@ -332,7 +332,7 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
 
     __syncthreads();  // O is staged where Q, K and V lay
     constexpr float kLog2E = 1.442695040888963f;
-    float* const lse = p.lse + (p.cu_seqlens_q ? fa3_i64(work.start_q) : work.batch * p.lse_stride_batch);
+    float* const lse = p.lse.data + (p.sequences.cu_seqlens_q ? fa3_i64(work.start_q) : work.batch * p.lse.stride_batch);
     CUTE_UNROLL
     for (int t = 0; t < C::kRowTiles; ++t) {
         int const rows[2] = {warp * C::kWarpRows + t * kMmaRows + lane / 4,
@@ -348,7 +348,7 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         for (int half = 0; half < 2; ++half) {
             QueryRow const at = query_row(p, work, rows[half]);
             if (lane % 4 == 0 && work.slice == 0 && is_there(p, work, rows[half])) {
-                lse[at.head * p.lse_stride_head + at.position] = row_lse[half];
+                lse[at.head * p.lse.stride_head + at.position] = row_lse[half];
             }
         }
     }
@@ -369,8 +369,8 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, FA3_BLOCKS_P
             task.work = work;
             if (work.head >= 0) {
                 task.clear_blocks = fa3::clear_blocks<C>(p, work);
-                task.keys = fa3::key_rows<C::Element>(p, p.k, work, 0, p.head_dim);
-                task.values = fa3::key_rows<C::Element>(p, p.v, work, work.slice * C::kHeadDimV, p.head_dim_v);
+                task.keys = fa3::key_rows<C::Element>(p, p.k, work, 0, p.sizes.head_dim);
+                task.values = fa3::key_rows<C::Element>(p, p.v, work, work.slice * C::kHeadDimV, p.sizes.head_dim_v);
             }
         }
     }

@@ -76,20 +76,20 @@ CUTE_DEVICE void load_keys(FwdParams const& p, TensorMap const& map, Pipeline<C:
     int const row = block * C::kTileN;
     pipe.wait_empty(at);
     if (lane == 0) pipe.expect(at, kBytes);
-    if (p.page_table == nullptr) {
-        RowOrigin const origin = row_origin(p.ragged_k, work.start_k, work.seqlen_k, work.batch);
+    if (p.sequences.page_table == nullptr) {
+        RowOrigin const origin = row_origin(p.storage.ragged_k, work.start_k, work.seqlen_k, work.batch);
         if (lane == 0) load_box<Slabs>(map, &pipe.full[at.stage], kHint, smem, C::kTileN, origin, row, head, first_slab);
         return;
     }
     __syncwarp();  // no box may land before its bytes are expected
     for (int first = lane * p.box_rows_kv; first < C::kTileN; first += 32 * p.box_rows_kv) {
-        int const page_index = (row + first) / p.page_size;
-        int const page_row = page_index * p.page_size;
+        int const page_index = (row + first) / p.storage.page_size;
+        int const page_row = page_index * p.storage.page_size;
         bool const used = row + first < work.seqlen_k;
-        int const page = used ? p.page_table[int64_t(work.batch) * p.page_table_stride + page_index] : 0;
-        int const length = used ? min(p.page_size, work.seqlen_k - page_row) : 0;
+        int const page = used ? p.sequences.page_table[int64_t(work.batch) * p.storage.page_table_stride + page_index] : 0;
+        int const length = used ? min(p.storage.page_size, work.seqlen_k - page_row) : 0;
         load_box<Slabs>(map, &pipe.full[at.stage], kHint, smem + first * kSlab, C::kTileN,
-                        row_origin(true, page * p.rows_per_batch_k, length, page), used ? row + first - page_row : 0,
+                        row_origin(true, page * p.storage.rows_per_batch_k, length, page), used ? row + first - page_row : 0,
                         head, first_slab);
     }
 }
@@ -121,7 +121,7 @@ template <class C>
 CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
     constexpr uint32_t kBytesQ = C::kSlabs * C::kTileM * kSlabRowBytes;
     int const lane = cutlass::canonical_lane_idx();
-    int const group = p.heads_q / p.heads_kv;
+    int const group = p.sizes.heads_q / p.sizes.heads_kv;
     Cursor<C::kStagesQ> at_q;
     Cursor<C::kStages> at_k, at_v;
     Cursor<2> at_work;
@@ -154,8 +154,8 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage& smem) {
             smem.q_pipe.expect(at_q, kBytesQ);
             load_box<C::kSlabs>(p.q_map, &smem.q_pipe.full[at_q.stage], cute::TMA::CacheHintSm90::EVICT_FIRST,
                                 smem.q[at_q.stage], C::kTileM,
-                                row_origin(p.ragged_q, work.start_q, work.seqlen_q, work.batch),
-                                work.first_row >> p.pack_shift, work.head);
+                                row_origin(p.storage.ragged_q, work.start_q, work.seqlen_q, work.batch),
+                                work.first_row >> p.tiles.pack_shift, work.head);
         }
         at_q.advance();
         Ticket ticket;
@@ -191,9 +191,9 @@ CUTE_DEVICE void fold_scale_sign(typename C::Element* q, float scale, int warpgr
 
 // What a row of a tile stands for. Heads share a tile in powers of two only. With a division here the assembler no
 // longer takes the loops for uniform: see store_if.
-CUTE_DEVICE int position_of(FwdParams const& p, int tile_row) { return tile_row >> p.pack_shift; }
+CUTE_DEVICE int position_of(FwdParams const& p, int tile_row) { return tile_row >> p.tiles.pack_shift; }
 CUTE_DEVICE int head_of(FwdParams const& p, Work const& work, int tile_row) {
-    return work.head + (tile_row & (p.pack_gqa - 1));
+    return work.head + (tile_row & (p.tiles.pack_gqa - 1));
 }
 
 // Writes this warp's 16 rows of O to the staging tile, swizzled, and sends them off, as many slabs at a time as fit.
@@ -206,7 +206,7 @@ CUTE_DEVICE void store_output(FwdParams const& p, typename C::Element* staging, 
     int const row = work.first_row + warp * 16;
     int const position = position_of(p, row);
     int const head = head_of(p, work, row);
-    RowOrigin const at = row_origin(p.ragged_q, work.start_q, work.seqlen_q, work.batch);
+    RowOrigin const at = row_origin(p.storage.ragged_q, work.start_q, work.seqlen_q, work.batch);
     CUTE_UNROLL
     for (int first = 0; first < C::kSlabsV; first += C::kSlabsO) {
         cute::tma_store_wait<0>();  // what this lane sent before has left the buffer; a branch here: see store_if
@@ -224,7 +224,7 @@ CUTE_DEVICE void store_output(FwdParams const& p, typename C::Element* staging, 
         }
         cutlass::arch::fence_view_async_shared();
         __syncwarp();
-        if (lane == 0 && valid && row < work.seqlen_q * p.pack_gqa) {
+        if (lane == 0 && valid && row < work.seqlen_q * p.tiles.pack_gqa) {
             CUTE_UNROLL
             for (int slab = 0; slab < C::kSlabsO; ++slab) {
                 cute::SM90_TMA_STORE_5D::copy(&p.out_map, rows + slab * C::kTileM * kSlab,
@@ -265,7 +265,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
     constexpr bool kNarrow = cutlass::platform::is_same<Element, Half>::value;
     int const lane = cutlass::canonical_lane_idx();
     int const warp = warpgroup * 4 + threadIdx.x % 128 / 32;
-    float const scale_log2 = p.scale_log2 == 0.f ? 1.f : fabsf(p.scale_log2);
+    float const scale_log2 = p.scale.scale_log2 == 0.f ? 1.f : fabsf(p.scale.scale_log2);
     auto wait_turn = [&] {
         if constexpr (C::kInTurns) {
             cutlass::arch::NamedBarrier::sync(256, static_cast<uint32_t>(C::kConsumers + warpgroup));
@@ -301,7 +301,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         float o[C::kHeadDimV / 2];
 
         smem.q_pipe.wait_full(at_q);
-        if (p.scale_log2 <= 0.f) fold_scale_sign<C>(smem.q[at_q.stage], p.scale_log2, warpgroup);
+        if (p.scale.scale_log2 <= 0.f) fold_scale_sign<C>(smem.q[at_q.stage], p.scale.scale_log2, warpgroup);
         auto issue_qk = [&](auto& scores) {
             constexpr int kKeys = sizeof(scores) / sizeof(float) * 2;
             fence_registers(scores);
@@ -330,7 +330,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         // Only the variants of the general mask carry the softcap: the branch alone costs the others 2 %.
         auto cap_if_asked = [&](auto& scores) {
             if constexpr (C::kMask == Mask::kLocal) {
-                if (p.softcap_scale != 0.f) cap_scores(scores, p.softcap_scale);
+                if (p.scale.softcap_scale != 0.f) cap_scores(scores, p.scale.softcap_scale);
             }
         };
         int block = work.block_end - 1;
@@ -492,13 +492,13 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage& smem, int warpgroup)
         smem.work_pipe.release_lane(at_work);
         at_work.advance();
         store_output<C>(p, smem.o, o, warp, work, valid);
-        float* const lse_out = p.lse + (p.cu_seqlens_q ? int64_t(work.start_q) : work.batch * p.lse_stride_batch);
+        float* const lse_out = p.lse.data + (p.sequences.cu_seqlens_q ? int64_t(work.start_q) : work.batch * p.lse.stride_batch);
         CUTE_UNROLL
         for (int i = 0; i < 2; ++i) {
             int const position = position_of(p, row + 8 * i);
             int const head = head_of(p, work, row + 8 * i);
             store_if(lane % 4 == 0 && work.slice == 0 && position < work.seqlen_q,
-                     lse_out + head * p.lse_stride_head + position, lse[i]);
+                     lse_out + head * p.lse.stride_head + position, lse[i]);
         }
     }
     if (lane == 0) cute::tma_store_wait<0>();

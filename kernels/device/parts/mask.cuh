@@ -21,10 +21,10 @@ CUTE_DEVICE KeyRange visible_keys(FwdParams const& p, int row, int seqlen_q, int
     if constexpr (kMask == Mask::kFull) return {0, seqlen_k};
     if constexpr (kMask == Mask::kCausal) return {0, min(seqlen_k, position + 1)};
     KeyRange range{0, seqlen_k};
-    if (p.window_left >= 0) range.begin = max(range.begin, position - p.window_left);
-    if (p.window_right >= 0) range.end = min(range.end, position + 1 + p.window_right);
-    if (p.attention_chunk > 0) {
-        int const chunk = p.attention_chunk;
+    if (p.mask.window_left >= 0) range.begin = max(range.begin, position - p.mask.window_left);
+    if (p.mask.window_right >= 0) range.end = min(range.end, position + 1 + p.mask.window_right);
+    if (p.mask.attention_chunk > 0) {
+        int const chunk = p.mask.attention_chunk;
         int const first = (position >= 0 ? position / chunk : -((chunk - 1 - position) / chunk)) * chunk;
         range.begin = max(range.begin, first);
         range.end = min(range.end, first + chunk);

@@ -34,22 +34,22 @@ CUTE_DEVICE int length_of(int index, int const* cu_seqlens, int const* used, int
 // Divisions take long, and most calls need none: one slice, no heads sharing a tile.
 CUTE_DEVICE int quotient(int value, int by) { return by == 1 ? value : value / by; }
 
-CUTE_DEVICE int units(FwdParams const& p) { return quotient(p.heads_q, p.pack_gqa) * p.value_slices; }
+CUTE_DEVICE int units(FwdParams const& p) { return quotient(p.sizes.heads_q, p.tiles.pack_gqa) * p.tiles.value_slices; }
 
 template <Mask kMask, int TileM, int TileN>
 CUTE_DEVICE Work work_of(FwdParams const& p, int batch, int unit, int m) {
     Work work;
-    int const group = quotient(unit, p.value_slices);
-    work.head = group * p.pack_gqa;
-    work.slice = unit - group * p.value_slices;
+    int const group = quotient(unit, p.tiles.value_slices);
+    work.head = group * p.tiles.pack_gqa;
+    work.slice = unit - group * p.tiles.value_slices;
     work.batch = batch;
     work.first_row = m * TileM;
-    work.seqlen_q = length_of(batch, p.cu_seqlens_q, p.seqused_q, p.seqlen_q);
-    work.seqlen_k = length_of(batch, p.cu_seqlens_k, p.seqused_k, p.seqlen_k);
-    work.start_q = p.cu_seqlens_q ? p.cu_seqlens_q[batch] : batch * p.rows_per_batch_q;
-    work.start_k = p.cu_seqlens_k ? p.cu_seqlens_k[batch] : batch * p.rows_per_batch_k;
-    int const first = quotient(work.first_row, p.pack_gqa);
-    int const last = min(work.seqlen_q - 1, quotient(work.first_row + TileM - 1, p.pack_gqa));
+    work.seqlen_q = length_of(batch, p.sequences.cu_seqlens_q, p.sequences.seqused_q, p.sizes.seqlen_q);
+    work.seqlen_k = length_of(batch, p.sequences.cu_seqlens_k, p.sequences.seqused_k, p.sizes.seqlen_k);
+    work.start_q = p.sequences.cu_seqlens_q ? p.sequences.cu_seqlens_q[batch] : batch * p.storage.rows_per_batch_q;
+    work.start_k = p.sequences.cu_seqlens_k ? p.sequences.cu_seqlens_k[batch] : batch * p.storage.rows_per_batch_k;
+    int const first = quotient(work.first_row, p.tiles.pack_gqa);
+    int const last = min(work.seqlen_q - 1, quotient(work.first_row + TileM - 1, p.tiles.pack_gqa));
     int const begin = visible_keys<kMask>(p, first, work.seqlen_q, work.seqlen_k).begin;
     int const end = visible_keys<kMask>(p, last, work.seqlen_q, work.seqlen_k).end;
     int const after = max(1, (work.seqlen_k + TileN - 1) / TileN);  // no map is shorter than a row
@@ -65,31 +65,31 @@ struct TileFinder {
     int tiles_before = 0;  // in sequences before them
 
     CUTE_DEVICE Work find(FwdParams const& p, int index) {
-        if (p.ragged_q == 0) return find_dense(p, index);
+        if (p.storage.ragged_q == 0) return find_dense(p, index);
         return find_ragged(p, index);
     }
 
     CUTE_DEVICE Work find_dense(FwdParams const& p, int index) const {
-        if (index >= p.tiles) return {-1};
-        int const per_section = p.l2_heads * p.tiles_m;
+        if (index >= p.tiles.count) return {-1};
+        int const per_section = p.tiles.l2_heads * p.tiles.tiles_m;
         int const section = index / per_section;
         int const within = index - section * per_section;
-        int const first_unit = section * p.l2_heads;
-        int const count = min(p.l2_heads, units(p) * p.batch - first_unit);
+        int const first_unit = section * p.tiles.l2_heads;
+        int const count = min(p.tiles.l2_heads, units(p) * p.sizes.batch - first_unit);
         int const from_end = quotient(within, count);
         int const flat_unit = first_unit + within - from_end * count;
         int const batch = flat_unit / units(p);
-        return work_of<kMask, TileM, TileN>(p, batch, flat_unit - batch * units(p), p.tiles_m - 1 - from_end);
+        return work_of<kMask, TileM, TileN>(p, batch, flat_unit - batch * units(p), p.tiles.tiles_m - 1 - from_end);
     }
 
     CUTE_DEVICE Work find_ragged(FwdParams const& p, int index) {
         int const lane = cutlass::canonical_lane_idx();
-        while (first_batch < p.batch) {
+        while (first_batch < p.sizes.batch) {
             int const batch = first_batch + lane;
             int tiles = 0;
-            if (batch < p.batch) {
-                int const rows = length_of(batch, p.cu_seqlens_q, p.seqused_q, p.seqlen_q);
-                tiles = (rows * p.pack_gqa + TileM - 1) / TileM * units(p);
+            if (batch < p.sizes.batch) {
+                int const rows = length_of(batch, p.sequences.cu_seqlens_q, p.sequences.seqused_q, p.sizes.seqlen_q);
+                tiles = (rows * p.tiles.pack_gqa + TileM - 1) / TileM * units(p);
             }
             int through = tiles;
             CUTE_UNROLL

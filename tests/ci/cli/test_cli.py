@@ -1,4 +1,4 @@
-"""The command line as a user meets it: another process, exit codes, standard output and standard error."""
+"""The command line in a process of its own: exit codes, standard output and standard error."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_toolkit_wheel_that_is_not_there_is_one_error(tmp_path: Path):
     result = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 13
     line = result.stderr.splitlines()[-1]
-    assert line.startswith("farm: error: toolkit 12.8: pip could not fetch nvidia-cuda-nvrtc-cu12")
+    assert line.startswith("farm: error: toolkit 12.8: pip could not download nvidia-cuda-nvrtc-cu12")
 
 
 def test_audit_of_the_wheel(whole_wheel: Path):
@@ -226,8 +226,8 @@ def test_serve_shows_lines_that_work_until_it_is_interrupted(tmp_path: Path):
             page = session.get(f"{base[1]}candidate/simple/flash-attn3/", timeout=10)
         assert wheel.name in page.text
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=10)
-    assert (process.returncode, rest, said) == (0, "", "")
+        rest, errors = process.communicate(timeout=10)
+    assert (process.returncode, rest, errors) == (0, "", "")
 
 
 def test_the_script_refuses_an_old_python():

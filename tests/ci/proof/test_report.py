@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci.errors import CorruptReport
-from ci.gpu_side.case_record import case_record
 from ci.gpu_side.report_file import report_digest, write_report
+from ci.gpu_side.reported_case import reported_case
 from ci.proof.report import read_report
 from tests.ci.validation_kit import CASE, RACE, document, failed, write
 
@@ -49,7 +49,7 @@ def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
     figures = {"max_error": 0.001, "max_error_limit": 0.004, "rmse": 0.3, "rmse_limit": 0.4, "lse_error": 0.1}
     unmeasured = {"a": None, "a_limit": 1.0, "b": 0.0, "b_limit": 0.0}
     params = {"dtype": "bf16", "kernels": "ptx"}
-    passed = case_record({**CASE, "name": "a@ptx", "params": params, "figures": {**figures, **unmeasured}})
+    passed = reported_case({**CASE, "name": "a@ptx", "params": params, "figures": {**figures, **unmeasured}})
     assert passed == {
         "section": "correctness",
         "name": "a@ptx",
@@ -57,7 +57,7 @@ def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
         "error_ratio": 0.25,
         "worst_ratio": 0.75,
     }
-    assert case_record({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
+    assert reported_case({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
     report = read_report(write(tmp_path / "r.json", cases=[passed]))
     assert report.codes_passed == {"fwd": ("ptx",)}
     assert report.worst_error_ratio == 0.25
@@ -66,7 +66,7 @@ def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
 
 def test_of_a_case_that_failed_everything_is_kept(tmp_path: Path):
     outcome = failed({**CASE, "params": {"dtype": "bf16", "kernels": "exact"}}, "max_error is 1")
-    record = case_record(outcome)
+    record = reported_case(outcome)
     assert record == {**outcome, "params": {"dtype": "bf16"}, "kernels": "exact"}
     path = write(
         tmp_path / "r.json", cases=[record], totals={"cases": 1, "races": 1, "failed": 1}, passed=False
@@ -78,7 +78,7 @@ def test_of_a_case_that_failed_everything_is_kept(tmp_path: Path):
 def test_thousands_of_cases_make_a_small_file(tmp_path: Path):
     """What passed takes little more than its name: 24,000 cases with names of 65 letters fit into 4 MB."""
     name = f"{'n' * 55}@portable"
-    record = case_record({**CASE, "name": name, "params": {**CASE["params"], "kernels": "portable"}})
+    record = reported_case({**CASE, "name": name, "params": {**CASE["params"], "kernels": "portable"}})
     sizes = [
         write(tmp_path / "r.json", cases=[record] * count, totals={"cases": count, "races": 1, "failed": 0})
         .stat()
@@ -114,7 +114,7 @@ def test_the_races_of_a_report_say_what_they_met(tmp_path: Path):
 def test_a_report_without_correctness_proves_nothing(tmp_path: Path):
     cases = [{**CASE, "section": "race"}]
     assert not read_report(write(tmp_path / "r.json", cases=cases, passed=False)).passed
-    with pytest.raises(CorruptReport, match="says passed=True"):
+    with pytest.raises(CorruptReport, match="has passed=True"):
         read_report(write(tmp_path / "r.json", cases=cases))
 
 
@@ -154,7 +154,7 @@ def test_a_cut_report_is_refused(tmp_path: Path, data: st.DataObject):
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_an_altered_report_is_refused(tmp_path: Path, data: st.DataObject):
-    """Any byte changed to any other: what is still read says what it said before."""
+    """One byte changed to any other: the report is refused, or reads as before."""
     path = write(tmp_path / "r.json")
     whole = bytearray(path.read_bytes())
     before = read_report(path)
@@ -178,13 +178,13 @@ def test_an_altered_report_is_refused(tmp_path: Path, data: st.DataObject):
         ({"wheel_size": "1234"}, "wheel_size"),
         ({"gpu": None}, "gpu"),
         ({"cases": [{**CASE, "passed": "yes"}]}, "cases.0.passed"),
-        ({"cases": [{**CASE, "passed": False}]}, "which its failures deny"),
-        ({"cases": [{**CASE, "worst_ratio": 1.5}]}, "passed with 1.5 times what is allowed"),
+        ({"cases": [{**CASE, "passed": False}]}, "which contradicts its failures"),
+        ({"cases": [{**CASE, "worst_ratio": 1.5}]}, "passed with 1.5 times its limit"),
         ({"cases": [failed(CASE, "wrong")]}, "totals"),
-        ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "says passed=True"),
+        ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "has passed=True"),
         ({"races": [{**RACE, "setting": {}}]}, "races.0.setting"),
         ({"totals": {"cases": 5, "races": 1, "failed": 0}}, "totals"),
-        ({"passed": False}, "says passed=False"),
+        ({"passed": False}, "has passed=False"),
     ],
     ids=str,
 )
@@ -214,7 +214,7 @@ def test_a_missing_report_is_refused(tmp_path: Path):
 def test_the_digest_ignores_layout_and_order_alone(tmp_path: Path):
     path = tmp_path / "r.json"
     write_report(path, document())
-    told = json.loads(path.read_text())
-    shuffled = dict(reversed(told.items()))
-    assert report_digest(shuffled) == told["report_sha256"] == report_digest(document())
-    assert report_digest({**told, "seed": 2}) != told["report_sha256"]
+    sealed = json.loads(path.read_text())
+    shuffled = dict(reversed(sealed.items()))
+    assert report_digest(shuffled) == sealed["report_sha256"] == report_digest(document())
+    assert report_digest({**sealed, "seed": 2}) != sealed["report_sha256"]

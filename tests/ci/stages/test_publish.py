@@ -1,4 +1,4 @@
-"""Publishing: what goes where, what is refused, and that what was good stays good."""
+"""Publishing: the channel of a wheel, what is refused, and that published files stay intact."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_stable_wheel_that_fails_later_is_yanked_and_stays_listed(site: Path, wh
 def test_report_of_another_wheel_is_refused(site: Path, wheel: Path) -> None:
     other = flash_wheel(site.parent / "other", note="other bytes")
     with pytest.raises(
-        ReportMismatch, match=r"r\.json: speaks of flash_attn3-0\.1\.0.* neither among the wheels given"
+        ReportMismatch, match=r"r\.json: is a report of flash_attn3-0\.1\.0.* neither among the wheels given"
     ):
         put(site, wheel, reports=[report(site.parent / "r.json", other)])
     assert not (site / "files").exists()
@@ -230,7 +230,7 @@ def test_report_of_races_alone_is_refused_and_yanks_nothing(site: Path, wheel: P
     totals = {"cases": 0, "races": 1, "failed": 0}
     write_report(races, document | {"only_races": True, "cases": [], "totals": totals, "passed": False})
     with pytest.raises(
-        RacesAlone, match=r"races\.json: holds races alone, .* without `validate --only-races`"
+        RacesAlone, match=r"races\.json: holds races only, .* run validate without `--only-races`"
     ):
         put(site, reports=[races])
     assert tree(site) == before
@@ -461,7 +461,7 @@ publish(wheels=wheels, reports=[], site=site, now=NOW, progress=Quiet())
 
 
 def assert_consistent(site: Path) -> None:
-    """Every wheel that any page offers is there whole, with its metadata, and the manifest knows it."""
+    """Every wheel on any page exists, complete, with its metadata, and is in the manifest."""
     known = (
         {wheel.filename: wheel for wheel in read_manifest(site).wheels}
         if (site / "manifest.json").exists()

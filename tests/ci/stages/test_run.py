@@ -49,7 +49,7 @@ def test_a_run_ends_with_the_package_installed_from_its_own_site(work: Path, who
     assert str(work / "site" / "index.html") in result.stdout
     assert (work / "site" / "index.html").is_file()
     unchecked = result.stdout.split("Not checked on this machine:")[1]
-    assert "of which no report tells: A100, A30 (sm_80); " in unchecked
+    assert "kernels for GPUs without a validation report: A100, A30 (sm_80); " in unchecked
     assert "GPUs of later architectures" in unchecked
     (published,) = (work / "site" / "files").glob("flash_attn3-*.whl")
     assert published.name == whole_wheel.name

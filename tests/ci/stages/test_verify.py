@@ -15,8 +15,8 @@ import requests
 from ci.errors import VerifyFailed
 from ci.platforms.environment import ProgramError, fresh_environment, inspect_interpreter
 from ci.stages.publish import publish, yank
-from ci.stages.served_site import check_served
 from ci.stages.verify import verify
+from ci.stages.verify.served_site import check_served
 from ci.store.serve import served
 from index_site.errors import CorruptManifest
 from index_site.manifest import read_manifest
@@ -224,7 +224,7 @@ def test_dependencies_come_from_a_wheelhouse(good: Path, tmp_path: Path) -> None
     assert len(checks) == 10
     shutil.rmtree(wheelhouse)
     wheelhouse.mkdir()
-    with pytest.raises(VerifyFailed, match="torch cannot be had"):
+    with pytest.raises(VerifyFailed, match="torch cannot be installed"):
         verify(site=good, python=PYTHON, progress=Quiet(), wheelhouse=wheelhouse)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from ci.files import sha256_of
 from tests.conftest import FEW
+from tests.tree_copy import copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,13 +55,8 @@ class Tree:
 @pytest.fixture(scope="module")
 def copied(wheel: Path, toolkits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tree, str]:
     """A tree that is not edited, with a cache of its compiles, and the sha256 of its wheel."""
-    listing = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
-    files = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True)
     tree = Tree(tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("work"))
-    for name in filter(None, files.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (tree.root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, tree.root / name)
+    copy_tree(tree.root)
     cache = tree.work / "cache"
     cache.mkdir()
     (cache / "toolkits").symlink_to(toolkits)

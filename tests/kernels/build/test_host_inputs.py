@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from kernels.build import host_inputs
-from kernels.build.host import HOST_DIR, RUNTIME, SHARED_HEADERS, TARGETS, TORCH
+from kernels.build.host import DEVICE_DIR, HOST_DIR, RUNTIME, TARGETS, TORCH
 from kernels.build.host_inputs import host_digest, host_sources
 
 TARGET = TARGETS[0]
+SHARED_HEADERS = set((DEVICE_DIR / "params").glob("*.h"))
 KERNELS = HOST_DIR.parent
 
 
@@ -77,7 +78,8 @@ def test_the_digest_follows_target_and_version():
 
 def test_the_sources_are_all_files_of_the_folder_and_the_shared_headers():
     sources = {path for path in HOST_DIR.rglob("*") if path.suffix in {".cpp", ".h"}}
-    assert set(host_sources()) == sources | set(SHARED_HEADERS)
+    no_operator_has_scratch_yet = {HOST_DIR / "pack" / "workspace.h"}
+    assert set(host_sources()) == (sources | SHARED_HEADERS) - no_operator_has_scratch_yet
 
 
 def test_the_host_libraries_include_nothing_else_from_outside_their_folder():
@@ -86,5 +88,4 @@ def test_the_host_libraries_include_nothing_else_from_outside_their_folder():
         name for path in sources for name in re.findall(r'#include "(.*)"', path.read_text(encoding="utf-8"))
     }
     own = {path.relative_to(HOST_DIR).as_posix() for path in sources}
-    device = HOST_DIR.parent / "device"
-    assert included - own == {path.relative_to(device).as_posix() for path in SHARED_HEADERS}
+    assert included - own <= {path.relative_to(DEVICE_DIR).as_posix() for path in SHARED_HEADERS}

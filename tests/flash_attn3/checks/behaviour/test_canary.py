@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flash_attn3.checks.behaviour.canary import find_damage, memory_cases, place_out
+from flash_attn3.checks.behaviour.canary import find_damage
+from flash_attn3.checks.behaviour.forward_memory import memory_cases, place_out
 from flash_attn3.checks.data.inputs import make_inputs
 
 CPU = torch.device("cpu")
@@ -26,24 +27,26 @@ def test_every_case_is_one_that_the_kernels_take_without_a_copy():
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(2, 5, 3, 59), (7, 3, 257), (2, 5, 3, 64)])
 def test_an_output_of_any_width_has_rows_that_are_written_in_place(shape, layout):
-    memory, bits = place_out(shape, layout, CPU)
-    assert bits.shape == shape
-    assert _is_taken_as_it_is(bits)
-    bits.fill_(1)
-    assert list(find_damage(memory, bits, "out")) == []
+    buffer = place_out(shape, layout, CPU)
+    assert buffer.bits.shape == shape
+    assert _is_taken_as_it_is(buffer.bits)
+    buffer.bits.fill_(1)
+    assert list(find_damage(buffer.memory, buffer.bits, "out")) == []
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_written_to_a_padding_column_is_found(layout):
-    memory, bits = place_out((2, 5, 3, 59), layout, CPU)
-    bits.fill_(1)
-    wider = bits.as_strided((2, 5, 3, 60), bits.stride())
+    buffer = place_out((2, 5, 3, 59), layout, CPU)
+    buffer.bits.fill_(1)
+    wider = buffer.bits.as_strided((2, 5, 3, 60), buffer.bits.stride())
     wider[1, 4, 2, 59] = 0
-    (failure,) = find_damage(memory, bits, "out")
+    (failure,) = find_damage(buffer.memory, buffer.bits, "out")
     assert failure.startswith("out: 1 elements outside were written")
 
 
 def test_what_is_left_unwritten_is_found():
-    memory, bits = place_out((2, 5, 3, 59), "padded", CPU)
-    bits[:, 1:].fill_(1)
-    assert list(find_damage(memory, bits, "out")) == ["out: 354 of 1770 elements were never written"]
+    buffer = place_out((2, 5, 3, 59), "padded", CPU)
+    buffer.bits[:, 1:].fill_(1)
+    assert list(find_damage(buffer.memory, buffer.bits, "out")) == [
+        "out: 354 of 1770 elements were never written"
+    ]

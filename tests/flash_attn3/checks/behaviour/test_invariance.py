@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
     monkeypatch.setattr(invariance, "NATIVE", ((16, 8),))
-    monkeypatch.setattr(invariance, "_KINDS", invariance._KINDS[1:3])
+    monkeypatch.setattr(invariance, "_MASKS", invariance._MASKS[1:3])
     monkeypatch.setattr(invariance, "_LENGTHS_Q", (13, 0, 1, 25, 38, 30))
     monkeypatch.setattr(invariance, "_LENGTHS_K", (20, 7, 51, 30, 0, 12))
 
@@ -47,4 +47,4 @@ def test_a_kernel_that_lets_few_rows_change_the_others_fails():
         return out, torch.nextafter(lse, lse + 1) if (q[..., 0] > 7).any() else lse
 
     found = list(invariance.rows_beside_outrunning_ones(forward, CPU))
-    assert len(found) == len(invariance._KINDS) * len(invariance._SHARED_TILES)
+    assert len(found) == len(invariance._MASKS) * len(invariance._SHARED_TILES)

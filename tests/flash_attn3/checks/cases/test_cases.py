@@ -5,13 +5,15 @@ import inspect
 import pytest
 import torch
 
-from flash_attn3.checks.cases.case import DTYPES, Case
+from flash_attn3.checks.cases.case import DTYPES, AttentionCase
 from flash_attn3.checks.cases.catalogue import full_cases, quick_cases
 from flash_attn3.checks.cases.sampled import sampled_cases
-from flash_attn3.checks.data.inputs import _PACKED, LAYOUTS, VALUES, make_inputs
+from flash_attn3.checks.data.inputs import make_inputs
+from flash_attn3.checks.data.layouts import LAYOUTS, PACKED_LAYOUTS
+from flash_attn3.checks.data.values import VALUES
 
 CPU = torch.device("cpu")
-IN_MEMORY = sorted({*LAYOUTS, *_PACKED} - {"far_batches"})
+IN_MEMORY = sorted({*LAYOUTS, *PACKED_LAYOUTS} - {"far_batches"})
 
 
 def test_names_tell_the_cases_apart():
@@ -37,8 +39,8 @@ def test_samples_are_those_of_their_seed():
 
 @pytest.mark.parametrize("layout", IN_MEMORY)
 def test_a_layout_changes_where_values_lie_and_nothing_else(layout):
-    case = Case("bf16", False, 2, 5, 5, 4, 4, head_dim=16, layout=layout)
-    plain = make_inputs(Case("bf16", False, 2, 5, 5, 4, 4, head_dim=16), CPU)
+    case = AttentionCase("bf16", False, 2, 5, 5, 4, 4, head_dim=16, layout=layout)
+    plain = make_inputs(AttentionCase("bf16", False, 2, 5, 5, 4, 4, head_dim=16), CPU)
     inputs = make_inputs(case, CPU)
     for tensor, expected in ((inputs.q, plain.q), (inputs.k, plain.k), (inputs.v, plain.v)):
         assert tensor.shape == expected.shape
@@ -53,13 +55,13 @@ def test_a_layout_changes_where_values_lie_and_nothing_else(layout):
     "layout", sorted(set(IN_MEMORY) - {"contiguous", "offset", "qkv_packed", "kv_packed"})
 )
 def test_layouts_are_not_plain(layout):
-    inputs = make_inputs(Case("bf16", False, 2, 5, 5, 4, 4, head_dim=16, layout=layout), CPU)
+    inputs = make_inputs(AttentionCase("bf16", False, 2, 5, 5, 4, 4, head_dim=16, layout=layout), CPU)
     assert not inputs.k.is_contiguous() or inputs.k.data_ptr() % 16
 
 
 @pytest.mark.parametrize("layout", IN_MEMORY)
 def test_memory_around_is_nan(layout):
-    case = Case("fp16", False, 2, 5, 5, 4, 4, head_dim=16, layout=layout)
+    case = AttentionCase("fp16", False, 2, 5, 5, 4, 4, head_dim=16, layout=layout)
     inputs = make_inputs(case, CPU)
     for tensor in (inputs.q, inputs.k, inputs.v):
         memory = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
@@ -76,7 +78,7 @@ def test_memory_around_is_nan(layout):
 def test_values_are_finite_where_they_should_be(values, dtype):
     if dtype == "fp16" and values.startswith("overflow"):
         pytest.skip("float16 cannot hold these factors")
-    inputs = make_inputs(Case(dtype, False, 2, 30, 40, 4, 2, values=values), CPU)
+    inputs = make_inputs(AttentionCase(dtype, False, 2, 30, 40, 4, 2, values=values), CPU)
     finite = all(bool(tensor.isfinite().all()) for tensor in (inputs.q, inputs.k, inputs.v))
     assert finite == (values not in {"nan_in_q", "inf_in_v"})
 

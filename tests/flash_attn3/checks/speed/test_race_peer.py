@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from flash_attn3.checks.speed.race import Inputs
+from flash_attn3.checks.speed.race_attention import RaceInputs
 from flash_attn3.checks.speed.race_peer import PeerMissing, call_fa3, load_peer
-from flash_attn3.checks.speed.race_settings import Setting
+from flash_attn3.checks.speed.race_settings import AttentionSetting
 
 # The operator that its callers call by position.
 SCHEMA = (
@@ -39,7 +39,7 @@ def calls(monkeypatch):
 
 def _call(setting, calls, cu_seqlens=None):
     q, k, v = (torch.zeros(1) for _ in range(3))
-    assert call_fa3(setting, Inputs(q, k, v, cu_seqlens)) is q
+    assert call_fa3(setting, RaceInputs(q, k, v, cu_seqlens)) is q
     (call,) = calls
     assert call.pop("q") is q
     assert call.pop("k") is k
@@ -62,18 +62,18 @@ PLAIN = {
 
 def test_a_dense_call(calls):
     assert len(NAMES) == 34
-    assert _call(Setting("bf16", 64, False, 1024), calls) == PLAIN
+    assert _call(AttentionSetting("bf16", 64, False, 1024), calls) == PLAIN
 
 
 def test_a_causal_window(calls):
-    setting = Setting("bf16", 64, True, 4096, window=1024)
+    setting = AttentionSetting("bf16", 64, True, 4096, window=1024)
     wanted = {**PLAIN, "is_causal": True, "window_size_left": 1024, "window_size_right": 0}
     assert _call(setting, calls) == wanted
 
 
 def test_a_varlen_call(calls):
     starts = torch.tensor([0, 3], dtype=torch.int32)
-    call = _call(Setting("bf16", 64, False, 16384, varlen=True), calls, starts)
+    call = _call(AttentionSetting("bf16", 64, False, 16384, varlen=True), calls, starts)
     assert call.pop("cu_seqlens_q") is starts
     assert call.pop("cu_seqlens_k") is starts
     assert call == {**PLAIN, "max_seqlen_q": 16384, "max_seqlen_k": 16384}

@@ -8,7 +8,13 @@ import pytest
 from flash_attn3.checks.cases.options import NATIVE
 from flash_attn3.checks.speed.bars import BEST_OVER_CUDNN, best_over_cudnn
 from flash_attn3.checks.speed.race import race_name
-from flash_attn3.checks.speed.race_settings import TOKENS, VARLEN_TOKENS, Setting, portable_settings, settings
+from flash_attn3.checks.speed.race_settings import (
+    TOKENS,
+    VARLEN_TOKENS,
+    AttentionSetting,
+    portable_settings,
+    settings,
+)
 
 ALL = settings(False, NATIVE)
 
@@ -64,11 +70,11 @@ def _pairs(setting):
 def test_flops_are_those_of_visible_keys(causal, options):
     if options and not causal:
         pytest.skip("windows are raced under the causal mask")
-    setting = Setting("bf16", 128, causal, 512, **options)
+    setting = AttentionSetting("bf16", 128, causal, 512, **options)
     counted = 4 * 128 * setting.heads * setting.batch * _pairs(setting)
     assert setting.flops == pytest.approx(counted, rel=0.02)
 
 
 def test_flops_count_both_head_dims():
-    both = Setting("bf16", 192, False, 1024, head_dim_v=128)
-    assert both.flops / Setting("bf16", 192, False, 1024).flops == pytest.approx((192 + 128) / 384)
+    both = AttentionSetting("bf16", 192, False, 1024, head_dim_v=128)
+    assert both.flops / AttentionSetting("bf16", 192, False, 1024).flops == pytest.approx((192 + 128) / 384)

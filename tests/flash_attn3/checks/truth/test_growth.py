@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flash_attn3.checks.cases.case import DTYPES, Case
+from flash_attn3.checks.cases.case import DTYPES, AttentionCase
 from flash_attn3.checks.cases.options import growing, with_head_dims
 from flash_attn3.checks.cases.ragged import growing_ragged
 from flash_attn3.checks.data.inputs import make_inputs
@@ -17,7 +17,7 @@ from tests.flash_attn3.steady_attention import HIGH, OUTRUN, largest_share
 
 CPU = torch.device("cpu")
 BLOCKS = (64, 80, 128)
-SMALL = Case("bf16", False, 1, 150, 701, 4, 2)
+SMALL = AttentionCase("bf16", False, 1, 150, 701, 4, 2)
 
 
 def follow(case, block):
@@ -76,6 +76,6 @@ def test_every_case_reaches_its_path(case):
 
 
 def test_few_queries_outrun_in_some_heads_only():
-    case = with_head_dims(Case("bf16", True, 2, 1, 1501, 16, 2, values="outrunning_rows"), (64, 64))
+    case = with_head_dims(AttentionCase("bf16", True, 2, 1, 1501, 16, 2, values="outrunning_rows"), (64, 64))
     _, outrun = follow(case, 128)
     assert outrun[0, :, 0].nonzero().flatten().tolist() == [1]

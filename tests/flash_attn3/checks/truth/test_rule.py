@@ -7,13 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash_attn3.checks.cases.case import DTYPES, Case
+from flash_attn3.checks.cases.case import DTYPES, AttentionCase
 from flash_attn3.checks.cases.catalogue import quick_cases
+from flash_attn3.checks.cases.forms import FORMS, PAGED
 from flash_attn3.checks.cases.sampled import sampled_cases
-from flash_attn3.checks.data.forms import FORMS, PAGED
+from flash_attn3.checks.data.call import call
 from flash_attn3.checks.data.inputs import make_inputs
-from flash_attn3.checks.ops.fwd import call as run_forward
-from flash_attn3.checks.ops.fwd import find_truth, judge_case, run_case
+from flash_attn3.checks.ops.fwd import CHECK
+from flash_attn3.checks.trial import run_case as run_trial
+from flash_attn3.checks.truth.forward import find_truth, judge_case
 from tests.flash_attn3.steady_attention import steady_attention
 from tests.flash_attn3.tiled_attention import TiledAttention
 
@@ -33,8 +35,12 @@ MISTAKES = [
     {"round_scores": True},
 ]
 # More keys than queries, and more queries than keys: the second has rows that see no key.
-WIDE = Case("bf16", True, 2, 130, 200, 4, 2)
-TALL = Case("bf16", True, 1, 200, 130, 4, 2)
+WIDE = AttentionCase("bf16", True, 2, 130, 200, 4, 2)
+TALL = AttentionCase("bf16", True, 1, 200, 130, 4, 2)
+
+
+def run_case(case, forward, device):
+    return run_trial(CHECK, case, device, forward)
 
 
 @pytest.mark.parametrize("case", quick_cases(), ids=lambda case: case.name)
@@ -53,7 +59,7 @@ def test_the_tile_does_not_matter(dtype, tile):
 # Of these seeds some leave so few keys at the top that plain PyTorch's P is 1, and rounds nothing.
 @pytest.mark.parametrize("seed", range(20))
 def test_a_kernel_that_keeps_its_reference_passes(seed):
-    case = Case("bf16", False, 5, 11, 577, 32, 4, 192, values="outrunning_keys", softmax_scale=0.02)
+    case = AttentionCase("bf16", False, 5, 11, 577, 32, 4, 192, values="outrunning_keys", softmax_scale=0.02)
     outcome = run_case(replace(case, head_dim_v=128, seed=seed), steady_attention, CPU)
     assert outcome.failures == ()
 
@@ -74,7 +80,7 @@ def test_a_wrong_kernel_fails(mistake, dtype, values):
 
 
 def _general(form="dense", page_size=0, **options):
-    return Case(
+    return AttentionCase(
         "bf16",
         options.pop("causal", False),
         3,
@@ -133,14 +139,14 @@ def test_a_wrong_row_of_a_sequence_fails(form):
     """The last row that counts of the last sequence that has one."""
     case = _general(form=form, page_size=16 if form in PAGED else 0)
     inputs = make_inputs(case, CPU)
-    used = inputs.laid.used_q.nonzero()[-1]
+    used = inputs.sequences.used_q.nonzero()[-1]
 
     def forward(*arguments, **options):
         out, lse = TiledAttention()(*arguments, **options)
-        if inputs.laid.rows_q is None:
+        if inputs.sequences.rows_q is None:
             out[used[0], used[1]] *= 1.3
         else:
-            out[inputs.laid.rows_q[used[0], used[1]]] *= 1.3
+            out[inputs.sequences.rows_q[used[0], used[1]]] *= 1.3
         return out, lse
 
     assert not run_case(case, forward, CPU).passed
@@ -151,8 +157,8 @@ def test_rows_without_use_may_hold_anything(form):
     """The memory of k and v is NaN where no sequence reaches, and so are results that nobody asked for."""
     case = _general(form=form, page_size=48 if form in PAGED else 0)
     inputs = make_inputs(case, CPU)
-    out, lse = run_forward(TiledAttention(), case, inputs)
-    assert judge_case(case, inputs, find_truth(case, inputs), out, lse).failures == []
+    out, lse = call(TiledAttention(), case, inputs)
+    assert judge_case(case, inputs, find_truth(case, inputs), (out, lse)).failures == []
     if FORMS[form].used_q:
         assert bool(out.isnan().any())
     if FORMS[form].used_k:
@@ -238,7 +244,7 @@ def test_a_wrong_kind_of_result_fails(change, failure):
 )
 def test_a_right_kernel_passes_everywhere(*, dtype, causal, seqlens, groups, seed, scale):
     heads_kv, group = groups
-    case = Case(
+    case = AttentionCase(
         dtype,
         causal,
         2,

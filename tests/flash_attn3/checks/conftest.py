@@ -1,0 +1,7 @@
+"""The fake driver of the host library's tests: with it the real library chooses kernels on this machine."""
+
+from __future__ import annotations
+
+from tests.kernels.host.conftest import compile_double, fake_driver_folder
+
+__all__ = ["compile_double", "fake_driver_folder"]
