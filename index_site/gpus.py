@@ -41,7 +41,7 @@ def gpu_rows(gpus: Iterable[GpuSupport], proofs: Sequence[Proof]) -> tuple[GpuRo
 
     Args:
         gpus: what serves the GPUs of each SM.
-        proofs: the validation reports to judge by.
+        proofs: the validation reports of these kernels.
     """
     return tuple(_row(gpu, proofs) for gpu in gpus)
 

@@ -1,4 +1,4 @@
-"""What a host has to know of a site: where its files lie, their content types, and how long to cache them."""
+"""Hosting rules of a site: folders, content types, cache times."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kernels.table.variant import Variant
     from matrix.block import Block
     from matrix.model import Matrix
-    from matrix.serving import Serving
+    from matrix.serving import Serving, Targets
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def plan(matrix: Matrix, *, table: Iterable[Variant] = VARIANTS) -> Plan:
         MatrixError: a cell is neither served nor excluded, an exclusion excludes nothing, or the release
             requires an operator that the table lacks.
     """
-    operators = targets_by_operator(table)
-    _require_operators(matrix, operators)
+    operators = _operators(matrix, table)
     artefacts = tuple(
         Artefact(platform.name, toolkit.name)
         for platform in matrix.platform
@@ -98,13 +97,16 @@ def plan(matrix: Matrix, *, table: Iterable[Variant] = VARIANTS) -> Plan:
     return Plan(tuple(served), tuple(excluded), artefacts, by_sm)
 
 
-def _require_operators(matrix: Matrix, operators: Mapping[str, object]) -> None:
+def _operators(matrix: Matrix, table: Iterable[Variant]) -> dict[str, Targets]:
+    """Return what each operator is compiled for, the required operators first."""
+    targets = targets_by_operator(table)
     for index, op in enumerate(matrix.release.required):
-        if op not in operators:
-            known = ", ".join(repr(name) for name in operators)
+        if op not in targets:
+            known = ", ".join(repr(name) for name in targets)
             raise MatrixError(
                 f"release.required[{index}]: should be an operator of the kernel table ({known}), got {op!r}"
             )
+    return {op: targets[op] for op in dict.fromkeys((*matrix.release.required, *targets))}
 
 
 def _block(matrix: Matrix, index: int) -> Block:

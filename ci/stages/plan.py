@@ -108,7 +108,7 @@ def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proo
 
     Returns:
         ``cells`` and ``exclusions`` list every cell by name; ``served`` has the same served cells as blocks;
-        ``gpus`` says for each SM and operator which code serves it.
+        ``gpus`` has the code that serves each operator on each SM.
     """
     tags = {row.name: row.tag for row in matrix.platform}
     gpus = gpu_support(matrix, plan, {row.cell.sm for row in plan.served})

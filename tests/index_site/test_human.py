@@ -125,13 +125,13 @@ def test_candidate_shows_why_it_is_not_stable() -> None:
     assert "flash-attn3==0.2.0" not in text
 
 
-def test_without_a_stable_wheel_the_lines_name_the_candidate_channel() -> None:
+def test_without_a_stable_wheel_the_commands_use_the_candidate_channel() -> None:
     text = index_text(manifest_wheel("0.2.0"))
     assert "No wheel is stable yet." in text
     assert f"pip install --index-url {BASE}candidate/simple/ flash-attn3" in text
 
 
-def test_empty_site_says_so() -> None:
+def test_an_empty_site_has_a_notice() -> None:
     text = index_text()
     assert "This index has no wheel to install yet." in text
     assert "pip install" not in text
@@ -158,13 +158,13 @@ def test_exclusions_are_listed_with_reasons_and_escaped() -> None:
     assert b"no Windows machine has run it &lt;yet&gt;" in page
 
 
-def test_unknown_address_is_named_as_such() -> None:
+def test_an_unknown_address_has_an_explained_placeholder() -> None:
     text = index_text(manifest_wheel("0.1.0", channel="stable"), base_url=None)
     assert f"--index-url {UNKNOWN_BASE}stable/simple/" in text
     assert "INDEX_URL stands for the address of this page" in text
 
 
-def test_page_loads_nothing_and_says_so() -> None:
+def test_page_loads_nothing_and_its_policy_forbids_it() -> None:
     for path in ("index.html", "wheels.html"):
         page = render(manifest(manifest_wheel("0.1.0", channel="stable")))[path].decode()
         assert "default-src 'none'" in unescape(page)

@@ -80,6 +80,7 @@ def test_the_plan_gives_the_code_of_each_operator_on_each_sm(sm: str, forward: s
     planned = plan(read_matrix())
     assert Cell.parse(f"linux_x86_64-py312-torch2.11-cu130-sm{sm}") in {row.cell for row in planned.served}
     assert planned.serving[sm] == {"fwd": forward, "combine": combine}
+    assert next(iter(planned.serving[sm])) == "fwd", "required operators come first"
 
 
 def test_a_gpu_without_a_kernel_of_a_required_operator_is_an_error():
@@ -92,7 +93,7 @@ def test_a_gpu_without_a_kernel_of_a_required_operator_is_an_error():
 
 
 def test_an_operator_that_is_not_required_may_be_missing():
-    """It is missing in the plan, too: a cell with forward alone is served, by forward alone."""
+    """A cell with forward kernels only is served, and the plan shows that combine is missing."""
     matrix = read_matrix()
     table = [row for row in VARIANTS if row.op == "fwd" or row.sm == "90"]
     planned = plan(matrix, table=table)
@@ -110,7 +111,7 @@ def test_a_required_operator_that_the_table_lacks_is_an_error():
     unknown = matrix.release.model_copy(update={"required": ("fwd", "forward")})
     with pytest.raises(
         MatrixError,
-        match=r"^release\.required\[1\]: should be an operator of the kernel table \('fwd', 'combine'\)",
+        match=r"^release\.required\[1\]: should be an operator of the kernel table \('combine', 'fwd'\)",
     ):
         plan(matrix.model_copy(update={"release": unknown}))
 
