@@ -10,8 +10,6 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flash_attn3._ops.autograd import Differentiable
-
 REFUSALS = (RuntimeError, AttributeError, TypeError)
 """What an operator raises for a wrong argument, and what Python raises for one that is no tensor at all."""
 
@@ -45,14 +43,15 @@ class Operator:
         check: takes the arguments of the operator and raises TypeError, ValueError or NotImplementedError,
             naming the argument, where the operator cannot take them.
         describe: takes the same arguments, checked, and returns the results as tensors without data.
-        autograd: calls the operator on inputs that require a gradient; None where nothing does.
+        autograd: calls the operator on inputs that require a gradient (a ``Differentiable``); None where
+            nothing does.
     """
 
     name: str
     kernel: str
     check: Callable[..., None]
     describe: Callable[..., Any]
-    autograd: type[Differentiable] | None = None
+    autograd: type[torch.autograd.Function] | None = None
 
     @property
     def call(self) -> torch._ops.OpOverload:
@@ -77,8 +76,7 @@ class Operator:
         """Call the operator on inputs of which one requires a gradient."""
         if self.autograd is None:
             raise TypeError(f"flash_attn3::{self.name} takes no input that requires a gradient")
-        # torch leaves Function.apply without annotations
-        return self.autograd.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
+        return self.autograd.apply(*_distinct(arguments))
 
 
 def _distinct(arguments: tuple[Any, ...]) -> list[Any]:
