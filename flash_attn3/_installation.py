@@ -29,7 +29,7 @@ class Installation:
 
     version: str
     library_version: str
-    source_digest: str
+    content_digest: str
     platform: str
     kernels: tuple[_native.Kernel, ...]
     torch: str
@@ -68,7 +68,7 @@ def inspect_installation() -> Installation:
     return Installation(
         version=build.version,
         library_version=library_version,
-        source_digest=build.source_digest,
+        content_digest=build.content_digest,
         platform=build.platform,
         kernels=kernels,
         torch=torch.__version__,

@@ -76,7 +76,7 @@ class Audit(Record):
 class Build(Record):
     """What is inside a wheel: kernels by the toolkit that compiled them, and the range that they cover."""
 
-    source_digest: str
+    content_digest: str
     toolkits: dict[str, tuple[str, ...]]
     sms: tuple[str, ...]
     dtypes: tuple[str, ...]

@@ -22,7 +22,7 @@ LATER = datetime(2026, 12, 6, 9, 0, tzinfo=timezone.utc)
 PLATFORM_TAG = f"manylinux_2_17_{platform.machine()}"
 BUILD: dict[str, Any] = {
     "version": "0.1.0",
-    "source_digest": "5" * 64,
+    "content_digest": "5" * 64,
     "platform": "linux_x86_64",
     "toolkits": {
         f"fwd_sm90_{dtype}_d128_{mask}": "12.8" for dtype in ("bf16", "fp16") for mask in ("causal", "full")
@@ -32,7 +32,7 @@ BUILD: dict[str, Any] = {
             "name": f"fwd_sm90_{dtype}_d128_{mask}",
             "op": "fwd",
             "sm": "90a",
-            "dtype": dtype,
+            "dtype_in": dtype,
             "head_dim": 128,
             "head_dim_v": 128,
             "mask": mask,
@@ -123,7 +123,7 @@ def manifest_wheel(version: str, **fields: Any) -> Wheel:
         "proofs": proofs,
         "audit": Audit(checks_passed=14, failures=()),
         "build": Build(
-            source_digest="5" * 64,
+            content_digest="5" * 64,
             toolkits={"12.8": tuple(sorted(BUILD["toolkits"]))},
             sms=("90a",),
             dtypes=("bf16", "fp16"),

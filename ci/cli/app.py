@@ -105,18 +105,18 @@ def variants(patterns: tuple[str, ...], sm: str | None, as_json: bool) -> None:
 
     A PATTERN such as 'fwd_*_causal' narrows them down.
     """
-    from kernels.build.payload import variant_row
+    from kernels.build.payload import variant_fields
 
     rows = _select_variants(patterns, sm)
     if as_json:
-        _print_json([variant_row(row) for row in rows])
+        _print_json([variant_fields(row) for row in rows])
         return
     table = _table("name", "op", "code", "dtype", "head_dim", "mask", "tile", "threads", "shared memory")
     for row in rows:
         dims = f"{row.head_dim}/{row.head_dim_v}" if row.head_dim != row.head_dim_v else f"{row.head_dim}"
         tile, memory = f"{row.tile_m} x {row.tile_n}", f"{row.smem_bytes / 1024:.0f} KiB"
         code = f"{row.code} {row.sm}"
-        table.add_row(row.name, row.op, code, row.dtype, dims, row.mask, tile, str(row.threads), memory)
+        table.add_row(row.name, row.op, code, row.dtype_in, dims, row.mask, tile, str(row.threads), memory)
     _out.print(table)
 
 
@@ -405,7 +405,7 @@ def tune(
 ) -> None:
     """Time the candidates for the kernel table against its rows, and recommend.
 
-    A PATTERN names cases, such as 'fwd_sm90_bf16_d64_*'. The candidates are in kernels/table/candidates.py.
+    A PATTERN names cases, such as 'fwd_sm90_bf16_d64_*'. The candidates are in kernels/table/families.
     Without --prepare and --run both are done here; --run needs nothing but Python, torch, a GPU and DIR, and
     takes no option but --report and --rounds.
     """

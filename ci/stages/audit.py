@@ -19,7 +19,7 @@ from ci.wheel.drop_in_audit import audit_compat
 from ci.wheel.elf import SharedLibrary, read_shared_library
 from ci.wheel.read import WheelFile, read_wheel
 from kernels.build.pack import PackRecord, read_pack
-from kernels.build.payload import LIBRARY_NAMES, PACK_NAME, variant_row
+from kernels.build.payload import LIBRARY_NAMES, PACK_NAME, variant_fields
 from kernels.errors import CorruptPackError
 from kernels.table import VARIANTS
 from matrix.model import read_matrix
@@ -212,7 +212,7 @@ def _kernels(facts: WheelFile, records: Sequence[PackRecord], variants: Sequence
     told = {
         "version": facts.version,
         "toolkits": {record.name: record.toolkit for record in records},
-        "kernels": [variant_row(variant) for variant in variants],
+        "kernels": [variant_fields(variant) for variant in variants],
         "platform": facts.tags[0].rsplit("-", 1)[-1],
     }
     # What JSON cannot hold (tuples) is a list there; normal forms are compared.

@@ -17,8 +17,9 @@ from ci.files import clear_scratch, lock, room_in, write_atomically
 from ci.project import project_version
 from ci.wheel.make import make_wheel
 from kernels.build.compile import inputs_digest
+from kernels.build.host_inputs import host_digest
 from kernels.build.pack import PackEntry
-from kernels.build.payload import combined_digest, host_digest, write_payload
+from kernels.build.payload import write_payload
 from kernels.build.toolkit import Toolkit, find_toolkit
 from kernels.table import VARIANTS, Variant
 
@@ -98,7 +99,6 @@ def build(
                 libraries=files[_HOST],
                 version=version,
                 platform=str(platform.tag),
-                source_digest=combined_digest({job.name: job.key for job in (host_job, *kernel_jobs)}),
             )
         released = whole and artefact.toolkit == matrix.release.toolkit
         wheel = make_wheel(payload=folder / "payload", dist=work / "dist" if released else folder / "dist")

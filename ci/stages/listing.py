@@ -116,10 +116,10 @@ def _build(facts: WheelFile) -> Build | None:
         for kernel, toolkit in sorted(facts.build["toolkits"].items()):
             toolkits.setdefault(toolkit, []).append(kernel)
         return Build(
-            source_digest=facts.build["source_digest"],
+            content_digest=facts.build["content_digest"],
             toolkits={toolkit: tuple(toolkits[toolkit]) for toolkit in sorted(toolkits)},
             sms=tuple(sorted({row["sm"] for row in rows}, key=_number)),
-            dtypes=tuple(sorted({row["dtype"] for row in rows})),
+            dtypes=tuple(sorted({row["dtype_in"] for row in rows})),
             head_dims=tuple(sorted({row["head_dim"] for row in rows})),
             masks=tuple(sorted({mask for row in rows for mask in _masks(row["mask"])})),
         )

@@ -18,8 +18,8 @@ from ci.gpu_side.tune import PLAN
 from ci.names import matching, nearest
 from ci.stages.build import Workshop, build, compile_rows
 from kernels.build.pack import PackEntry, write_pack
-from kernels.table import VARIANTS
-from kernels.table.candidates import CANDIDATES
+from kernels.table import CANDIDATES, VARIANTS
+from kernels.table.fwd import FwdTail
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -41,7 +41,7 @@ class Case:
     @property
     def name(self) -> str:
         """The name of the row that serves the shortest sequences."""
-        return min(self.present, key=lambda row: row.min_seqlen_q).name
+        return min(self.present, key=_min_seqlen_q).name
 
 
 def tune_cases(
@@ -113,16 +113,26 @@ def prepare(
         (scratch / "packs").mkdir()
         for entry in entries.values():
             # Alone in its pack and from length 0 on, the row serves every call that it is given.
-            alone = replace(entry.variant, min_seqlen_q=0)
+            alone = _for_every_length(entry.variant)
             write_pack([PackEntry(alone, entry.image, entry.toolkit)], scratch / _pack(entry.variant))
         plan = {"toolkit": artefact.toolkit, "cases": [_planned(case, entries) for case in cases]}
         (scratch / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
     progress.say(f"{folder}: {len(cases)} cases, {len(entries)} rows")
 
 
+def _min_seqlen_q(row: Variant) -> int:
+    return row.tail.min_seqlen_q if isinstance(row.tail, FwdTail) else 0
+
+
+def _for_every_length(row: Variant) -> Variant:
+    if not isinstance(row.tail, FwdTail):
+        return row
+    return replace(row, tail=replace(row.tail, min_seqlen_q=0))
+
+
 def _served(row: Variant) -> tuple[object, ...]:
     """What a row serves, but for the lengths."""
-    return (row.op, row.sm, row.code, row.dtype, row.head_dim, row.head_dim_v, row.mask)
+    return (row.op, row.sm, row.code, row.dtype_in, row.dtype_out, row.head_dim, row.head_dim_v, row.mask)
 
 
 def _schedule(row: Variant) -> tuple[tuple[str, str], ...]:
@@ -136,11 +146,11 @@ def _pack(row: Variant) -> str:
 
 def _planned(case: Case, compiled: Collection[str]) -> dict[str, Any]:
     first = case.present[0]
-    rows: list[tuple[Variant, int | None]] = [(row, row.min_seqlen_q) for row in case.present]
+    rows: list[tuple[Variant, int | None]] = [(row, _min_seqlen_q(row)) for row in case.present]
     rows += [(row, None) for row in case.candidates if row.name in compiled]
     return {
         "name": case.name,
-        "dtype": first.dtype,
+        "dtype": first.dtype_in,
         "head_dim": first.head_dim,
         "head_dim_v": first.head_dim_v,
         "mask": first.mask,

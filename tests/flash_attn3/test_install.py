@@ -82,7 +82,7 @@ def test_the_kernels_are_those_of_the_table():
         (k.name, k.op, k.mask, k.dtype, k.head_dim, k.head_dim_v, k.sm, k.code) for k in _native.kernels()
     }
     assert found == {
-        (v.name, v.op, v.mask, v.dtype, v.head_dim, v.head_dim_v, int(v.sm.rstrip("a")), _code(v))
+        (v.name, v.op, v.mask, v.dtype_in, v.head_dim, v.head_dim_v, int(v.sm.rstrip("a")), _code(v))
         for v in VARIANTS
     }
 

@@ -28,7 +28,7 @@ CUTE_DEVICE RowOffsets row_offsets(CombineParams const& p, fa3_i64 row) {
     return {batch * p.out_partial_stride_batch + position * p.out_partial_stride_row + head * p.out_partial_stride_head,
             batch * p.lse_partial_stride_batch + head * p.lse_partial_stride_head + position,
             batch * p.out.stride_batch + position * p.out.stride_row + head * p.out.stride_head,
-            batch * p.lse_stride_batch + head * p.lse_stride_head + position};
+            batch * p.lse.stride_batch + head * p.lse.stride_head + position};
 }
 
 // Computes, with one warp, the weights of a row's splits: they sum to 1, or are all 0. Returns the row's LSE.
@@ -130,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(fa3::kThreads) FA3_KERNEL(const __g
         float const lse = compute_weights(p, at.lse_partial, weights[warp]);
         if (cutlass::canonical_lane_idx() == 0) {
             offsets[warp] = at;
-            p.lse[at.lse] = lse;
+            p.lse.data[at.lse] = lse;
         }
     }
     __syncthreads();

@@ -62,10 +62,11 @@ struct BlockWork {
 // Blocks of keys that need no mask. None with a softcap, which is rare: capped scores take the masked path throughout.
 template <class C>
 CUTE_DEVICE KeyRange find_unmasked_blocks(FwdParams const& p, WorkItem const& item) {
-    if (p.softcap_scale != 0.f) return {item.block_end, item.block_end};
-    int const last = min(item.seqlen_q - 1, (item.first_row + C::kTileM - 1) / p.pack_gqa);
-    KeyRange const first_sees = visible_keys<C::kMask>(p, item.first_row / p.pack_gqa, item.seqlen_q, item.seqlen_k);
-    KeyRange const last_sees = visible_keys<C::kMask>(p, last, item.seqlen_q, item.seqlen_k);
+    if (p.scale.softcap_scale != 0.f) return {item.block_end, item.block_end};
+    int const last = min(item.seqlen_q - 1, (item.first_row + C::kTileM - 1) / p.tiles.pack_gqa);
+    KeyRange const first_sees =
+        visible_keys<C::kMask>(p.mask, item.first_row / p.tiles.pack_gqa, item.seqlen_q, item.seqlen_k);
+    KeyRange const last_sees = visible_keys<C::kMask>(p.mask, last, item.seqlen_q, item.seqlen_k);
     return {(last_sees.begin + C::kTileN - 1) / C::kTileN, max(0, first_sees.end) / C::kTileN};
 }
 
@@ -117,21 +118,22 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
     uint32_t const k_tiles = q_tile + C::kBytesQ;
     uint32_t const v_tiles = k_tiles + C::kStages * C::kBytesK;
     auto const copy_k = [&](auto last, uint32_t stage, int block) {
-        copy_key_block<Element, C::kTileN, C::kHeadDim, C::kThreads, last.value>(p, item, p.k, work.keys,
-                                                                               k_tiles + stage * C::kBytesK, block);
+        copy_key_block<Element, C::kTileN, C::kHeadDim, C::kThreads, last.value>(
+            p.sequences, p.storage, item, p.k, work.keys, k_tiles + stage * C::kBytesK, block);
     };
     auto const copy_v = [&](auto last, uint32_t stage, int block) {
-        copy_key_block<Element, C::kTileN, C::kHeadDimV, C::kThreads, last.value>(p, item, p.v, work.values,
-                                                                                v_tiles + stage * C::kBytesV, block);
+        copy_key_block<Element, C::kTileN, C::kHeadDimV, C::kThreads, last.value>(
+            p.sequences, p.storage, item, p.v, work.values, v_tiles + stage * C::kBytesV, block);
     };
     using MayBeLast = BoolConstant<true>;
     using NotLast = BoolConstant<false>;
 
-    auto const row_of = [&](int tile_row) { return query_row(p, item, item.first_row + tile_row); };
-    auto const is_in_sequence = [&](int tile_row) { return item.first_row + tile_row < row_count(p, item); };
+    auto const row_of = [&](int tile_row) { return query_row(p.tiles, item, item.first_row + tile_row); };
+    auto const is_in_sequence = [&](int tile_row) { return item.first_row + tile_row < row_count(p.tiles, item); };
     int block = item.block_end - 1;
-    auto const* const queries = sequence_rows<Element const>(p.q, item.batch, p.cu_seqlens_q != nullptr, item.start_q);
-    copy_tile<Element, C::kTileM, C::kHeadDim, C::kThreads>(q_tile, p.head_dim, [&](int row) {
+    auto const* const queries =
+        sequence_rows<Element const>(p.q, item.batch, p.sequences.cu_seqlens_q != nullptr, item.start_q);
+    copy_tile<Element, C::kTileM, C::kHeadDim, C::kThreads>(q_tile, p.sizes.head_dim, [&](int row) {
         QueryRow const at = row_of(row);
         return SourceRow<Element>{queries + at.position * p.q.stride_row + at.head * p.q.stride_head,
                                   is_in_sequence(row)};
@@ -139,10 +141,10 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
     copy_k(MayBeLast{}, 0, block);
     if constexpr (C::kStages == 2) copy_v(MayBeLast{}, 0, block);
     commit_copies();
-    if (p.scale_log2 <= 0.f) {
+    if (p.scale.scale_log2 <= 0.f) {
         wait_copies();
         __syncthreads();
-        fold_scale_sign<C>(smem, p.scale_log2);
+        fold_scale_sign<C>(smem, p.scale.scale_log2);
     }
     uint32_t const q_rows = q_tile + warp * C::kWarpRows * kSlabRowBytes + LaneOffsets::rows_first(lane);
     QueryFragments<C> q(q_rows);
@@ -152,7 +154,7 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
         q.keep();
     }
 
-    float const scale_log2 = positive_scale(p.scale_log2);
+    float const scale_log2 = positive_scale(p.scale.scale_log2);
     OnlineSoftmax softmax[C::kRowTiles];
     float o[C::kRowTiles][C::kHeadDimV / 2];
     CUTE_UNROLL
@@ -169,9 +171,9 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
             for (int half = 0; half < 2; ++half) {
                 int const row = warp * C::kWarpRows + t * kMmaRows + half * 8 + lane / 4;
                 int const position = row_of(row).position;
-                visible[half] = visible_keys<C::kMask>(p, position, item.seqlen_q, item.seqlen_k);
+                visible[half] = visible_keys<C::kMask>(p.mask, position, item.seqlen_q, item.seqlen_k);
             }
-            if (p.softcap_scale != 0.f) cap_scores(s[t], p.softcap_scale);
+            if (p.scale.softcap_scale != 0.f) cap_scores(s[t], p.scale.softcap_scale);
             mask_scores<C::kMask>(s[t], block * C::kTileN + lane % 4 * 2, visible);
         }
     };
@@ -222,7 +224,8 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
     }
 
     __syncthreads();  // O is staged where Q, K and V lay
-    float* const lse = p.lse + (p.cu_seqlens_q ? fa3_i64(item.start_q) : item.batch * p.lse_stride_batch);
+    float* const lse =
+        p.lse.data + (p.sequences.cu_seqlens_q ? fa3_i64(item.start_q) : item.batch * p.lse.stride_batch);
     CUTE_UNROLL
     for (int t = 0; t < C::kRowTiles; ++t) {
         int const rows[2] = {warp * C::kWarpRows + t * kMmaRows + lane / 4,
@@ -238,15 +241,16 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
         for (int half = 0; half < 2; ++half) {
             QueryRow const at = row_of(rows[half]);
             if (lane % 4 == 0 && item.slice == 0 && is_in_sequence(rows[half])) {
-                lse[at.head * p.lse_stride_head + at.position] = row_lse[half];
+                lse[at.head * p.lse.stride_head + at.position] = row_lse[half];
             }
         }
     }
     stage_rows<Element, C::kTileM, C::kRowTiles, C::kHeadDimV>(smem, o, warp);
-    auto* const out = sequence_rows<Element>(p.out, item.batch, p.cu_seqlens_q != nullptr, item.start_q);
+    auto* const out =
+        sequence_rows<Element>(p.out, item.batch, p.sequences.cu_seqlens_q != nullptr, item.start_q);
     int const first_column = item.slice * C::kHeadDimV;
     store_staged_rows<Element, C::kTileM, C::kWarpRows, C::kHeadDimV>(
-        smem, warp, first_column, p.head_dim_v, is_in_sequence, [&](int row) {
+        smem, warp, first_column, p.sizes.head_dim_v, is_in_sequence, [&](int row) {
             QueryRow const at = row_of(row);
             return out + at.position * p.out.stride_row + at.head * p.out.stride_head + first_column;
         });
@@ -260,16 +264,15 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, FA3_BLOCKS_P
     extern __shared__ __align__(128) unsigned char smem[];
     __shared__ fa3::BlockWork<C::Element> work;
     if (threadIdx.x < 32) {
-        fa3::TileOrder<C::kMask, C::kTileM, C::kTileN, fa3::FwdParams, fa3::FwdParams, fa3::FwdParams> order{p, p, p,
-                                                                                                         p.heads_q};
+        fa3::TileOrder<C::kMask, C::kTileM, C::kTileN> order{{p.sequences, p.sizes, p.storage, p.mask, p.tiles}};
         fa3::WorkItem const item = order.find(blockIdx.x);
         if (threadIdx.x == 0) {
             work.item = item;
             if (item.head >= 0) {
                 work.unmasked_blocks = fa3::find_unmasked_blocks<C>(p, item);
-                work.keys = fa3::key_rows<C::Element>(p, p, p.k, item, 0, p.head_dim);
-                work.values =
-                    fa3::key_rows<C::Element>(p, p, p.v, item, item.slice * C::kHeadDimV, p.head_dim_v);
+                work.keys = fa3::key_rows<C::Element>(p.sequences, p.sizes, p.k, item, 0, p.sizes.head_dim);
+                work.values = fa3::key_rows<C::Element>(p.sequences, p.sizes, p.v, item, item.slice * C::kHeadDimV,
+                                                        p.sizes.head_dim_v);
             }
         }
     }

@@ -43,7 +43,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
     constexpr bool kRaiseAtOnce = cutlass::platform::is_same<Element, Half>::value;
     int const lane = cutlass::canonical_lane_idx();
     int const warp = warpgroup * 4 + threadIdx.x % 128 / 32;
-    float const scale_log2 = positive_scale(p.scale_log2);
+    float const scale_log2 = positive_scale(p.scale.scale_log2);
     // Named barriers: 0 to kConsumers - 1 synchronise one warpgroup each, the next kConsumers pass turns.
     auto wait_turn = [&] {
         if constexpr (C::kTurns) {
@@ -71,7 +71,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
         int const row = item.first_row + warp * 16 + lane / 4;  // of this thread; so is row + 8
         int const first_row = item.first_row + warpgroup * 64;  // of the warpgroup
         auto visible_to = [&](int tile_row) {
-            return visible_keys<C::kMask>(p, query_row_by_shift(p, item, tile_row).position, item.seqlen_q,
+            return visible_keys<C::kMask>(p.mask, query_row_by_shift(p.tiles, item, tile_row).position, item.seqlen_q,
                                           item.seqlen_k);
         };
         KeyRange const visible[2] = {visible_to(row), visible_to(row + 8)};
@@ -81,7 +81,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
         float o[C::kHeadDimV / 2];
 
         smem.q_pipe.wait_full(at_q);
-        if (p.scale_log2 <= 0.f) fold_scale_sign<C>(smem.q[at_q.stage], p.scale_log2, warpgroup);
+        if (p.scale.scale_log2 <= 0.f) fold_scale_sign<C>(smem.q[at_q.stage], p.scale.scale_log2, warpgroup);
         auto issue_qk = [&](auto& scores) {
             constexpr int kKeys = sizeof(scores) / sizeof(float) * 2;
             fence_registers(scores);
@@ -110,7 +110,7 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
         // Softcap is compiled into the local variants alone: its branch costs the others 2 %.
         auto apply_softcap = [&](auto& scores) {
             if constexpr (kLocal) {
-                if (p.softcap_scale != 0.f) cap_scores(scores, p.softcap_scale);
+                if (p.scale.softcap_scale != 0.f) cap_scores(scores, p.scale.softcap_scale);
             }
         };
         int block = item.block_end - 1;
@@ -270,24 +270,25 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
         CUTE_UNROLL
         for (int i = 0; i < 2; ++i) {
             sinks_log2[i] =
-                p.sink ? p.sink[query_row_by_shift(p, item, row + 8 * i).head] * kLog2E : -infinity();
+                p.sink ? p.sink[query_row_by_shift(p.tiles, item, row + 8 * i).head] * kLog2E : -infinity();
         }
         softmax.finish(sinks_log2, factor, o, lse);
         smem.work_pipe.release_lane(at_work);
         at_work.advance();
 
         int const warp_row = item.first_row + warp * 16;
-        QueryRow const first = query_row_by_shift(p, item, warp_row);
-        RowPlace const to{map_origin(p.ragged_q, item.start_q, item.seqlen_q, item.batch), warp_row, first.position,
-                          first.head, item.slice * C::kSlabsV * kSlab};
+        QueryRow const first = query_row_by_shift(p.tiles, item, warp_row);
+        RowPlace const to{map_origin(p.storage.ragged_q, item.start_q, item.seqlen_q, item.batch), warp_row,
+                          first.position, first.head, item.slice * C::kSlabsV * kSlab};
         store_rows<C::kHeadDimV, C::kStagedSlabs, C::kTileM>(p.out_map, smem.o, o, warp, to, valid,
-                                                             [&] { return row_count(p, item); });
-        float* const lse_out = p.lse + (p.cu_seqlens_q ? int64_t(item.start_q) : item.batch * p.lse_stride_batch);
+                                                             [&] { return row_count(p.tiles, item); });
+        float* const lse_out =
+            p.lse.data + (p.sequences.cu_seqlens_q ? int64_t(item.start_q) : item.batch * p.lse.stride_batch);
         CUTE_UNROLL
         for (int i = 0; i < 2; ++i) {
-            QueryRow const at = query_row_by_shift(p, item, row + 8 * i);
+            QueryRow const at = query_row_by_shift(p.tiles, item, row + 8 * i);
             store_if(lane % 4 == 0 && item.slice == 0 && at.position < item.seqlen_q,
-                     lse_out + at.head * p.lse_stride_head + at.position, lse[i]);
+                     lse_out + at.head * p.lse.stride_head + at.position, lse[i]);
         }
     }
     if (lane == 0) cute::tma_store_wait<0>();

@@ -13,11 +13,11 @@ template <class C>
 CUTE_DEVICE void produce(FwdParams const& p, SharedStorage<C>& smem) {
     constexpr uint32_t kBytesQ = C::kSlabs * C::kTileM * kSlabRowBytes;
     int const lane = cutlass::canonical_lane_idx();
-    int const group = p.heads_q / p.heads_kv;
+    int const group = p.sizes.heads_q / p.sizes.heads_kv;
     Cursor<C::kStagesQ> at_q;
     Cursor<C::kStages> at_k, at_v;
     Cursor<2> at_work;
-    TileOrder<C::kMask, C::kTileM, C::kTileN, FwdParams, FwdParams, FwdParams> order{p, p, p, p.heads_q};
+    TileOrder<C::kMask, C::kTileM, C::kTileN> order{{p.sequences, p.sizes, p.storage, p.mask, p.tiles}};
 
     int index = blockIdx.x;
     while (true) {
@@ -29,21 +29,21 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage<C>& smem) {
 
         int const head_kv = item.head / group;
         auto load_k = [&](int block) {
-            load_key_block<C::kSlabs, C::kTileN>(p, p.box_rows_kv, p.k_map, smem.k_pipe, at_k, smem.k[at_k.stage],
-                                                 item, block, head_kv, 0);
+            load_key_block<C::kSlabs, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.k_map, smem.k_pipe, at_k,
+                                                 smem.k[at_k.stage], item, block, head_kv, 0);
             at_k.advance();
         };
         auto load_v = [&](int block) {
-            load_key_block<C::kSlabsV, C::kTileN>(p, p.box_rows_kv, p.v_map, smem.v_pipe, at_v, smem.v[at_v.stage],
-                                                  item, block, head_kv, item.slice * C::kSlabsV);
+            load_key_block<C::kSlabsV, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.v_map, smem.v_pipe, at_v,
+                                                  smem.v[at_v.stage], item, block, head_kv, item.slice * C::kSlabsV);
             at_v.advance();
         };
         smem.q_pipe.wait_empty(at_q);
         if (lane == 0) {
             smem.q_pipe.expect(at_q, kBytesQ);
             load_box<C::kSlabs>(p.q_map, &smem.q_pipe.full[at_q.stage], CacheHint::EVICT_FIRST, smem.q[at_q.stage],
-                                C::kTileM, map_origin(p.ragged_q, item.start_q, item.seqlen_q, item.batch),
-                                item.first_row >> p.pack_shift, item.head);
+                                C::kTileM, map_origin(p.storage.ragged_q, item.start_q, item.seqlen_q, item.batch),
+                                item.first_row >> p.tiles.pack_shift, item.head);
         }
         at_q.advance();
         NextTile next;

@@ -42,9 +42,9 @@ CUTE_DEVICE void copy_tile(uint32_t to, int columns, Source const& source) {
 
 // Starts the copy of one block of TileN rows of K or V. `kLast`: the block may reach past the last key, whose rows are
 // not read then: they may hold NaN, and 0 * NaN is NaN.
-template <class Element, int TileN, int Columns, int Threads, bool kLast, class SequenceParams>
-CUTE_DEVICE void copy_key_block(SequenceParams const& sequences, WorkItem const& item, Operand const& operand,
-                                KeyRows<Element> const& rows, uint32_t to, int block) {
+template <class Element, int TileN, int Columns, int Threads, bool kLast>
+CUTE_DEVICE void copy_key_block(SequenceParams const& sequences, StorageParams const& storage, WorkItem const& item,
+                                Operand const& operand, KeyRows<Element> const& rows, uint32_t to, int block) {
     using Row = SourceRow<Element>;
     int const first_key = block * TileN;
     if (sequences.page_table == nullptr) {
@@ -54,13 +54,13 @@ CUTE_DEVICE void copy_key_block(SequenceParams const& sequences, WorkItem const&
         });
     } else {
         int const* const pages =
-            sequences.page_table + static_cast<fa3_i64>(item.batch) * sequences.page_table_stride;
+            sequences.page_table + static_cast<fa3_i64>(item.batch) * storage.page_table_stride;
         copy_tile<Element, TileN, Columns, Threads>(to, rows.columns, [&](int row) {
             int const key = first_key + row;
             if (kLast && key >= item.seqlen_k) return Row{rows.data, false};
             int const index =
-                static_cast<int>(static_cast<uint32_t>(key) / static_cast<uint32_t>(sequences.page_size));
-            int const within = key - index * sequences.page_size;
+                static_cast<int>(static_cast<uint32_t>(key) / static_cast<uint32_t>(storage.page_size));
+            int const within = key - index * storage.page_size;
             return Row{rows.data + pages[index] * operand.stride_batch + within * operand.stride_row, true};
         });
     }

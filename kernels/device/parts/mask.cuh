@@ -2,6 +2,7 @@
 // last key.
 #pragma once
 
+#include "params/mask.h"
 #include "parts/math.cuh"
 
 namespace fa3 {
@@ -17,7 +18,7 @@ struct KeyRange {
 };
 
 // Keys that the query at `position` sees, counted from the first key of its sequence. One interval for every mask.
-template <MaskClass kMask, class MaskParams>
+template <MaskClass kMask>
 CUTE_DEVICE KeyRange visible_keys(MaskParams const& mask, int position, int seqlen_q, int seqlen_k) {
     int const diagonal = position + seqlen_k - seqlen_q;
     if constexpr (kMask == MaskClass::kFull) return {0, seqlen_k};

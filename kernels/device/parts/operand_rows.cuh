@@ -1,7 +1,7 @@
-// Addresses of the rows of a sequence in an Operand (`params/fwd.h`).
+// Addresses of the rows of a sequence in a tensor.
 #pragma once
 
-#include "params/fwd.h"
+#include "params/operand.h"
 #include "parts/work_item.cuh"
 
 namespace fa3 {
@@ -21,10 +21,10 @@ struct KeyRows {
 };
 
 // Of the work item's sequence and head. `columns`: of the tensor.
-template <class Element, class SequenceParams, class HeadParams>
-CUTE_DEVICE KeyRows<Element> key_rows(SequenceParams const& sequences, HeadParams const& heads, Operand const& operand,
+template <class Element>
+CUTE_DEVICE KeyRows<Element> key_rows(SequenceParams const& sequences, SizeParams const& sizes, Operand const& operand,
                                       WorkItem const& item, int first_column, int columns) {
-    int const head = item.head / (heads.heads_q / heads.heads_kv);
+    int const head = item.head / (sizes.heads_q / sizes.heads_kv);
     auto const* const first = sequence_rows<Element const>(operand, sequences.page_table ? 0 : item.batch,
                                                            sequences.cu_seqlens_k != nullptr, item.start_k);
     return {first + head * operand.stride_head + first_column, columns - first_column};

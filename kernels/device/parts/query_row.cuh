@@ -12,7 +12,6 @@ struct QueryRow {
 };
 
 // `row`: counted from the sequence's first. For any number of heads.
-template <class TileParams>
 CUTE_DEVICE QueryRow query_row(TileParams const& tiles, WorkItem const& item, int row) {
     int const position = row / tiles.pack_gqa;
     return {position, item.head + row - position * tiles.pack_gqa};
@@ -20,13 +19,11 @@ CUTE_DEVICE QueryRow query_row(TileParams const& tiles, WorkItem const& item, in
 
 // For a power of two. In the epilogue of an sm_90 kernel a division has the cost of a branch
 // (`arch/sm80/predicated_store.cuh`).
-template <class TileParams>
 CUTE_DEVICE QueryRow query_row_by_shift(TileParams const& tiles, WorkItem const& item, int row) {
     return {row >> tiles.pack_shift, item.head + (row & (tiles.pack_gqa - 1))};
 }
 
 // Rows of the item's sequence.
-template <class TileParams>
 CUTE_DEVICE int row_count(TileParams const& tiles, WorkItem const& item) {
     return item.seqlen_q * tiles.pack_gqa;
 }

@@ -1,7 +1,9 @@
-// Tensor-map coordinates of the rows of a sequence. The maps are described in `params/fwd.h`.
+// Tensor-map coordinates of the rows of a sequence. The maps: `params/tensor_map.h`.
 #pragma once
 
-#include "params/fwd.h"
+#include <cute/config.hpp>
+
+#include "params/tensor_map.h"
 
 namespace fa3 {
 

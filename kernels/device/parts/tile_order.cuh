@@ -11,49 +11,46 @@
 namespace fa3 {
 
 // All lanes of a warp call `find` together. Indices never decrease from one call to the next.
-template <MaskClass kMask, int TileM, int TileN, class SequenceParams, class MaskParams, class TileParams>
+template <MaskClass kMask, int TileM, int TileN>
 struct TileOrder {
-    SequenceParams const& sequences;
-    MaskParams const& mask;
-    TileParams const& tiles;
-    int const& heads_q;
+    WorkParams p;
     int first_batch = 0;   // of the 32 sequences that the warp holds
     int tiles_before = 0;  // tiles of all sequences before these
 
-    CUTE_DEVICE int units() const { return quotient(heads_q, tiles.pack_gqa) * tiles.value_slices; }
+    CUTE_DEVICE int units() const { return quotient(p.sizes.heads_q, p.tiles.pack_gqa) * p.tiles.value_slices; }
 
     CUTE_DEVICE WorkItem item(int batch, int unit, int tile) const {
-        return make_work_item<kMask, TileM, TileN>(sequences, mask, tiles, batch, unit, tile);
+        return make_work_item<kMask, TileM, TileN>(p, batch, unit, tile);
     }
 
     CUTE_DEVICE WorkItem find(int index) {
-        if (sequences.ragged_q == 0) return find_dense(index);
+        if (p.storage.ragged_q == 0) return find_dense(index);
         return find_ragged(index);
     }
 
     CUTE_DEVICE WorkItem find_dense(int index) const {
-        if (index >= tiles.tiles) return {-1};
-        int const per_section = tiles.l2_heads * tiles.tiles_m;
+        if (index >= p.tiles.count) return {-1};
+        int const per_section = p.tiles.l2_heads * p.tiles.tiles_m;
         int const section = index / per_section;
         int const within = index - section * per_section;
-        int const first_unit = section * tiles.l2_heads;
-        int const count = min(tiles.l2_heads, units() * sequences.batch - first_unit);
+        int const first_unit = section * p.tiles.l2_heads;
+        int const count = min(p.tiles.l2_heads, units() * p.sizes.batch - first_unit);
         int const from_end = quotient(within, count);
         int const flat_unit = first_unit + within - from_end * count;
         int const batch = flat_unit / units();
-        return item(batch, flat_unit - batch * units(), tiles.tiles_m - 1 - from_end);
+        return item(batch, flat_unit - batch * units(), p.tiles.tiles_m - 1 - from_end);
     }
 
     // Prefix sum over the tiles of 32 sequences at a time, one per lane.
     CUTE_DEVICE WorkItem find_ragged(int index) {
         int const lane = cutlass::canonical_lane_idx();
-        while (first_batch < sequences.batch) {
+        while (first_batch < p.sizes.batch) {
             int const batch = first_batch + lane;
             int own = 0;
-            if (batch < sequences.batch) {
+            if (batch < p.sizes.batch) {
                 int const rows =
-                    sequence_length(batch, sequences.cu_seqlens_q, sequences.seqused_q, sequences.seqlen_q);
-                own = (rows * tiles.pack_gqa + TileM - 1) / TileM * units();
+                    sequence_length(batch, p.sequences.cu_seqlens_q, p.sequences.seqused_q, p.sizes.seqlen_q);
+                own = (rows * p.tiles.pack_gqa + TileM - 1) / TileM * units();
             }
             int through = own;
             CUTE_UNROLL

@@ -83,7 +83,17 @@ def test_variants_as_json():
     rows = json.loads(farm("variants", "--json").stdout)
     assert [row["name"] for row in rows] == [variant.name for variant in VARIANTS]
     for row, variant in zip(rows, VARIANTS, strict=True):
-        for field in ("op", "sm", "dtype", "head_dim", "head_dim_v", "mask", "threads", "smem_bytes"):
+        for field in (
+            "op",
+            "sm",
+            "dtype_in",
+            "dtype_out",
+            "head_dim",
+            "head_dim_v",
+            "mask",
+            "threads",
+            "smem_bytes",
+        ):
             assert row[field] == getattr(variant, field)
 
 

@@ -20,8 +20,7 @@ from ci.stages.build import Workshop
 from ci.stages.tune import Case, prepare, tune_cases
 from kernels.build.pack import read_pack
 from kernels.errors import UnknownVariantError
-from kernels.table import VARIANTS, select
-from kernels.table.candidates import CANDIDATES, row_named
+from kernels.table import CANDIDATES, VARIANTS, select, variant_named
 from matrix.cell import Artefact
 from matrix.model import read_matrix
 from tests.quiet import Quiet
@@ -46,7 +45,7 @@ def test_every_candidate_competes_with_rows_of_the_table_or_is_one():
     for case in cases:
         for candidate in case.candidates:
             for present in case.present:
-                for field in ("op", "sm", "code", "dtype", "head_dim", "head_dim_v", "mask"):
+                for field in ("op", "sm", "code", "dtype_in", "dtype_out", "head_dim", "head_dim_v", "mask"):
                     assert getattr(candidate, field) == getattr(present, field)
 
 
@@ -58,9 +57,9 @@ def _same_kernel(one: Variant, other: Variant) -> bool:
 
 def test_a_case_holds_all_rows_of_the_table_that_share_it():
     (case,) = tune_cases(["fwd_sm90_bf16_d64_causal"])
-    starts = {row.name: row.min_seqlen_q for row in case.present}
+    starts = {row.name: row.tail.min_seqlen_q for row in case.present}
     wanted = [row for row in VARIANTS if row.name.startswith("fwd_sm90_bf16_d64_causal")]
-    assert starts == {row.name: row.min_seqlen_q for row in wanted}
+    assert starts == {row.name: row.tail.min_seqlen_q for row in wanted}
 
 
 def test_names_of_candidates_are_their_own_and_fit_a_pack():
@@ -76,9 +75,9 @@ def test_a_pattern_that_matches_no_case_is_told_the_nearest():
 
 def test_rows_are_found_by_name_in_the_table_and_among_the_candidates():
     for known in (VARIANTS[0], CANDIDATES[0]):
-        assert row_named(known.name) == known
+        assert variant_named(known.name) == known
     with pytest.raises(UnknownVariantError, match="'fwd_sm90_bf16_d63_full'"):
-        row_named("fwd_sm90_bf16_d63_full")
+        variant_named("fwd_sm90_bf16_d63_full")
 
 
 # ---- what travels
@@ -110,7 +109,7 @@ def test_the_folder_holds_a_pack_with_each_row_alone(prepared: Path):
     for row in case.rows:
         (record,) = read_pack(row.pack)
         assert record.name == row.name
-        assert row.macros["FA3_TILE_M"] == str(record.numbers[5])
+        assert row.macros["FA3_TILE_M"] == str(record.tile_m)
     shipped = {record.name: record for record in read_pack(prepared / "site/flash_attn3/lib/kernels.fa3pack")}
     assert shipped[NAME].image == read_pack(case.rows[0].pack)[0].image
 

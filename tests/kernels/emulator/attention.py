@@ -118,9 +118,9 @@ class Attention:
         self.q_rows = _rows_of(q, case.lengths_q, self.head_dim)
         self.k_rows = _rows_of(k, case.lengths_k, self.head_dim)
         self.v_rows = _rows_of(v, case.lengths_k, self.head_dim_v)
-        self.q = _fill(q, self.q_rows, variant.dtype, draw)
-        self.k = _fill(k, self.k_rows, variant.dtype, draw)
-        self.v = _fill(v, self.v_rows, variant.dtype, draw)
+        self.q = _fill(q, self.q_rows, variant.dtype_in, draw)
+        self.k = _fill(k, self.k_rows, variant.dtype_in, draw)
+        self.v = _fill(v, self.v_rows, variant.dtype_in, draw)
         self.sink = draw.standard_normal(case.heads).astype(np.float32) if case.sink else None
         self.page_table: NDArray[np.int32] | None = None
         if case.form == "paged":
@@ -145,7 +145,7 @@ class Attention:
         used_q, used_k = (np.array(n, np.int32) for n in (case.lengths_q, case.lengths_k))
         group = case.heads // case.heads_kv
         shared = group if case.pack else 1
-        slice_columns = self.variant.head_dim_v // self.variant.value_slices
+        slice_columns = self.variant.head_dim_v // self.variant.tail.value_slices
         slices = -(-self.head_dim_v // slice_columns)
         tiles_m = -(-longest_q * shared // self.variant.tile_m)
         units = case.heads // shared * slices
@@ -202,7 +202,7 @@ class Attention:
 
     def check(self, results: list[tuple[NDArray[np.uint16], NDArray[np.float32]]]) -> None:
         """Hold results to the truth: an element may be off by the roundings of P and of itself."""
-        dtype = self.variant.dtype
+        dtype = self.variant.dtype_in
         for index, (bits, lse) in enumerate(results):
             truth = list(self._truth(index))
             got = decode(bits, dtype)
@@ -223,7 +223,7 @@ class Attention:
         self, index: int
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
         """Of each head: out, the same with |v|, and LSE, in float64, from the definition."""
-        case, dtype = self.case, self.variant.dtype
+        case, dtype = self.case, self.variant.dtype_in
         q, k, v = (decode(rows[index], dtype) for rows in (self.q_rows, self.k_rows, self.v_rows))
         visible = _visible(case, len(q), len(k))
         for head in range(case.heads):

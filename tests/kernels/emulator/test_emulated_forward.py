@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.table.fwd_portable import FWD_PORTABLE
+from kernels.table.families.fwd_portable import FAMILY
 from tests.kernels.emulator.attention import Attention, Case
 from tests.kernels.emulator.emulator import Change, EmulationError
 
@@ -112,8 +112,8 @@ def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], r
 
 
 def test_the_rows_cover_every_head_dimension():
-    heads = {(row.head_dim, row.head_dim_v) for row in FWD_PORTABLE}
-    assert {(row.head_dim, row.head_dim_v) for row in FWD_PORTABLE if row.name in ROWS} == heads
+    heads = {(row.head_dim, row.head_dim_v) for row in FAMILY.variants}
+    assert {(row.head_dim, row.head_dim_v) for row in FAMILY.variants if row.name in ROWS} == heads
 
 
 CHANGES = {
@@ -146,7 +146,7 @@ CHANGES = {
     "keys past the end read": Change(
         "load_cp_async.cuh", "!kLast || first_key + row < item.seqlen_k", "true"
     ),
-    "rows past the end written": Change("fwd_portable.cu", "tile_row < row_count(p, item)", "tile_row >= 0"),
+    "rows past the end written": Change("fwd_portable.cu", "tile_row < row_count(p.tiles, item)", "tile_row >= 0"),
     "scale's sign lost": Change("scale_sign.cuh", "scale < 0.f ? 0x80008000u : 0u", "0u"),
     "every head the first": Change(
         "query_row.cuh", "item.head + row - position * tiles.pack_gqa", "item.head"

@@ -1,8 +1,9 @@
-// The operators flash_attn3::combine and flash_attn3::combine_into.
+// The operators combine and combine_into.
 #include "ops/combine_check.h"
 #include "torch/checks.h"
-#include "torch/operators.h"
-#include "torch/tensor.h"
+#include "torch/dtypes.h"
+#include "torch/registry.h"
+#include "torch/stack.h"
 
 namespace fa3 {
 namespace {
@@ -10,7 +11,7 @@ namespace {
 enum Slot { kOutPartial, kLsePartial, kOutDtype, kGivenOut = kOutDtype };
 constexpr int64_t kMaxLseRank = 4;
 
-// Of a (..., seqlen, heads) tensor whose positions lie one after another.
+// Strides of a (..., seqlen, heads) tensor with contiguous positions.
 void set_transposed_strides(int64_t rank, const int64_t* shape, int64_t* strides) {
     strides[rank - 2] = 1;
     strides[rank - 1] = shape[rank - 2];
@@ -19,18 +20,6 @@ void set_transposed_strides(int64_t rank, const int64_t* shape, int64_t* strides
         strides[i] = step;
         step *= shape[i];
     }
-}
-
-int32_t torch_dtype(fa3_dtype dtype) {
-    switch (dtype) {
-        case FA3_FP16:
-            return aoti_torch_dtype_float16();
-        case FA3_BF16:
-            return aoti_torch_dtype_bfloat16();
-        case FA3_FP32:
-            return aoti_torch_dtype_float32();
-    }
-    return -1;
 }
 
 struct CombineCall {
@@ -64,10 +53,11 @@ struct CombineCall {
         args.splits = sizes[0] < INT32_MAX ? static_cast<int32_t>(sizes[0]) : INT32_MAX;
         args.out_partial_stride = strides[0];
         set_extents(storage, sizes + 1, strides + 1, &args.out_partial);
+        args.out_partial.dtype = FA3_FP32;
         return FA3_OK;
     }
 
-    // `seqlen_stride` is the one that the kernel is not given.
+    // `seqlen_stride`: the stride that the kernel takes to be 1.
     fa3_status read_lse_partial(int64_t* seqlen_stride, Error error) {
         const bool packed = storage == Storage::kPacked;
         const int64_t rank = rank_of(storage);
@@ -113,7 +103,7 @@ struct CombineCall {
         return status == FA3_OK ? read_lse_partial(&seqlen_stride, error) : status;
     }
 
-    // Everything up to the output, whose dtype the arguments have.
+    // Everything up to out, whose dtype is in the arguments.
     fa3_status prepare(Error error) {
         int64_t seqlen_stride = 0;
         fa3_status status = read_out_partial(error);
@@ -127,20 +117,17 @@ struct CombineCall {
         return status;
     }
 
-    // That of the out that was given.
-    fa3_status find_out_dtype(Error error) {
-        for (const fa3_dtype number : {FA3_FP16, FA3_BF16, FA3_FP32}) {
-            if (torch_dtype(number) != out.dtype()) continue;
-            args.out_dtype = number;
-            return FA3_OK;
-        }
+    // The dtype of the caller's out.
+    fa3_status read_out_dtype(Error error) {
+        args.out.dtype = dtype_of_torch(out.dtype());
+        if (args.out.dtype >= 0) return FA3_OK;
         Text got;
         append_dtype(got, out.dtype());
         return error.fail(FA3_INVALID_ARGUMENT, "out has dtype %s; it should be float32, float16 or bfloat16",
                           got.data);
     }
 
-    // Given the view of out: makes lse and launches.
+    // With out in the arguments: allocates lse and launches.
     fa3_status launch(Error error) {
         const int64_t rank = rank_of(storage) - 1;
         const int64_t* shape = sizes + 1;
@@ -154,34 +141,40 @@ struct CombineCall {
     }
 };
 
-}  // namespace
-
 fa3_status run_combine(StableIValue* stack, Error error) {
     CombineCall call(stack);
-    fa3_status status = read_int(stack[kOutDtype], "out_dtype", INT32_MIN, &call.args.out_dtype, error);
+    fa3_status status = read_int(stack[kOutDtype], "out_dtype", INT32_MIN, &call.args.out.dtype, error);
     if (status == FA3_OK) status = call.prepare(error);
     if (status == FA3_OK) {
-        const int32_t dtype = torch_dtype(static_cast<fa3_dtype>(call.args.out_dtype));
+        const int32_t dtype = torch_dtype_of(call.args.out.dtype);
         status =
             call.out.allocate_rows(rank_of(call.storage), call.sizes + 1, 1, dtype, call.out_partial, error);
     }
     if (status == FA3_OK) status = call.out.view(call.storage, &call.args.out, error);
     if (status == FA3_OK) status = call.launch(error);
     if (status != FA3_OK) return status;
-    stack[0] = call.out.release();
-    stack[1] = call.lse.release();
+    stack[kOut] = call.out.release();
+    stack[kLse] = call.lse.release();
     return FA3_OK;
 }
 
 fa3_status run_combine_into(StableIValue* stack, Error error) {
     CombineCall call(stack, stack[kGivenOut]);
-    fa3_status status = call.find_out_dtype(error);
+    fa3_status status = call.read_out_dtype(error);
     if (status == FA3_OK) status = call.prepare(error);
     if (status == FA3_OK) status = call.out.view(call.storage, &call.args.out, error);
     if (status == FA3_OK) status = call.launch(error);
-    if (status != FA3_OK) return status;
-    stack[0] = call.lse.release();
-    return FA3_OK;
+    if (status == FA3_OK) stack[0] = call.lse.release();
+    return status;
 }
 
+// out_dtype is a fa3_dtype: torch 2.11 passes AOTInductor programs another ScalarType than was exported.
+const Registration registration{
+    operator_record<run_combine>(
+        "combine(Tensor out_partial, Tensor lse_partial, int out_dtype) -> (Tensor out, Tensor lse)"),
+    operator_record<run_combine_into>(
+        "combine_into(Tensor out_partial, Tensor lse_partial, Tensor(a!) out) -> Tensor lse"),
+};
+
+}  // namespace
 }  // namespace fa3

@@ -1,8 +1,8 @@
-// The operator flash_attn3::fwd_qkvpacked.
-#include "torch/call.h"
-#include "torch/checks.h"
-#include "torch/operators.h"
-#include "torch/tensor.h"
+// The operator fwd_qkvpacked: q, k and v in one tensor. Three views made by torch's dispatcher cost more than the rest of a
+// call.
+#include "ops/fwd_torch.h"
+#include "torch/registry.h"
+#include "torch/stack.h"
 
 namespace fa3 {
 namespace {
@@ -10,7 +10,7 @@ namespace {
 enum Slot { kQkv, kSoftmaxScale, kCausal, kHeadsQ };
 constexpr int64_t kParts = 3;
 
-// q, k and v as they lie in one tensor.
+// Views of q, k and v.
 struct Parts {
     int64_t heads[kParts];
     int64_t offset[kParts];  // elements
@@ -56,8 +56,6 @@ fa3_status find_joined(const TorchTensor& qkv, int64_t heads_q, Parts* parts, Er
     return FA3_OK;
 }
 
-}  // namespace
-
 fa3_status run_fwd_qkvpacked(StableIValue* stack, Error error) {
     const TorchTensor qkv("qkv", stack[kQkv]);
     const std::optional<double> softmax_scale = take_double(stack[kSoftmaxScale]);
@@ -77,4 +75,9 @@ fa3_status run_fwd_qkvpacked(StableIValue* stack, Error error) {
     return run_dense(call, stack[kCausal], /*sm_margin=*/0, stack, error);
 }
 
+// (batch, seqlen, 3, heads, head_dim) when heads_q is 0; else (batch, seqlen, heads_q + 2 * heads_kv, head_dim).
+const Registration registration{operator_record<run_fwd_qkvpacked>(
+    "fwd_qkvpacked(Tensor qkv, float? softmax_scale, bool causal, int heads_q) -> (Tensor out, Tensor lse)")};
+
+}  // namespace
 }  // namespace fa3
