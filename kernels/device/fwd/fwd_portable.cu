@@ -64,7 +64,8 @@ template <class C>
 CUTE_DEVICE KeyRange find_unmasked_blocks(FwdParams const& p, WorkItem const& item) {
     if (p.scale.softcap_scale != 0.f) return {item.block_end, item.block_end};
     int const last = min(item.seqlen_q - 1, (item.first_row + C::kTileM - 1) / p.tiles.pack_gqa);
-    KeyRange const first_sees = visible_keys<C::kMask>(p.mask, item.first_row / p.tiles.pack_gqa, item.seqlen_q, item.seqlen_k);
+    KeyRange const first_sees =
+        visible_keys<C::kMask>(p.mask, item.first_row / p.tiles.pack_gqa, item.seqlen_q, item.seqlen_k);
     KeyRange const last_sees = visible_keys<C::kMask>(p.mask, last, item.seqlen_q, item.seqlen_k);
     return {(last_sees.begin + C::kTileN - 1) / C::kTileN, max(0, first_sees.end) / C::kTileN};
 }
@@ -117,12 +118,12 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
     uint32_t const k_tiles = q_tile + C::kBytesQ;
     uint32_t const v_tiles = k_tiles + C::kStages * C::kBytesK;
     auto const copy_k = [&](auto last, uint32_t stage, int block) {
-        copy_key_block<Element, C::kTileN, C::kHeadDim, C::kThreads, last.value>(p.sequences, p.storage, item, p.k, work.keys,
-                                                                               k_tiles + stage * C::kBytesK, block);
+        copy_key_block<Element, C::kTileN, C::kHeadDim, C::kThreads, last.value>(
+            p.sequences, p.storage, item, p.k, work.keys, k_tiles + stage * C::kBytesK, block);
     };
     auto const copy_v = [&](auto last, uint32_t stage, int block) {
-        copy_key_block<Element, C::kTileN, C::kHeadDimV, C::kThreads, last.value>(p.sequences, p.storage, item, p.v, work.values,
-                                                                                v_tiles + stage * C::kBytesV, block);
+        copy_key_block<Element, C::kTileN, C::kHeadDimV, C::kThreads, last.value>(
+            p.sequences, p.storage, item, p.v, work.values, v_tiles + stage * C::kBytesV, block);
     };
     using MayBeLast = BoolConstant<true>;
     using NotLast = BoolConstant<false>;
@@ -130,7 +131,8 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
     auto const row_of = [&](int tile_row) { return query_row(p.tiles, item, item.first_row + tile_row); };
     auto const is_in_sequence = [&](int tile_row) { return item.first_row + tile_row < row_count(p.tiles, item); };
     int block = item.block_end - 1;
-    auto const* const queries = sequence_rows<Element const>(p.q, item.batch, p.sequences.cu_seqlens_q != nullptr, item.start_q);
+    auto const* const queries =
+        sequence_rows<Element const>(p.q, item.batch, p.sequences.cu_seqlens_q != nullptr, item.start_q);
     copy_tile<Element, C::kTileM, C::kHeadDim, C::kThreads>(q_tile, p.sizes.head_dim, [&](int row) {
         QueryRow const at = row_of(row);
         return SourceRow<Element>{queries + at.position * p.q.stride_row + at.head * p.q.stride_head,
@@ -222,7 +224,8 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
     }
 
     __syncthreads();  // O is staged where Q, K and V lay
-    float* const lse = p.lse.data + (p.sequences.cu_seqlens_q ? fa3_i64(item.start_q) : item.batch * p.lse.stride_batch);
+    float* const lse =
+        p.lse.data + (p.sequences.cu_seqlens_q ? fa3_i64(item.start_q) : item.batch * p.lse.stride_batch);
     CUTE_UNROLL
     for (int t = 0; t < C::kRowTiles; ++t) {
         int const rows[2] = {warp * C::kWarpRows + t * kMmaRows + lane / 4,
@@ -243,7 +246,8 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
         }
     }
     stage_rows<Element, C::kTileM, C::kRowTiles, C::kHeadDimV>(smem, o, warp);
-    auto* const out = sequence_rows<Element>(p.out, item.batch, p.sequences.cu_seqlens_q != nullptr, item.start_q);
+    auto* const out =
+        sequence_rows<Element>(p.out, item.batch, p.sequences.cu_seqlens_q != nullptr, item.start_q);
     int const first_column = item.slice * C::kHeadDimV;
     store_staged_rows<Element, C::kTileM, C::kWarpRows, C::kHeadDimV>(
         smem, warp, first_column, p.sizes.head_dim_v, is_in_sequence, [&](int row) {
@@ -260,15 +264,15 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, FA3_BLOCKS_P
     extern __shared__ __align__(128) unsigned char smem[];
     __shared__ fa3::BlockWork<C::Element> work;
     if (threadIdx.x < 32) {
-        fa3::TileOrder<C::kMask, C::kTileM, C::kTileN> order{fa3::call_params(p)};
+        fa3::TileOrder<C::kMask, C::kTileM, C::kTileN> order{{p.sequences, p.sizes, p.storage, p.mask, p.tiles}};
         fa3::WorkItem const item = order.find(blockIdx.x);
         if (threadIdx.x == 0) {
             work.item = item;
             if (item.head >= 0) {
                 work.unmasked_blocks = fa3::find_unmasked_blocks<C>(p, item);
                 work.keys = fa3::key_rows<C::Element>(p.sequences, p.sizes, p.k, item, 0, p.sizes.head_dim);
-                work.values =
-                    fa3::key_rows<C::Element>(p.sequences, p.sizes, p.v, item, item.slice * C::kHeadDimV, p.sizes.head_dim_v);
+                work.values = fa3::key_rows<C::Element>(p.sequences, p.sizes, p.v, item, item.slice * C::kHeadDimV,
+                                                        p.sizes.head_dim_v);
             }
         }
     }

@@ -278,11 +278,12 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
 
         int const warp_row = item.first_row + warp * 16;
         QueryRow const first = query_row_by_shift(p.tiles, item, warp_row);
-        RowPlace const to{map_origin(p.storage.ragged_q, item.start_q, item.seqlen_q, item.batch), warp_row, first.position,
-                          first.head, item.slice * C::kSlabsV * kSlab};
+        RowPlace const to{map_origin(p.storage.ragged_q, item.start_q, item.seqlen_q, item.batch), warp_row,
+                          first.position, first.head, item.slice * C::kSlabsV * kSlab};
         store_rows<C::kHeadDimV, C::kStagedSlabs, C::kTileM>(p.out_map, smem.o, o, warp, to, valid,
                                                              [&] { return row_count(p.tiles, item); });
-        float* const lse_out = p.lse.data + (p.sequences.cu_seqlens_q ? int64_t(item.start_q) : item.batch * p.lse.stride_batch);
+        float* const lse_out =
+            p.lse.data + (p.sequences.cu_seqlens_q ? int64_t(item.start_q) : item.batch * p.lse.stride_batch);
         CUTE_UNROLL
         for (int i = 0; i < 2; ++i) {
             QueryRow const at = query_row_by_shift(p.tiles, item, row + 8 * i);

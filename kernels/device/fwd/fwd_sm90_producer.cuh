@@ -17,7 +17,7 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage<C>& smem) {
     Cursor<C::kStagesQ> at_q;
     Cursor<C::kStages> at_k, at_v;
     Cursor<2> at_work;
-    TileOrder<C::kMask, C::kTileM, C::kTileN> order{call_params(p)};
+    TileOrder<C::kMask, C::kTileM, C::kTileN> order{{p.sequences, p.sizes, p.storage, p.mask, p.tiles}};
 
     int index = blockIdx.x;
     while (true) {
@@ -29,13 +29,13 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage<C>& smem) {
 
         int const head_kv = item.head / group;
         auto load_k = [&](int block) {
-            load_key_block<C::kSlabs, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.k_map, smem.k_pipe, at_k, smem.k[at_k.stage],
-                                                 item, block, head_kv, 0);
+            load_key_block<C::kSlabs, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.k_map, smem.k_pipe, at_k,
+                                                 smem.k[at_k.stage], item, block, head_kv, 0);
             at_k.advance();
         };
         auto load_v = [&](int block) {
-            load_key_block<C::kSlabsV, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.v_map, smem.v_pipe, at_v, smem.v[at_v.stage],
-                                                  item, block, head_kv, item.slice * C::kSlabsV);
+            load_key_block<C::kSlabsV, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.v_map, smem.v_pipe, at_v,
+                                                  smem.v[at_v.stage], item, block, head_kv, item.slice * C::kSlabsV);
             at_v.advance();
         };
         smem.q_pipe.wait_empty(at_q);

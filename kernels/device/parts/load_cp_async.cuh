@@ -4,7 +4,6 @@
 
 #include "arch/slab.cuh"
 #include "arch/sm80/instructions.cuh"
-#include "params/storage.h"
 #include "parts/operand_rows.cuh"
 
 namespace fa3 {

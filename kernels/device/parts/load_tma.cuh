@@ -6,8 +6,6 @@
 
 #include "arch/slab.cuh"
 #include "arch/sm90/pipeline.cuh"
-#include "params/sequences.h"
-#include "params/storage.h"
 #include "parts/ragged.cuh"
 #include "parts/work_item.cuh"
 
@@ -32,8 +30,8 @@ CUTE_DEVICE void load_box(TensorMap const& map, uint64_t* full, CacheHint hint, 
 // rows of a box of the map. With pages that are shorter than the block, the lanes share its boxes.
 template <int Slabs, int TileN, int Stages, class Element>
 CUTE_DEVICE void load_key_block(SequenceParams const& sequences, StorageParams const& storage, int const& box_rows,
-                                TensorMap const& map, Pipeline<Stages>& pipe, Cursor<Stages> at, Element* smem, WorkItem const& item,
-                                int block, int head, int first_slab) {
+                                TensorMap const& map, Pipeline<Stages>& pipe, Cursor<Stages> at, Element* smem,
+                                WorkItem const& item, int block, int head, int first_slab) {
     constexpr uint32_t kBytes = Slabs * TileN * kSlabRowBytes;
     constexpr auto kHint = CacheHint::EVICT_LAST;
     int const lane = cutlass::canonical_lane_idx();

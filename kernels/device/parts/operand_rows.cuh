@@ -1,9 +1,7 @@
-// Addresses of the rows of a sequence in an Operand (`params/operand.h`).
+// Addresses of the rows of a sequence in a tensor.
 #pragma once
 
 #include "params/operand.h"
-#include "params/sequences.h"
-#include "params/sizes.h"
 #include "parts/work_item.cuh"
 
 namespace fa3 {

@@ -2,7 +2,6 @@
 // rows are (position, head) pairs, the head fastest.
 #pragma once
 
-#include "params/tiles.h"
 #include "parts/work_item.cuh"
 
 namespace fa3 {

@@ -1,5 +1,7 @@
-// Tensor-map coordinates of the rows of a sequence. The maps are described in `params/tensor_map.h`.
+// Tensor-map coordinates of the rows of a sequence. The maps: `params/tensor_map.h`.
 #pragma once
+
+#include <cute/config.hpp>
 
 #include "params/tensor_map.h"
 

@@ -13,45 +13,44 @@ namespace fa3 {
 // All lanes of a warp call `find` together. Indices never decrease from one call to the next.
 template <MaskClass kMask, int TileM, int TileN>
 struct TileOrder {
-    CallParams call;
+    WorkParams p;
     int first_batch = 0;   // of the 32 sequences that the warp holds
     int tiles_before = 0;  // tiles of all sequences before these
 
-    CUTE_DEVICE int units() const { return quotient(call.sizes.heads_q, call.tiles.pack_gqa) * call.tiles.value_slices; }
+    CUTE_DEVICE int units() const { return quotient(p.sizes.heads_q, p.tiles.pack_gqa) * p.tiles.value_slices; }
 
     CUTE_DEVICE WorkItem item(int batch, int unit, int tile) const {
-        return make_work_item<kMask, TileM, TileN>(call, batch, unit, tile);
+        return make_work_item<kMask, TileM, TileN>(p, batch, unit, tile);
     }
 
     CUTE_DEVICE WorkItem find(int index) {
-        if (call.storage.ragged_q == 0) return find_dense(index);
+        if (p.storage.ragged_q == 0) return find_dense(index);
         return find_ragged(index);
     }
 
     CUTE_DEVICE WorkItem find_dense(int index) const {
-        if (index >= call.tiles.count) return {-1};
-        TileParams const& tiles = call.tiles;
-        int const per_section = tiles.l2_heads * tiles.tiles_m;
+        if (index >= p.tiles.count) return {-1};
+        int const per_section = p.tiles.l2_heads * p.tiles.tiles_m;
         int const section = index / per_section;
         int const within = index - section * per_section;
-        int const first_unit = section * tiles.l2_heads;
-        int const count = min(tiles.l2_heads, units() * call.sizes.batch - first_unit);
+        int const first_unit = section * p.tiles.l2_heads;
+        int const count = min(p.tiles.l2_heads, units() * p.sizes.batch - first_unit);
         int const from_end = quotient(within, count);
         int const flat_unit = first_unit + within - from_end * count;
         int const batch = flat_unit / units();
-        return item(batch, flat_unit - batch * units(), tiles.tiles_m - 1 - from_end);
+        return item(batch, flat_unit - batch * units(), p.tiles.tiles_m - 1 - from_end);
     }
 
     // Prefix sum over the tiles of 32 sequences at a time, one per lane.
     CUTE_DEVICE WorkItem find_ragged(int index) {
         int const lane = cutlass::canonical_lane_idx();
-        while (first_batch < call.sizes.batch) {
+        while (first_batch < p.sizes.batch) {
             int const batch = first_batch + lane;
             int own = 0;
-            if (batch < call.sizes.batch) {
-                int const rows = sequence_length(batch, call.sequences.cu_seqlens_q, call.sequences.seqused_q,
-                                                 call.sizes.seqlen_q);
-                own = (rows * call.tiles.pack_gqa + TileM - 1) / TileM * units();
+            if (batch < p.sizes.batch) {
+                int const rows =
+                    sequence_length(batch, p.sequences.cu_seqlens_q, p.sequences.seqused_q, p.sizes.seqlen_q);
+                own = (rows * p.tiles.pack_gqa + TileM - 1) / TileM * units();
             }
             int through = own;
             CUTE_UNROLL

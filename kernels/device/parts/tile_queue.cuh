@@ -2,6 +2,8 @@
 // block. The queue's address is a reference to the kernel's parameter, which is loaded where it is used.
 #pragma once
 
+#include <cutlass/cutlass.h>
+
 #include "params/tile_queue.h"
 
 namespace fa3 {

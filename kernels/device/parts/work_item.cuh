@@ -24,20 +24,6 @@ struct WorkItem {
     int block_end;
 };
 
-// The parameters of a call that determine its work items.
-struct CallParams {
-    SequenceParams const& sequences;
-    SizeParams const& sizes;
-    StorageParams const& storage;
-    MaskParams const& mask;
-    TileParams const& tiles;
-};
-
-template <class KernelParams>
-CUTE_DEVICE CallParams call_params(KernelParams const& p) {
-    return {p.sequences, p.sizes, p.storage, p.mask, p.tiles};
-}
-
 // Most calls have one slice and no shared tiles: a comparison saves them a division.
 CUTE_DEVICE int quotient(int value, int by) { return by == 1 ? value : value / by; }
 
@@ -47,25 +33,32 @@ CUTE_DEVICE int sequence_length(int index, int const* cu_seqlens, int const* seq
     return seqused ? min(seqused[index], length) : length;
 }
 
-// `unit`: index of a (head, slice) pair of the sequence (`parts/tile_order.cuh`); `tile`: index of the tile of query
-// rows.
+// Parameters of a kernel that decide its work items. References, so that a parameter is loaded where it is used.
+struct WorkParams {
+    SequenceParams const& sequences;
+    SizeParams const& sizes;
+    StorageParams const& storage;
+    MaskParams const& mask;
+    TileParams const& tiles;
+};
+
+// `unit`: index of a (head, slice) pair of the sequence (`parts/tile_order.cuh`); `tile`: index of its query tile.
 template <MaskClass kMask, int TileM, int TileN>
-CUTE_DEVICE WorkItem make_work_item(CallParams const& call, int batch, int unit, int tile) {
-    auto const& [sequences, sizes, storage, mask, tiles] = call;
+CUTE_DEVICE WorkItem make_work_item(WorkParams const& p, int batch, int unit, int tile) {
     WorkItem item;
-    int const group = quotient(unit, tiles.value_slices);
-    item.head = group * tiles.pack_gqa;
-    item.slice = unit - group * tiles.value_slices;
+    int const group = quotient(unit, p.tiles.value_slices);
+    item.head = group * p.tiles.pack_gqa;
+    item.slice = unit - group * p.tiles.value_slices;
     item.batch = batch;
     item.first_row = tile * TileM;
-    item.seqlen_q = sequence_length(batch, sequences.cu_seqlens_q, sequences.seqused_q, sizes.seqlen_q);
-    item.seqlen_k = sequence_length(batch, sequences.cu_seqlens_k, sequences.seqused_k, sizes.seqlen_k);
-    item.start_q = sequences.cu_seqlens_q ? sequences.cu_seqlens_q[batch] : batch * storage.rows_per_batch_q;
-    item.start_k = sequences.cu_seqlens_k ? sequences.cu_seqlens_k[batch] : batch * storage.rows_per_batch_k;
-    int const first = quotient(item.first_row, tiles.pack_gqa);
-    int const last = min(item.seqlen_q - 1, quotient(item.first_row + TileM - 1, tiles.pack_gqa));
-    int const begin = visible_keys<kMask>(mask, first, item.seqlen_q, item.seqlen_k).begin;
-    int const end = visible_keys<kMask>(mask, last, item.seqlen_q, item.seqlen_k).end;
+    item.seqlen_q = sequence_length(batch, p.sequences.cu_seqlens_q, p.sequences.seqused_q, p.sizes.seqlen_q);
+    item.seqlen_k = sequence_length(batch, p.sequences.cu_seqlens_k, p.sequences.seqused_k, p.sizes.seqlen_k);
+    item.start_q = p.sequences.cu_seqlens_q ? p.sequences.cu_seqlens_q[batch] : batch * p.storage.rows_per_batch_q;
+    item.start_k = p.sequences.cu_seqlens_k ? p.sequences.cu_seqlens_k[batch] : batch * p.storage.rows_per_batch_k;
+    int const first = quotient(item.first_row, p.tiles.pack_gqa);
+    int const last = min(item.seqlen_q - 1, quotient(item.first_row + TileM - 1, p.tiles.pack_gqa));
+    int const begin = visible_keys<kMask>(p.mask, first, item.seqlen_q, item.seqlen_k).begin;
+    int const end = visible_keys<kMask>(p.mask, last, item.seqlen_q, item.seqlen_k).end;
     int const behind = max(1, (item.seqlen_k + TileN - 1) / TileN);  // tensor maps have at least one row
     item.block_begin = begin < end ? begin / TileN : behind;
     item.block_end = begin < end ? (end + TileN - 1) / TileN : behind + 1;

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.kernels.emulator.emulator import Kernel
 
-ROW = "combine_sm80"
+VARIANT = "combine_sm80"
 OUT_DTYPES = ("fp16", "bf16", "fp32")
 SHAPES = ((1, 1, 1, 64), (2, 5, 3, 128), (1, 17, 4, 33), (3, 1, 8, 512), (1, 130, 2, 7), (0, 5, 4, 8))
 
@@ -81,7 +81,7 @@ def test_partial_results_are_combined(
     out_dtype: str,
     shift: int,
 ):
-    check(emulated(ROW), splits, shape, out_dtype, shift)
+    check(emulated(VARIANT), splits, shape, out_dtype, shift)
 
 
 CHANGES = {
@@ -103,6 +103,6 @@ def check_shapes(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_mutated_source_fails(emulated: Callable[..., Kernel], change: Change):
-    kernel = emulated(ROW, change)
+    kernel = emulated(VARIANT, change)
     with pytest.raises(AssertionError):
         check_shapes(kernel)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.kernels.emulator.emulator import Kernel
 
 # Every head dimension, both dtypes, one and two stages, four and eight warps, Q in registers and not.
-ROWS = (
+VARIANTS = (
     "fwd_portable_sm80_fp16_d64",
     "fwd_portable_sm86_bf16_d64",
     "fwd_portable_sm86_fp16_d96",
@@ -56,10 +56,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("row", ROWS)
-def test_named_cases(emulated: Callable[..., Kernel], row: str, case: Case):
-    attention = Attention(emulated(row).variant, case)
-    attention.check(attention.run(emulated(row)))
+@pytest.mark.parametrize("name", VARIANTS)
+def test_named_cases(emulated: Callable[..., Kernel], name: str, case: Case):
+    attention = Attention(emulated(name).variant, case)
+    attention.check(attention.run(emulated(name)))
 
 
 def sampled(draw: random.Random, head_dim: int, head_dim_v: int) -> Case:
@@ -87,10 +87,10 @@ def sampled(draw: random.Random, head_dim: int, head_dim_v: int) -> Case:
     )
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_sampled_cases(emulated: Callable[..., Kernel], row: str):
-    kernel = emulated(row)
-    draw = random.Random(row)  # noqa: S311  test data, not secrets
+@pytest.mark.parametrize("name", VARIANTS)
+def test_sampled_cases(emulated: Callable[..., Kernel], name: str):
+    kernel = emulated(name)
+    draw = random.Random(name)  # noqa: S311  test data, not secrets
     for _ in range(8):
         case = sampled(draw, kernel.variant.head_dim, kernel.variant.head_dim_v)
         attention = Attention(kernel.variant, case)
@@ -100,9 +100,9 @@ def test_sampled_cases(emulated: Callable[..., Kernel], row: str):
             raise AssertionError(f"{case}: {error}") from error
 
 
-@pytest.mark.parametrize("row", ROWS[:5])
-def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], row: str):
-    kernel = emulated(row)
+@pytest.mark.parametrize("name", VARIANTS[:5])
+def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], name: str):
+    kernel = emulated(name)
     case = Case((33, 5), (190, 64), heads=6, causal=True, form="packed")
     apart = Attention(kernel.variant, case).run(kernel)
     shared = Attention(kernel.variant, replace(case, pack=True)).run(kernel)
@@ -111,9 +111,10 @@ def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], r
         assert (lse == shared_lse).all()
 
 
-def test_the_rows_cover_every_head_dimension():
-    heads = {(row.head_dim, row.head_dim_v) for row in FAMILY.variants}
-    assert {(row.head_dim, row.head_dim_v) for row in FAMILY.variants if row.name in ROWS} == heads
+def test_the_variants_cover_every_head_dimension():
+    heads = {(variant.head_dim, variant.head_dim_v) for variant in FAMILY.variants}
+    served = [variant for variant in FAMILY.variants if variant.name in VARIANTS]
+    assert {(variant.head_dim, variant.head_dim_v) for variant in served} == heads
 
 
 CHANGES = {
@@ -146,7 +147,9 @@ CHANGES = {
     "keys past the end read": Change(
         "load_cp_async.cuh", "!kLast || first_key + row < item.seqlen_k", "true"
     ),
-    "rows past the end written": Change("fwd_portable.cu", "tile_row < row_count(p, item)", "tile_row >= 0"),
+    "rows past the end written": Change(
+        "fwd_portable.cu", "tile_row < row_count(p.tiles, item)", "tile_row >= 0"
+    ),
     "scale's sign lost": Change("scale_sign.cuh", "scale < 0.f ? 0x80008000u : 0u", "0u"),
     "every head the first": Change(
         "query_row.cuh", "item.head + row - position * tiles.pack_gqa", "item.head"
