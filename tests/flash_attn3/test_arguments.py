@@ -49,7 +49,7 @@ Q, K = _tensor(2, 64, 4, 128), _tensor(2, 33, 2, 128)
 HELD = ", ".join(
     f"{head_dim}/{head_dim_v}"
     for head_dim, head_dim_v in sorted(
-        {(v.head_dim, v.head_dim_v) for v in VARIANTS if v.op == "fwd" and v.dtype_in == "bf16"}
+        {(k.head_dim, k.head_dim_v) for k in _native.kernels() if k.op == "fwd" and k.dtype_in == "bf16"}
     )
 )
 SINK = _tensor(4, dtype=torch.float32)
