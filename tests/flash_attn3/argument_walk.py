@@ -10,33 +10,13 @@ import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.flash_attn3.operator_calls import Calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-class Calls(TorchDispatchMode):
-    """Keeps the calls of flash_attn3's operators: (name, arguments by name)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, dict[str, Any]]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == "flash_attn3":
-            # torch passes no argument on that has its default and none other behind it
-            named = {argument.name: argument.default_value for argument in func._schema.arguments}
-            named |= dict(zip(named, args, strict=False)) | (kwargs or {})
-            self.seen.append((func._opname, named))
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def only(self) -> tuple[str, dict[str, Any]]:
-        """The one call that there was."""
-        (call,) = self.seen
-        return call
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclass(frozen=True)
@@ -81,6 +61,34 @@ class Hint:
 
 
 Entry = Reaches | Returns | Raises | Hint
+_SINK = torch.empty(4, device="meta")
+# Another option or a gradient leads a call another way through the package; so does an output.
+_BESIDE: dict[str, dict[str, Any]] = {
+    "alone": {},
+    "softcap": {"softcap": 7.0},
+    "window": {"window_size": (9, 9)},
+    "sink": {"learnable_sink": _SINK},
+    "gradient": {"learnable_sink": _SINK.clone().requires_grad_()},
+}
+_OUTPUTS = ("out", "out_")
+
+
+def ways(functions: Mapping[Any, tuple[dict[str, Any], dict[str, Entry]]]) -> Iterator[Any]:
+    """Every call that must not ignore a parameter: (function, parameter, arguments beside it).
+
+    ``functions`` holds the required arguments and the entries of each.
+    """
+    for function, (_, entries) in functions.items():
+        output = {name: entries[name].value for name in _OUTPUTS if name in entries}
+        for name in entries:
+            for way, beside in {**_BESIDE, "out": output}.items():
+                if beside.keys() - entries.keys() or name in beside:
+                    continue  # the function has no such option, or it is the one that is walked
+                if (name == "s_aux" and "learnable_sink" in beside) or (
+                    name in _OUTPUTS and way == "gradient"
+                ):
+                    continue  # these exclude each other
+                yield pytest.param(function, name, beside, id=f"{function.__name__}-{name}-{way}")
 
 
 def missing_entries(function: Any, entries: dict[str, Entry]) -> set[str]:

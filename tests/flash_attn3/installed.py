@@ -34,6 +34,12 @@ def choose_site(work: Path) -> Path:
     return REPOSITORY if torch.cuda.is_available() else _build_site(work)
 
 
+def remove_site(site: Path | None) -> None:
+    """Remove the folder if this process built it."""
+    if site is not None and site.name == f"site-{os.getpid()}":
+        shutil.rmtree(site, ignore_errors=True)
+
+
 def _build_site(work: Path) -> Path:
     libraries = work / host_digest(TARGET, VERSION)
     if not all((libraries / name).is_file() for name in LIBRARY_NAMES):

@@ -12,7 +12,7 @@ from flash_attn3 import (
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
 )
-from tests.flash_attn3.argument_walk import Hint, Raises, Reaches, Returns, ignored, missing_entries
+from tests.flash_attn3.argument_walk import Hint, Raises, Reaches, Returns, ignored, missing_entries, ways
 
 
 def _tensor(*shape, dtype=torch.bfloat16):
@@ -134,26 +134,6 @@ FUNCTIONS = {
     flash_attn_qkvpacked_func: ({"qkv": QKV}, QKVPACKED),
     flash_attn_combine: ({"out_partial": PARTIAL, "lse_partial": PARTIAL_LSE}, COMBINE),
 }
-# Another option, an output or a gradient leads a call another way through the package.
-BESIDE = {
-    "alone": {},
-    "softcap": {"softcap": 7.0},
-    "window": {"window_size": (9, 9)},
-    "sink": {"learnable_sink": SINK},
-    "gradient": {"learnable_sink": _tensor(4, dtype=torch.float32).requires_grad_()},
-}
-
-
-def _ways():
-    """Every call that must not ignore a parameter: (function, parameter, what stands beside it)."""
-    for function, (_, entries) in FUNCTIONS.items():
-        for name in entries:
-            for way, beside in {**BESIDE, "out": {"out": entries["out"].value}}.items():
-                if beside.keys() - entries.keys() or name in beside:
-                    continue  # the function has no such option, or it is the one that is walked
-                if way == "gradient" and name in {"out", "s_aux"}:
-                    continue  # these exclude a sink that requires a gradient
-                yield pytest.param(function, name, beside, id=f"{function.__name__}-{name}-{way}")
 
 
 def test_every_public_function_is_walked():
@@ -167,7 +147,7 @@ def test_every_parameter_has_an_entry(function):
     assert missing_entries(function, entries) == set()
 
 
-@pytest.mark.parametrize(("function", "name", "beside"), [*_ways()])
+@pytest.mark.parametrize(("function", "name", "beside"), [*ways(FUNCTIONS)])
 def test_no_argument_is_ignored(function, name, beside):
     required, entries = FUNCTIONS[function]
     assert ignored(function, required, name, entries[name], beside) == ""
