@@ -13,3 +13,7 @@ class CorruptManifest(SiteError):
     """The manifest is missing, truncated, altered or of another schema, or contradicts itself or the site."""
 
     exit_code = 28
+
+
+class OtherSchema(CorruptManifest):
+    """The manifest is whole, but another version of this tree wrote it."""

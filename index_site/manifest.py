@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from index_site.errors import CorruptManifest
+from index_site.errors import CorruptManifest, OtherSchema
 from index_site.projects import COMPAT_PROJECT
 from matrix.block import Block  # noqa: TC001 (pydantic reads the annotations)
 from matrix.serving import Code  # noqa: TC001 (as above)
@@ -265,7 +265,8 @@ def parse_manifest(raw: bytes, *, name: str) -> Manifest:
     """Parse a manifest; ``name`` is the file that errors name.
 
     Raises:
-        CorruptManifest: the bytes are not a manifest of this schema; the text names the first wrong field.
+        CorruptManifest: the bytes are not a manifest; the text names the first wrong field.
+        OtherSchema: they are a manifest of another schema.
     """
     try:
         with without_collector():
@@ -285,7 +286,7 @@ def _require_schema(raw: bytes, name: str) -> None:
         return
     version = document.get("schema_version") if isinstance(document, dict) else SCHEMA_VERSION
     if version != SCHEMA_VERSION:
-        raise CorruptManifest(
+        raise OtherSchema(
             f"{name}: schema_version: should be {SCHEMA_VERSION}, got {version!r}; publish the wheels and "
             "reports of this site into a new folder"
         )

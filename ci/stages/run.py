@@ -22,6 +22,7 @@ from ci.stages.publish import publish
 from ci.stages.trial import trial_environment
 from ci.stages.verify import verify
 from ci.wheel.compat_wheel import make_compat_wheel
+from index_site.errors import OtherSchema
 from index_site.gpus import gpu_rows
 from index_site.projects import COMPAT_PROJECT, PROJECT
 from matrix.cell import Artefact
@@ -173,15 +174,17 @@ def _validate_with(python: Path, wheel: Path, reports: Path, progress: Reporter)
 
 
 def publish_locally(*, site: Path, now: datetime, progress: Reporter, **others: Any) -> Manifest:
-    """Publish to the local site; rename a site with another build of this version and start a new one.
+    """Publish to the local site; rename a site that cannot take the wheels and start a new one.
 
-    A published wheel never changes, but the wheel of this tree does between two releases.
+    It may hold another build of this version: a published wheel never changes, but the wheel of this tree
+    does between two releases. Or its manifest may be of another schema.
     """
     add = partial(publish, site=site, now=now, progress=progress, archive=ROOT / "validation", **others)
     try:
         return add()
-    except WheelConflict:
+    except (WheelConflict, OtherSchema) as error:
+        held = "another build of this version" if isinstance(error, WheelConflict) else "an older manifest"
         aside = site.with_name(f"{site.name}-until-{now:%Y%m%dT%H%M%S}")
-        progress.warn(f"{site} holds another build of this version; that site is now {aside}")
+        progress.warn(f"{site} holds {held}; that site is now {aside}")
         site.replace(aside)
     return add()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from index_site.errors import CorruptManifest
+from index_site.errors import CorruptManifest, OtherSchema
 from index_site.manifest import (
     ExcludedCells,
     dump_manifest,
@@ -88,6 +88,13 @@ def test_wrong_manifest_is_refused_with_the_place(tmp_path: Path, raw: bytes, me
     with pytest.raises(CorruptManifest, match=message) as caught:
         read_manifest(tmp_path)
     assert str(tmp_path / "manifest.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(("version", "other"), [(1, True), (3, True), (2, False)])
+def test_another_schema_is_an_error_of_its_own(version: int, other: bool) -> None:
+    with pytest.raises(CorruptManifest) as caught:
+        parse_manifest(edited(schema_version=version, surprise=1), name="it")
+    assert isinstance(caught.value, OtherSchema) == other
 
 
 def test_missing_manifest(tmp_path: Path) -> None:
