@@ -1,4 +1,4 @@
-"""The public call, as far as it goes without a GPU, and the checks that judge it on one."""
+"""``flash_attn_combine`` without a GPU, and the checks that run on one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OUT, LSE = _tensor(3, 2, 7, 4, 64), _tensor(3, 2, 7, 4)
 
 @pytest.fixture
 def combines(monkeypatch):
-    """A build that can combine, whatever the kernel table holds."""
+    """A build with a kernel that combines."""
     kernel = _native.Kernel("combine", "combine", "any", "12.8", 80, "fp32", "any", 0, 0, "portable")
     monkeypatch.setattr(_native, "kernels", lambda: (kernel,))
 
