@@ -1,4 +1,4 @@
-"""What this build of FlashAttention-3 can do, in the form in which its callers ask: what was left out."""
+"""The build flags of FlashAttention-3: True for a feature without a kernel here."""
 
 CONFIG = {
     "build_flags": {

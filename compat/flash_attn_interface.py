@@ -1,7 +1,7 @@
-"""The functions of FlashAttention-3 under the module name that its callers import; flash_attn3 does the work.
+"""The functions of FlashAttention-3 under the module name that its callers import.
 
 ``flash_attn_func``, ``flash_attn_varlen_func``, ``flash_attn_qkvpacked_func`` and ``flash_attn_combine`` are
-flash_attn3's own. What has no kernel there yet raises ``NotImplementedError`` and names the argument.
+those of flash_attn3. An argument without a kernel there raises ``NotImplementedError``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
     attention_chunk: int = 0,
     softcap: float = 0.0,
     rotary_interleaved: bool = True,  # noqa: ARG001  of no effect without rotary_cos
-    scheduler_metadata: Tensor | None = None,  # noqa: ARG001  these kernels schedule themselves
+    scheduler_metadata: Tensor | None = None,  # noqa: ARG001  the kernels schedule themselves
     num_splits: int = 0,
     pack_gqa: bool | None = None,
     sm_margin: int = 0,
@@ -73,7 +73,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
     s_aux: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Attention to a cache of keys and values that is read and not changed.
+    """Attention over a cache of keys and values, which is read and not changed.
 
     Args:
         q: (batch, seqlen_q, heads, head_dim), or (total_q, heads, head_dim) with cu_seqlens_q; float16 or
@@ -86,12 +86,12 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         qv: no kernel yet; None.
         rotary_cos: no kernel yet; None.
         rotary_sin: no kernel yet; None.
-        cache_seqlens: how many keys of each sequence count, from the first: one number for all, or (batch,)
-            int32 on the device of q. None: all that the cache, or the page_table, has room for.
+        cache_seqlens: the number of first keys of each sequence that count: one number for all, or (batch,)
+            int32 on the device of q. None: as many as the cache, or the page_table, has room for.
         cache_batch_idx: no kernel yet; None.
         cache_leftpad: no kernel yet; None.
         page_table: (batch, pages of the longest sequence) int32, any page_size.
-        cu_seqlens_q: (batch + 1,) int32: where each sequence of a packed q begins, and the end of the last.
+        cu_seqlens_q: (batch + 1,) int32: first row of each sequence of a packed q, and the end of the last.
         cu_seqlens_k_new: no kernel yet; None.
         max_seqlen_q: the longest sequence of a packed q; required with cu_seqlens_q.
         rotary_seqlens: no kernel yet; None.
@@ -105,8 +105,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         softcap: 0 for none.
         rotary_interleaved: without effect.
         scheduler_metadata: without effect: the kernels need no plan.
-        num_splits: how many parts the keys may be cut into at most; these kernels never cut them, which any
-            bound allows.
+        num_splits: the most parts that the keys may be split into; the kernels never split them.
         pack_gqa: a hint, without effect on the result.
         sm_margin: multiprocessors to leave free.
         return_softmax_lse: return the LSE as well.
@@ -116,7 +115,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
 
     Returns:
         ``out``, like q with head_dim_v columns; or ``(out, lse, out_accum, lse_accum)`` with ``lse`` (batch,
-        heads, seqlen_q) or (heads, total_q) float32, and two empty tensors, as there are no parts to combine.
+        heads, seqlen_q) or (heads, total_q) float32, and two empty tensors in place of partial results.
 
     Raises:
         TypeError, ValueError, RuntimeError: as ``flash_attn_varlen_func`` does, whose k, v and seqused_k are
@@ -155,7 +154,7 @@ def _lengths(
     page_table: Tensor | None,
     cu_seqlens_q: Tensor | None,
 ) -> Tensor | None:
-    """Return how many keys of each sequence count; None where all rows of a dense cache do."""
+    """Return the number of keys of each sequence; None where all rows of a dense cache count."""
     if given is None and page_table is None:
         return None
     if isinstance(given, torch.Tensor):
@@ -201,7 +200,7 @@ def get_scheduler_metadata(  # noqa: PLR0917  callers pass these by position
 
     Returns:
         An empty int32 tensor on the device of cache_seqlens, for ``scheduler_metadata``: the kernels schedule
-        themselves, so that there is nothing to plan and no plan that could be out of date.
+        themselves and need no plan.
 
     Raises:
         NotImplementedError: a call with this argument would have no kernel yet.

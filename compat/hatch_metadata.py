@@ -1,4 +1,4 @@
-"""The metadata hook: this distribution has the version of flash-attn3, and needs exactly that one."""
+"""The metadata hook: this distribution has the version of flash-attn3 and requires exactly that version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TREE = Path(__file__).parents[1] / "pyproject.toml"
 
 
 class CompatMetadataHook(MetadataHookInterface):
-    """Fill in what ``dynamic`` leaves open."""
+    """Fills in the fields that ``dynamic`` names."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Set the version and the one requirement."""

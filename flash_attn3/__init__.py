@@ -2,7 +2,7 @@
 
 ``flash_attn_func``, ``flash_attn_varlen_func``, ``flash_attn_qkvpacked_func`` and ``flash_attn_combine`` are
 the public calls.
-``python -m flash_attn3`` says what is installed and whether it can run here;
+``python -m flash_attn3`` prints what is installed and whether it can run on this machine;
 ``python -m flash_attn3 selftest`` checks the install on the GPU of this machine.
 """
 
@@ -10,7 +10,7 @@ from flash_attn3 import _library
 
 _library.load()
 
-# These need the operators that the line above registered.
+# These modules need the operators, which `load` registers.
 from flash_attn3 import _ops  # noqa: E402
 from flash_attn3._build import read_build  # noqa: E402
 from flash_attn3.attention import flash_attn_func, flash_attn_qkvpacked_func  # noqa: E402

@@ -1,4 +1,4 @@
-"""``python -m flash_attn3``: what is installed, can it run here; ``selftest``: is it right here."""
+"""Print what is installed and whether it can run on this machine; ``selftest`` checks the results there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Without a command: 0 when attention can run on this machine, 1 when not. ``selftest``: 0 when every
-        check passed, 1 when one failed, 2 when this machine cannot judge.
+        check passed, 1 when one failed, 2 when this machine cannot run them.
     """
     parser = argparse.ArgumentParser(prog="python -m flash_attn3", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     selftest.add_argument("--device", type=int, default=0, help="CUDA device ordinal (default: 0)")
     arguments = parser.parse_args(argv)
     if arguments.command == "selftest":
-        # The checks are not loaded with the package: nothing but this command needs them.
+        # Only this command needs the checks.
         from flash_attn3.checks.selftest import run_selftest  # noqa: PLC0415
 
         return run_selftest(arguments.device)

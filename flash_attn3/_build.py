@@ -1,4 +1,4 @@
-"""What this package was built from: ``build.json``, written when the wheel was made."""
+"""The build record of this package: ``build.json``, written when the wheel is built."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FILE = Path(__file__).parent / "build.json"
 
 @dataclass(frozen=True)
 class Build:
-    """The build of this package; the one source of its version."""
+    """The build of this package. The version is defined here alone."""
 
     version: str
     content_digest: str
@@ -24,7 +24,7 @@ def read_build() -> Build:
     """Read ``build.json``.
 
     Raises:
-        ImportError: the file is missing or is not the one that a build writes.
+        ImportError: the file is missing or damaged.
     """
     try:
         document = json.loads(_FILE.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Loads the operator library, or says why it cannot be loaded."""
+"""Loads the operator library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def load() -> None:
     """Register the ``flash_attn3::`` operators with torch. Loads no kernel and no driver, and needs no GPU.
 
     Raises:
-        ImportError: this torch is too old, the library is not there, or the system cannot load it.
+        ImportError: torch is too old, or the library is missing or cannot be loaded; the text says which.
     """
     found = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if found < OLDEST_TORCH:

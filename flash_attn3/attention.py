@@ -1,4 +1,4 @@
-"""The public attention calls on batches of sequences of one length."""
+"""The public attention functions for batches of sequences of one length."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Exact attention: ``softmax(softmax_scale * q @ k.T + mask) @ v`` for each batch item and head.
 
-    Every head_dim and head_dim_v up to 256 run, and up to a head_dim of 64 every head_dim_v up to 512; 64,
-    96, 128, 192 and 256, and 192 with head_dim_v 128, without a detour (a head_dim that is no multiple of 8
-    is copied into padded rows first).
+    head_dim and head_dim_v can be up to 256, and head_dim_v up to 512 where head_dim is at most 64. There are
+    kernels for 64, 96, 128, 192 and 256, and for 192 with head_dim_v 128; other sizes use the next larger
+    kernel, and a head_dim that is no multiple of 8 is first copied into padded rows.
     Computed as in "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision" (Shah et
     al., 2024), with the online softmax of Milakov and Gimelshein (2018). Grouped-query attention: query head
-    ``i // (heads // heads_kv)``. A query row that the mask leaves no key, and every row when seqlen_k is 0,
-    gives output 0 and LSE -inf (with a sink: the sink).
+    ``i // (heads // heads_kv)``. A query row without a visible key, and every row when seqlen_k is 0, gives
+    output 0 and LSE -inf (with a sink: the sink).
 
     Args:
-        q: (batch, seqlen_q, heads, head_dim), float16 or bfloat16, on a CUDA device. Any strides; the fastest
-            path needs a unit last one and 16-byte alignment, other layouts are copied first.
+        q: (batch, seqlen_q, heads, head_dim), float16 or bfloat16, on a CUDA device. Any strides; a layout
+            whose last stride is not 1, or that is not aligned to 16 bytes, is copied first.
         k: (batch, seqlen_k, heads_kv, head_dim), dtype and device of q; heads_kv divides heads.
         v: (batch, seqlen_k, heads_kv, head_dim_v), dtype and device of q.
-        softmax_scale: the factor before the softmax; ``head_dim ** -0.5`` when None.
+        softmax_scale: factor of ``q @ k.T``; ``head_dim ** -0.5`` when None.
         causal: mask key j for query i unless ``j <= i + seqlen_k - seqlen_q`` (aligned to the bottom right).
         qv: no kernel yet; None.
         q_descale: no kernel yet; None.
@@ -65,21 +65,21 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         v_descale: no kernel yet; None.
         window_size: (left, right), keys visible before and after the query's own position ``i + seqlen_k -
             seqlen_q``, -1 for all; ``causal`` makes right 0. Elements may be 0-dim CPU integer tensors.
-        attention_chunk: mask keys outside the query's own chunk of so many positions, ``[n * chunk, (n + 1) *
-            chunk)``, beside the other masks; 0 for none.
+        attention_chunk: size of chunks of positions, ``[n * chunk, (n + 1) * chunk)``: mask keys outside the
+            chunk of the query, in addition to the other masks; 0 for none.
         softcap: bound the logits: ``softcap * tanh(logit / softcap)``, before the mask; 0 for none.
-        num_splits: how many parts the keys may be cut into at most, 0 to let the library choose. They are
-            never cut, so every value gives the same bits.
+        num_splits: the most parts that the keys may be split into, 0 to let the library choose. They are
+            never split, so every value gives the same bits.
         pack_gqa: a hint, without effect on the result.
-        deterministic: accepted; forward is deterministic always.
+        deterministic: without effect; forward is always deterministic.
         sm_margin: multiprocessors to leave free for other work on the device.
         return_attn_probs: return the LSE as well; the probabilities themselves are never formed.
         learnable_sink: (heads,), any floating dtype: for each head the logit of one more key, whose value
-            is 0. It takes part in the softmax and in the LSE, after the scale and the softcap.
+            is 0. It joins the softmax and the LSE; scale and softcap do not apply to it.
         s_aux: another name of learnable_sink.
         out: (batch, seqlen_q, heads, head_dim_v), dtype and device of q: the tensor to write to and return.
-            Its last stride must be 1, its other strides and its address multiples of 16 bytes; any will
-            do where head_dim_v is no multiple of 8.
+            Its last stride must be 1, its other strides and its address multiples of 16 bytes; they may be
+            any where head_dim_v is no multiple of 8.
 
     Returns:
         ``out``, (batch, seqlen_q, heads, head_dim_v), dtype of q, contiguous when head_dim_v is a multiple of
@@ -101,7 +101,7 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
     if options or out is not None:
         result = forward(forward_masked, q, k, v, softmax_scale, causal, (), options, out)
         return result if return_attn_probs else result[0]
-    # Most calls come here; `forward` would do the same, and take longer.
+    # Most calls come here; `forward` gives the same results in more time.
     try:
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
             result = FWD.with_gradient(q, k, v, softmax_scale, causal)
@@ -130,7 +130,7 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
     s_aux: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Exact attention on q, k and v that lie in one tensor, which is read where it is: ``flash_attn_func``.
+    """Exact attention on q, k and v in one tensor, which is not copied; otherwise as ``flash_attn_func``.
 
     Args:
         qkv: (batch, seqlen, 3, heads, head_dim); or, with num_heads_q, (batch, seqlen, num_heads_q + 2 *

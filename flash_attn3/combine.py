@@ -1,4 +1,4 @@
-"""The public call that joins attention over parts of the keys."""
+"""The public function that combines attention over parts of the keys."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ def flash_attn_combine(
     out: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Join attention over parts of the keys into attention over all of them.
+    """Combine attention over parts of the keys into attention over all of them.
 
     With ``lse = log(sum_i exp(lse_partial[i]))`` over the splits i, the result is ``sum_i w_i *
     out_partial[i]`` with weights ``w_i = exp(lse_partial[i] - lse)``: the rescaling of partial softmaxes of
-    Milakov and Gimelshein (2018). A split whose LSE is -inf saw no key: it has no weight, and what its row of
-    out_partial holds does not matter, NaN included. A row that no split saw gives output 0 and LSE -inf.
+    Milakov and Gimelshein (2018). A split whose LSE is -inf had no visible key: its weight is 0, and its row
+    of out_partial may hold anything, NaN included. A row without a visible key in any split gives output 0
+    and LSE -inf.
 
     Args:
         out_partial: (splits, batch, seqlen, heads, head_dim_v) or, of packed sequences, (splits, total,
             heads, head_dim_v), float32, on a CUDA device; 1 to 256 splits, head_dim_v up to 512. Any strides.
         lse_partial: (splits, batch, seqlen, heads) or (splits, total, heads), float32, natural logarithm. Any
-            strides; it is read where it lies when its positions are adjacent (``stride(-2) == 1``), as in a
-            transposed view of an LSE, and else copied first.
+            strides; it is copied first unless its positions are adjacent (``stride(-2) == 1``), as in a
+            transposed view of an LSE.
         out: (batch, seqlen, heads, head_dim_v) or (total, heads, head_dim_v), float32, float16 or bfloat16:
             the tensor to write to and return. Its last stride must be 1.
         out_dtype: dtype of the output: float32 (also when None), float16 or bfloat16. With out, its dtype or

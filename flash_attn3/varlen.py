@@ -1,4 +1,4 @@
-"""The public attention call on sequences of different lengths: packed, padded or in pages."""
+"""The public attention function for sequences of different lengths: packed, padded or in pages."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
     """Exact attention for sequences of different lengths, each as ``flash_attn_func`` computes it.
 
     Sequence i of q is rows ``cu_seqlens_q[i]`` to ``cu_seqlens_q[i + 1]`` of a packed q, or item i of a
-    padded one (cu_seqlens_q is None); ``seqused_q[i]``, where given, is how many of its rows count, from the
-    first. The same goes for k and v, which may lie in pages besides. Lengths may be 0; masks are aligned to
+    padded one (cu_seqlens_q is None); ``seqused_q[i]``, where given, is the number of its first rows that
+    count. The same holds for k and v, which may also lie in pages. Lengths may be 0; masks are aligned to
     the bottom right of each sequence's own lengths. No length is read on the host, so a call never waits for
     the device and can be captured in a CUDA graph. The output of a sequence has the same bits whatever else
     is in the batch, and does not depend on what lies in rows of k and v that no sequence uses, NaN included.
@@ -57,16 +57,16 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         k: (total_k, heads_kv, head_dim) with cu_seqlens_k, else (batch, seqlen_k, heads_kv, head_dim), or
             (pages, page_size, heads_kv, head_dim) with page_table; dtype and device of q.
         v: like k, with head_dim_v columns.
-        cu_seqlens_q: (batch + 1,) int32, on the device of q: where each sequence of q begins, and the end of
+        cu_seqlens_q: (batch + 1,) int32, on the device of q: first row of each sequence of q, and the end of
             the last. None: q is padded.
         cu_seqlens_k: the same for k and v.
-        max_seqlen_q: no sequence of q is longer; rows beyond it are not computed. Without effect where
-            cu_seqlens_q is None.
+        max_seqlen_q: length of the longest sequence of q; rows beyond it are not computed. Without effect
+            where cu_seqlens_q is None.
         max_seqlen_k: the same for k. Without effect where cu_seqlens_k is None.
-        seqused_q: (batch,) int32, on the device of q: rows of each sequence of q that count. The other rows
-            of ``out`` and of the LSE are unspecified. None: all count.
+        seqused_q: (batch,) int32, on the device of q: number of rows of each sequence of q that count. The
+            other rows of ``out`` and of the LSE are unspecified. None: all count.
         seqused_k: the same for k and v; required with page_table.
-        softmax_scale: the factor before the softmax; ``head_dim ** -0.5`` when None.
+        softmax_scale: factor of ``q @ k.T``; ``head_dim ** -0.5`` when None.
         causal: mask key j of a sequence for its query i unless ``j <= i + seqlen_k - seqlen_q``.
         qv: no kernel yet; None.
         q_descale: no kernel yet; None.
@@ -77,7 +77,7 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         softcap: as in ``flash_attn_func``.
         num_splits: as in ``flash_attn_func``.
         pack_gqa: a hint, without effect on the result.
-        deterministic: accepted; forward is deterministic always.
+        deterministic: without effect; forward is always deterministic.
         sm_margin: multiprocessors to leave free for other work on the device.
         return_attn_probs: return the LSE as well; the probabilities themselves are never formed.
         page_table: (batch, pages of the longest sequence) int32, on the device of q: key j of sequence i is

@@ -1,7 +1,6 @@
-"""The operators ``flash_attn_3::``, registered when this module is imported, in Python.
+"""Registers the operators ``flash_attn_3::`` when it is imported.
 
-Elsewhere it is a compiled extension; that callers import it by this name for the sake of the operators is
-what the two have in common.
+FlashAttention-3 has a compiled extension of this name, which callers import to get the operators.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def _scheduler_metadata(
     max_seqlen_k_new: int = 0,
     *_options: Any,
 ) -> Tensor:
-    """Return the plan of a call, which is empty: the kernels schedule themselves."""
+    """Return an empty plan: the kernels schedule themselves."""
     refuse_given(
         cu_seqlens_k_new=cu_seqlens_k_new, leftpad_k=leftpad_k, max_seqlen_k_new=max_seqlen_k_new or None
     )
@@ -59,10 +58,10 @@ def _scheduler_metadata(
 
 
 def _register() -> torch.library.Library:
-    """Define the operators and return what keeps them registered.
+    """Define the operators and return the library object, which keeps them registered while it lives.
 
     Raises:
-        ImportError: this process has operators of these names from elsewhere.
+        ImportError: another provider has registered operators of these names in this process.
     """
     taken = [name for name in SCHEMAS if hasattr(getattr(torch.ops, _NAMESPACE), name)]
     if taken:
@@ -84,12 +83,12 @@ def _register() -> torch.library.Library:
 
 
 def _implement(library: torch.library.Library, name: str, function: Callable[..., Any]) -> None:
-    # Whoever calls from below autograd, as PyTorch's own attention does, takes care of gradients itself.
+    # A caller below autograd, such as the attention of PyTorch, records gradients itself.
     below_autograd = torch.no_grad()(function)
-    # On CPU tensors the function says that it takes a GPU; torch would speak of dispatch keys.
+    # For CPU tensors the error of the function names the device; that of torch would name dispatch keys.
     for key in ("CUDA", "CPU"):
         library.impl(name, below_autograd, key)
-    # Everybody else gets the operators of flash_attn3, with their refusal of a backward pass.
+    # Every other call runs the operators of flash_attn3, whose backward pass raises.
     library.impl(name, function, "Autograd")
     torch.library.register_fake(f"{_NAMESPACE}::{name}", below_autograd, lib=library)
 

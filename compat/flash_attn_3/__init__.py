@@ -1,4 +1,4 @@
-"""The package name of FlashAttention-3, in front of ``flash_attn3``, which does the work."""
+"""The package name of FlashAttention-3, implemented by ``flash_attn3``."""
 
 from flash_attn3 import __version__
 

@@ -44,7 +44,7 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
     attention_chunk: int = 0,
     softcap: float = 0.0,
     rotary_interleaved: bool = True,  # noqa: ARG001  of no effect without rotary_cos
-    scheduler_metadata: Tensor | None = None,  # noqa: ARG001  these kernels schedule themselves
+    scheduler_metadata: Tensor | None = None,  # noqa: ARG001  the kernels schedule themselves
     num_splits: int = 1,
     pack_gqa: bool | None = None,
     sm_margin: int = 0,
@@ -87,14 +87,13 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
         softcap: 0 for none.
         rotary_interleaved: without effect.
         scheduler_metadata: without effect: the kernels need no plan.
-        num_splits: how many parts the keys may be cut into at most; these kernels never cut them, which any
-            bound allows.
+        num_splits: the most parts that the keys may be split into; the kernels never split them.
         pack_gqa: a hint, without effect on the result.
         sm_margin: multiprocessors to leave free.
 
     Returns:
         ``(out, lse, out_accum, lse_accum)``: ``out`` like q with head_dim_v columns; ``lse`` (batch, heads,
-        seqlen_q) or (heads, total_q) float32; and two empty tensors, as there are no parts to combine.
+        seqlen_q) or (heads, total_q) float32; and two empty tensors in place of partial results.
 
     Raises:
         TypeError, ValueError, RuntimeError: as ``flash_attn3.flash_attn_varlen_func`` does.

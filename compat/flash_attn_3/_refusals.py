@@ -1,4 +1,4 @@
-"""The errors for what FlashAttention-3 can be asked for and flash_attn3 has no kernel for."""
+"""Errors for arguments of FlashAttention-3 for which flash_attn3 has no kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _FP8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 
 
 def refuse_given(**absent: object) -> None:
-    """Refuse every argument but None.
+    """Refuse arguments that are not None.
 
     Raises:
         NotImplementedError: names the first argument that was given.

@@ -1,4 +1,4 @@
-"""The operators of FlashAttention-3 as its callers know them: names, order, defaults and aliases."""
+"""The schemas of the operators of FlashAttention-3: names, order, defaults and aliases of the arguments."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ SCHEMAS = {
         "bool has_softcap=False, int num_splits=0, bool? pack_gqa=None, int sm_margin=0) -> Tensor"
     ),
 }
-"""What ``torch.library.Library.define`` takes, by the operator's name."""
+"""Arguments of ``torch.library.Library.define``, by the name of the operator."""

@@ -1,4 +1,4 @@
-"""q, k and v that lie in one tensor."""
+"""Packed tensors, which hold q, k and v."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def unpack(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return views of q, k and v in a qkv as ``flash_attn3.flash_attn_qkvpacked_func`` takes it.
+    """Return views of q, k and v in a qkv, whose shapes ``flash_attn3.flash_attn_qkvpacked_func`` describes.
 
     Raises:
         TypeError: qkv is no tensor.
@@ -28,12 +28,12 @@ def unpack(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tensor
             "qkv must have 4 dimensions, (batch, seqlen, num_heads_q + 2 * heads_kv, head_dim), with "
             f"num_heads_q; its shape is {tuple(shape)}"
         )
-    heads_kv = (shape[2] - num_heads_q) // 2  # no divmod, which symbolic sizes do not have
+    heads_kv = (shape[2] - num_heads_q) // 2  # symbolic sizes have no divmod
     if num_heads_q < 1 or heads_kv < 1 or num_heads_q + 2 * heads_kv != shape[2]:
         raise ValueError(
             "num_heads_q must leave an even number of heads, at least 2, of the "
             f"{shape[2]} heads of qkv; it is {num_heads_q}"
         )
-    # Tensor.split is a Python function around this one.
+    # Tensor.split is a slower Python wrapper of this.
     q, k, v = qkv.split_with_sizes((num_heads_q, heads_kv, heads_kv), dim=2)
     return q, k, v

@@ -8,7 +8,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flash_attn3._native.library import call, call_with
+from flash_attn3._native.library import NativeError, Status, call, call_with
 from flash_attn3._native.structures import Dtype
 
 if TYPE_CHECKING:
@@ -119,18 +119,22 @@ def _new_info() -> KernelInfo:
 
 
 def _kernel(info: KernelInfo) -> Kernel:
-    return Kernel(
-        name=info.name.decode(),
-        op=info.op.decode(),
-        mask=info.mask.decode(),
-        toolkit=info.toolkit.decode(),
-        sm=info.sm,
-        dtype_in=_dtype_name(info.dtype_in),
-        dtype_out=_dtype_name(info.dtype_out),
-        head_dim=info.head_dim,
-        head_dim_v=info.head_dim_v,
-        code=Code(info.code).name.lower(),
-    )
+    name = info.name.decode()
+    try:
+        return Kernel(
+            name=name,
+            op=info.op.decode(),
+            mask=info.mask.decode(),
+            toolkit=info.toolkit.decode(),
+            sm=info.sm,
+            dtype_in=_dtype_name(info.dtype_in),
+            dtype_out=_dtype_name(info.dtype_out),
+            head_dim=info.head_dim,
+            head_dim_v=info.head_dim_v,
+            code=Code(info.code).name.lower(),
+        )
+    except ValueError as error:
+        raise NativeError(Status.BAD_PACK, f"kernel {name} of the pack: {error}") from None
 
 
 def _dtype_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The torch operators: one record each, one module a family. A module added to this folder is found here."""
+"""The torch operators: one record each, one module a family. New modules of this folder are found by name."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def operators() -> tuple[Operator, ...]:
 
 
 def register() -> None:
-    """Register with torch what every operator has in Python."""
+    """Register the fake implementation and the refusal of vmap of every operator with torch."""
     for operator in operators():
         operator.register()

@@ -1,4 +1,4 @@
-"""Puts compat/, and an installed copy of flash_attn3 for it, on the path before any test imports them."""
+"""Puts compat/ and an installed copy of flash_attn3 on the path before any test imports them."""
 
 from __future__ import annotations
 

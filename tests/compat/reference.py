@@ -1,6 +1,6 @@
-"""What callers of FlashAttention-3 3.0.0 rely on, word for word: signatures and operator schemas.
+"""Signatures and operator schemas of FlashAttention-3 3.0.0, word for word.
 
-A parameter that stands here without a default may have any; what is optional elsewhere is optional here, too.
+A parameter without a default here may have any default.
 """
 
 SIGNATURES = """

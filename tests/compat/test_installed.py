@@ -1,4 +1,4 @@
-"""The wheel installed by pip beside flash_attn3: its metadata, and transformers' detection and use of it."""
+"""The wheel installed by pip beside flash_attn3: metadata, and detection and use by transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flash_attn_with_kvcache`` is a forward call with the lengths of the cache; the rest is refused."""
+"""``flash_attn_with_kvcache``: a forward call with the lengths of the cache; other features are refused."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_one_length_for_all_sequences(paged: bool, given: int | None, expected: 
     lengths = []
 
     class Filled(Calls):
-        """Sees the lengths being made, on the CPU, where nothing can attend to them."""
+        """Keeps the lengths that are made on the CPU, where attention itself raises."""
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             result = func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""The compatibility wheel on an index: it follows the flash-attn3 that it needs, and can be installed."""
+"""The compatibility wheel on an index: its channel is that of the flash-attn3 that it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operators ``flash_attn_3::`` on tensors without data: what reaches the kernels, what is refused."""
+"""The operators ``flash_attn_3::`` on tensors without data: what reaches the kernels, and refusals."""
 
 from __future__ import annotations
 

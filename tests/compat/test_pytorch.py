@@ -1,4 +1,4 @@
-"""PyTorch's own activation of "FA3": what it looks for is there, and its calls go through our operators."""
+"""PyTorch's activation of "FA3" finds what it needs, and its calls reach our operators."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_attention_on_a_cpu_is_left_alone():
 
 @pytest.mark.usefixtures("activated")
 def test_its_forward_call_goes_through():
-    """The call that PyTorch makes for scaled_dot_product_attention, after its check that there is a GPU."""
+    """The call that scaled_dot_product_attention makes on a GPU."""
     q, k, v = dense()
     out = torch.empty_like(q.transpose(1, 2)).transpose(1, 2)
     with Calls() as calls:
@@ -98,7 +98,7 @@ def test_its_backward_call_is_refused():
 
 @pytest.mark.usefixtures("activated")
 def test_below_autograd_a_tensor_that_requires_a_gradient_is_computed():
-    """There PyTorch records the gradient itself, and gives ``out``, which nobody else may with a gradient."""
+    """There PyTorch records the gradient itself, and may pass ``out`` with a gradient."""
     q, k, v = dense()
     q.requires_grad_()
     out = torch.empty(SHAPE_Q, dtype=q.dtype, device="meta")

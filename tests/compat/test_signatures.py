@@ -1,4 +1,4 @@
-"""The functions have the parameters that callers pass by position and by name, and only more behind them."""
+"""The functions have the parameters of FlashAttention-3 in the same order; others follow them."""
 
 from __future__ import annotations
 

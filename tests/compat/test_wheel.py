@@ -1,4 +1,4 @@
-"""The compatibility wheel as a file: what it is made of, and what its audit refuses."""
+"""The compatibility wheel as a file: its contents, and what its audit refuses."""
 
 from __future__ import annotations
 

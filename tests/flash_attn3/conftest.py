@@ -1,4 +1,4 @@
-"""Puts an installed copy of the package first on the path, before any test module imports it."""
+"""Puts an installed copy of the package first on the path before any test imports it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def site(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture
 def site_copy(site: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may damage."""
+    """A copy of that folder which a test may damage."""
     if site == REPOSITORY:
-        pytest.skip("the tree itself is imported on this machine; set FLASH_ATTN3_SITE to an installed wheel")
+        pytest.skip("this machine imports the tree itself; set FLASH_ATTN3_SITE to an installed wheel")
     copy = tmp_path / "site"
     shutil.copytree(site / "flash_attn3", copy / "flash_attn3")
     return copy

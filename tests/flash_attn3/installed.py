@@ -1,9 +1,8 @@
-"""Which copy of the package the tests import.
+"""The copy of the package that the tests import.
 
 FLASH_ATTN3_SITE names a folder into which a wheel was installed. Without it, and without a GPU, the host
-libraries are built here and the pack holds the real kernel table with placeholder cubins, which only a GPU
-would load. On a machine with a GPU the tree itself is imported, which `python -m ci build --in-place`
-completes.
+libraries are built here, and the pack has the real kernel table with placeholder cubins, which nothing loads
+without a GPU. On a machine with a GPU the tree itself is imported, after `python -m ci build --in-place`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ TARGET = "x86_64-linux-gnu.2.17"
 
 @functools.cache
 def choose_site(work: Path) -> Path:
-    """Return the folder to put on the path; `work` keeps host libraries by the digest of their sources."""
+    """Return the folder to put on the path; `work` caches host libraries by the digest of their sources."""
     if "FLASH_ATTN3_SITE" in os.environ:
         return Path(os.environ["FLASH_ATTN3_SITE"])
     return REPOSITORY if torch.cuda.is_available() else _build_site(work)

@@ -15,7 +15,7 @@ HIGH, OUTRUN = 2.0**13, 2.0**64
 def steady_attention(
     q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    """Attention without a mask: a row keeps its reference, until the sum of a tile says that it must move."""
+    """Attention without a mask: the reference of a row moves only when the sum of a tile is too large."""
     assert not causal
     batch, seqlen_q, heads, head_dim = q.shape
     group = heads // k.shape[2]
@@ -45,5 +45,5 @@ def steady_attention(
 
 
 def largest_share(p: Tensor) -> Tensor:
-    """Return the most that one of the four threads of a row has of it: two keys of every eight."""
+    """Return the largest sum of p over the keys of one thread: each of four has two keys of every eight."""
     return p.unflatten(-1, (-1, 4, 2)).sum((-3, -1)).amax(-1)

@@ -1,4 +1,4 @@
-"""Importing the package and asking it about itself, each time in a process of its own."""
+"""Import and command line of the package, each time in a new process."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from flash_attn3 import _native
+from flash_attn3._native import pack
 from flash_attn3._native.combine import CombineArgs, combine_kernel
 from flash_attn3._native.pack import KernelInfo
 from tests.flash_attn3.installed import REPOSITORY
@@ -106,6 +107,23 @@ def test_without_a_driver_no_device_is_supported(op):
     with pytest.raises(_native.NativeError) as caught:
         _native.require_device(0, op)
     assert caught.value.status == _native.Status.NO_DRIVER
+
+
+@pytest.mark.parametrize("numbers", [{"dtype_in": 7}, {"dtype_out": -1}, {"code": 3}], ids=str)
+def test_a_kernel_of_unknown_numbers_is_no_kernel(monkeypatch, numbers):
+    def kernel_at(function, *arguments):
+        if function == "fa3_kernel_count":
+            arguments[0]._obj.value = 1
+        else:
+            info = arguments[1]._obj
+            info.name = b"k"
+            for name, number in numbers.items():
+                setattr(info, name, number)
+
+    monkeypatch.setattr(pack, "call", kernel_at)
+    with pytest.raises(_native.NativeError, match=r"^kernel k of the pack: -?\d is not a valid ") as caught:
+        _native.kernels.__wrapped__()
+    assert caught.value.status == _native.Status.BAD_PACK
 
 
 @pytest.mark.parametrize(

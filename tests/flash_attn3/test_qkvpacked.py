@@ -1,4 +1,4 @@
-"""Attention on q, k and v in one tensor, without data. test_arguments.py has its errors."""
+"""Attention on q, k and v in one tensor, without data. Its errors are in test_arguments.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch infers without running a kernel: fake and meta tensors, torch.compile, torch.export, vmap."""
+"""Fake and meta tensors, torch.compile, torch.export and vmap: no kernel runs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_compile_makes_one_graph(dynamic, needs_grad):
 
 
 def test_the_backward_operator_raises():
-    """Of tensors with data: those without are what a compiled graph is traced with. See also tests/gpu."""
+    """With data: tensors without data trace a compiled graph. See also tests/gpu."""
     tensor = torch.zeros(1, 1, 1, 128, dtype=torch.bfloat16)
     with pytest.raises(NotImplementedError, match="no backward kernel yet"):
         torch.ops.flash_attn3.refuse_backward(tensor, [tensor])
@@ -188,7 +188,7 @@ def _longest(q, k, starts, longest):
 
 @pytest.mark.parametrize(("dynamic", "graphs"), [(True, 1), (None, 2)])
 def test_the_longest_length_makes_no_new_graph(dynamic, graphs):
-    """It is another one in every batch; without `dynamic` torch learns from the second that it varies."""
+    """It differs from batch to batch; without `dynamic` torch makes it symbolic at the second value."""
     torch._dynamo.reset()
     count = CompileCounter()
     compiled = torch.compile(_longest, backend=count, fullgraph=True, dynamic=dynamic)

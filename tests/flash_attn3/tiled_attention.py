@@ -1,5 +1,6 @@
-"""Attention as a tiled kernel computes it, in plain PyTorch: what the checks must pass, and its classic
-mistakes, which they must not.
+"""Attention as a tiled kernel computes it, in plain PyTorch, and the same with one of the classic mistakes.
+
+The checks must pass the first and fail the others.
 """
 
 from __future__ import annotations
