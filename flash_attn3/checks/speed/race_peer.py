@@ -1,6 +1,6 @@
-"""The existing FlashAttention-3, raced in the same process when the library with its operators is named.
+"""The existing FlashAttention-3, raced in the same process if its shared library is given.
 
-It is called through its operator, without the Python function that its users call: a handicap for ours.
+It is called through its operator, without the Python function of its users, which favours it in races.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class PeerMissing(Exception):
-    """The libraries that were named cannot be loaded, or do not register the operator."""
+    """A given library cannot be loaded, or none registers the operator."""
 
 
 def load_peer(libraries: Sequence[Path]) -> None:
-    """Load what the peer needs, and last the library that registers ``torch.ops.flash_attn_3.fwd``.
+    """Load the libraries of the peer; the last one registers ``torch.ops.flash_attn_3.fwd``.
 
     Args:
-        libraries: in the order of loading; for example a CUDA runtime that torch does not bring, then the
-            peer. None: there is no peer.
+        libraries: in the order of loading; for example a CUDA runtime that torch does not include, then
+            the peer. Empty for no peer.
 
     Raises:
-        PeerMissing: one cannot be loaded, or the operator is still not there.
+        PeerMissing: a library cannot be loaded, or the operator is not registered.
     """
     for library in libraries:
         _load(library)
@@ -47,7 +47,7 @@ def _load(library: Path) -> None:
 
 
 def call_fa3(setting: AttentionSetting, inputs: RaceInputs) -> Tensor:
-    """Run the peer's forward without splits, by its schema of 34 arguments."""
+    """Call the forward operator of the peer without splits, by its schema of 34 arguments."""
     q, k, v, lengths = inputs.q, inputs.k, inputs.v, inputs.cu_seqlens
     longest = None if lengths is None else setting.seqlen
     left, right = setting.window_size
