@@ -1,8 +1,8 @@
 """The build hook: put the compiled libraries and kernels into the wheel.
 
-With ``FLASH_ATTN3_PREBUILT=DIR`` it packages what the farm compiled into DIR; without it, it compiles with
-the toolkit that pip installed into the build environment: every kernel, or those that the patterns in
-``FLASH_ATTN3_KERNELS`` (such as ``fwd_sm90_*_d128_*``, separated by spaces) name.
+With ``FLASH_ATTN3_PREBUILT=DIR`` it packages the payload in DIR (`kernels/build/payload.py`). Without it, it
+compiles with the toolkit that pip installed into the build environment: every kernel, or those whose names
+match the patterns in ``FLASH_ATTN3_KERNELS`` (such as ``fwd_sm90_*_d128_*``, separated by spaces).
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ROOT = Path(__file__).parent
 _PREBUILT = "FLASH_ATTN3_PREBUILT"
 _KERNELS = "FLASH_ATTN3_KERNELS"
-_TOOLKIT = "12.8"  # the one that [build-system].requires pins
-_TARGETS = {
-    "x86_64": ("x86_64-linux-gnu.2.17", "manylinux_2_17_x86_64"),
-    "aarch64": ("aarch64-linux-gnu.2.28", "manylinux_2_28_aarch64"),
-}
 
 
 class FlashAttn3BuildHook(BuildHookInterface[Any]):
-    """Compile, or take what was compiled, and tell the builder where it is."""
+    """Compile, or take the prebuilt payload, and add it to the wheel."""
 
     _scratch: Path | None = None
 
@@ -60,18 +58,18 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
 
     def _compile(self, payload: Path) -> None:
         sys.path.insert(0, str(_ROOT))
-        from kernels.build.compile import compile_variant, inputs_digest
-        from kernels.build.host import build_host
+        from kernels.build.compile import compile_variant
+        from kernels.build.host import TARGETS, build_host
         from kernels.build.pack import PackEntry
-        from kernels.build.payload import combined_digest, host_digest, write_payload
+        from kernels.build.payload import write_payload
         from kernels.build.toolkit import find_toolkit
         from kernels.table import Variant, select
 
-        target, tag = self._target()
+        target = _native_target(TARGETS)
         toolkit = find_toolkit(self._build_environment())
 
         def entry(variant: Variant) -> PackEntry:
-            return PackEntry(variant, compile_variant(variant, toolkit).image, _TOOLKIT)
+            return PackEntry(variant, compile_variant(variant, toolkit).image, toolkit.name)
 
         release = self.metadata.version
         variants = select(os.environ.get(_KERNELS, "").split())
@@ -79,27 +77,20 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
             host = pool.submit(build_host, target, Path(folder), release)
             entries = list(pool.map(entry, variants))
             libraries = {path.name: path.read_bytes() for path in host.result()}
-        digests = {variant.name: inputs_digest(variant, toolkit) for variant in variants}
-        digests["host libraries"] = host_digest(target, release)
         write_payload(
             payload,
             entries=entries,
             libraries=libraries,
             version=release,
-            platform=tag,
-            source_digest=combined_digest(digests),
+            platform=_platform_tag(target),
         )
 
-    def _target(self) -> tuple[str, str]:
-        machine = platform.machine().lower()
-        if sys.platform != "linux" or machine not in _TARGETS:
-            raise OSError(
-                f"flash_attn3 compiles on Linux, {' or '.join(_TARGETS)}; this is {sys.platform} {machine}"
-            )
-        return _TARGETS[machine]
-
     def _build_environment(self) -> Path:
-        """Return the folder where pip put the build requirements, which is not where Python's own lie."""
+        """Return the site folder that holds the build requirements; with isolation it is pip's own.
+
+        Raises:
+            OSError: nvidia-cutlass, one of the requirements, cannot be imported.
+        """
         spec = importlib.util.find_spec("cutlass_library")
         if spec is None or spec.origin is None:
             raise OSError(
@@ -107,3 +98,27 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
                 "or install what [build-system].requires lists"
             )
         return Path(spec.origin).parents[1]
+
+
+def _native_target(targets: Sequence[str]) -> str:
+    """Return the compile target of this machine.
+
+    Raises:
+        OSError: none of the targets is for it.
+    """
+    machine = platform.machine().lower()
+    by_machine = {target.split("-")[0]: target for target in targets}
+    if sys.platform != "linux" or machine not in by_machine:
+        raise OSError(
+            f"flash_attn3 compiles on Linux, {' or '.join(by_machine)}; this is {sys.platform} {machine}"
+        )
+    return by_machine[machine]
+
+
+def _platform_tag(target: str) -> str:
+    """Return the tag of a target, which names its oldest glibc.
+
+    ``x86_64-linux-gnu.2.17`` -> ``manylinux_2_17_x86_64``
+    """
+    machine, _, libc = target.split("-")
+    return f"manylinux_{libc.removeprefix('gnu.').replace('.', '_')}_{machine}"

@@ -1,1 +1,1 @@
-"""The stages of the farm: plan, build, audit, validate, publish and verify; and the tuning."""
+"""The farm: plans, builds, audits, validates and publishes wheels, verifies the site, tunes the kernels."""

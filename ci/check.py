@@ -1,4 +1,4 @@
-"""The outcome of one named check: what a gate such as the audit is a list of."""
+"""The result of one named check; the audit and the verification return lists of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """A named check, whether it passed, and what was seen."""
+    """One check: its name, whether it passed, and the values it compared."""
 
     name: str
     ok: bool

@@ -1,116 +1,109 @@
-"""The farm's errors: each ends the command with one line on stderr and its own exit code.
-
-Only the standard library is imported here, so that ``validate`` can run on a machine that has
-nothing but Python, torch and a GPU.
-"""
+"""The farm's errors: the command line prints one as a single line on stderr and exits with its code."""
 
 from __future__ import annotations
 
 
 class FarmError(Exception):
-    """An error the operator can act on; the text names what was wrong, with what, and what it should be."""
+    """Base of the errors that an operator can act on.
+
+    The text names the argument or file, the value it has and the value it should have.
+    """
 
     exit_code = 1
 
 
 class UnknownToolkit(FarmError):
-    """A toolkit that the matrix does not list."""
+    """The matrix does not list the toolkit."""
 
     exit_code = 11
 
 
 class UnknownSm(FarmError):
-    """An SM that the matrix does not list."""
+    """The matrix does not list the SM."""
 
     exit_code = 12
 
 
 class ToolkitUnavailable(FarmError):
-    """A toolkit wheel that could not be fetched, or whose bytes are not the pinned ones."""
+    """A toolkit wheel could not be downloaded, or its sha256 is not the pinned one."""
 
     exit_code = 13
 
 
 class UnknownCell(FarmError):
-    """A cell, artefact or platform that the matrix does not list, or text that is no cell."""
+    """The matrix does not list the cell, artefact or platform, or the text is not the name of one."""
 
     exit_code = 16
 
 
 class CorruptObject(FarmError):
-    """A cached object that does not hold the bytes it was stored with."""
+    """A cached object is truncated, altered or stored under another key."""
 
     exit_code = 18
 
 
 class AuditFailed(FarmError):
-    """A wheel that breaks at least one rule of the audit."""
+    """A wheel failed at least one check of the audit."""
 
     exit_code = 19
 
 
 class CorruptWheel(FarmError):
-    """A wheel that cannot be read, or whose contents do not match its RECORD."""
+    """A wheel cannot be read, or its contents do not match its RECORD."""
 
     exit_code = 20
 
 
 class CorruptReport(FarmError):
-    """A validation report that cannot be read."""
+    """A validation report cannot be read, was altered or contradicts itself."""
 
     exit_code = 21
 
 
 class ReportMismatch(FarmError):
-    """A validation report that speaks of another wheel."""
+    """No wheel has the sha256 in a validation report, or no report allows the required channel."""
 
     exit_code = 22
 
 
 class ValidationFailed(FarmError):
-    """A wheel that failed a correctness case on a GPU."""
+    """A wheel failed a check on a GPU."""
 
     exit_code = 23
 
 
 class NoGpu(FarmError):
-    """Validation or tuning was asked for where no GPU can be used."""
+    """Validation and tuning need a GPU, and torch cannot use one here."""
 
     exit_code = 24
 
 
 class UnsafeSite(FarmError):
-    """A site folder that the farm must not write to."""
+    """The farm must not write to the site folder."""
 
     exit_code = 25
 
 
 class DiskFull(FarmError):
-    """A folder whose disk has no room left."""
+    """The disk of a folder has no room left."""
 
     exit_code = 26
 
 
 class VerifyFailed(FarmError):
-    """A published site from which an installer could not install."""
+    """A site differs from its manifest, or an installer could not install from it."""
 
     exit_code = 27
 
 
-class CorruptManifest(FarmError):
-    """A manifest that cannot be read."""
-
-    exit_code = 28
-
-
 class WheelConflict(FarmError):
-    """Two wheels of one name with different bytes; what is published never changes."""
+    """A wheel has the name of a published one but other bytes; published wheels never change."""
 
     exit_code = 29
 
 
 class BuildFailed(FarmError):
-    """A program of the build that failed; its own exit code is passed on where it has a meaning."""
+    """A program of the build failed; ``exit_code`` is the program's own where that has a meaning."""
 
     exit_code = 30
 
@@ -120,18 +113,18 @@ class BuildFailed(FarmError):
 
 
 class UnknownWheel(FarmError):
-    """A wheel that the index does not list."""
+    """The index does not list the wheel."""
 
     exit_code = 31
 
 
-class UnknownCase(FarmError):
-    """A case of the tuning that has no candidates."""
+class UnknownTask(FarmError):
+    """No tuning task has that name."""
 
     exit_code = 33
 
 
 class RacesAlone(FarmError):
-    """A validation report of nothing but races, given as a proof."""
+    """A validation report holds races only, so that it proves no wheel."""
 
     exit_code = 34

@@ -1,9 +1,8 @@
-"""Write files so that a kill or a full disk leaves the old ones whole."""
+"""Writes files and folders in one step, so that a crash or a full disk leaves the old ones whole."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,11 +12,14 @@ from typing import TYPE_CHECKING
 from ci.errors import DiskFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import IO
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The ``errno`` values that mean "no room left"."""
 _SCRATCH = ".scratch-"
+_BLOCK = 1 << 20  # bytes read at once
 
 
 @contextmanager
@@ -25,12 +27,12 @@ def room_in(folder: Path) -> Iterator[None]:
     """Turn the system's "no room" errors into one that names ``folder``.
 
     Raises:
-        DiskFull: if the block ran out of room.
+        DiskFull: the block ran out of room.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         raise DiskFull(
             f"{folder}: no room left ({os.strerror(error.errno or 0)}); nothing there was changed"
@@ -38,10 +40,10 @@ def room_in(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``; a reader sees the old file or the new one, whole, and so does a crash.
+    """Replace ``path`` by ``data``; a reader, or a crash, sees the old file or the new one, whole.
 
     Raises:
-        DiskFull: if there is no room; the old file is untouched.
+        DiskFull: there is no room; the old file is untouched.
     """
     with room_in(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +60,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def folder_atomically(path: Path) -> Iterator[Path]:
-    """Fill a scratch folder that becomes ``path`` when the block ends well, and vanishes when it does not.
+    """Yield a scratch folder that becomes ``path`` when the block succeeds and is removed when it fails.
 
     Raises:
-        DiskFull: if there is no room.
+        DiskFull: there is no room.
     """
     with room_in(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,25 +76,8 @@ def folder_atomically(path: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-@contextmanager
-def lock(folder: Path, tell: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold ``folder`` for this process alone; ``tell`` hears if another has to be waited for."""
-    with room_in(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    with file:
-        # The system releases it when the process ends, however it ends.
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if tell is not None:
-                tell(f"waiting for another farm, which works in {folder}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def clear_scratch(folder: Path) -> None:
-    """Remove what writers that were killed left anywhere in ``folder``; nobody may be writing there."""
+    """Remove the scratch files of killed writers below ``folder``; the caller holds the folder's lock."""
     for left in folder.rglob(f"{_SCRATCH}*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -101,12 +86,23 @@ def clear_scratch(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return sha256_of_blocks(blocks_of(file))
+
+
+def sha256_of_blocks(blocks: Iterable[bytes]) -> str:
+    """Return the SHA-256 of the concatenated blocks, in hex."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
     return digest.hexdigest()
+
+
+def blocks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the rest of an open file, 1 MiB at a time."""
+    while block := file.read(_BLOCK):
+        yield block
 
 
 def _scratch_name(path: Path) -> Path:

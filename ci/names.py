@@ -1,4 +1,4 @@
-"""Choose among names by shell patterns, and help with a name that is none of them."""
+"""Selects names by shell patterns, and suggests the nearest ones for an unknown name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Say which of ``names`` are nearest to ``name``."""
+    """Return the end of an error message: which of ``names`` are nearest to ``name``."""
     known = list(names)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
     return f"the nearest {'are' if len(close) > 1 else 'is'} {', '.join(close)}"
 
 
 def matching(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the names that ``pattern`` (``*``, ``?``, ``[…]``; case counts) matches."""
+    """Return the names that match ``pattern`` (``*``, ``?``, ``[…]``), case-sensitively."""
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]

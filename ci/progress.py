@@ -1,75 +1,18 @@
-"""Tell the operator what happens: a live bar on a terminal, plain lines elsewhere."""
+"""The interface through which a stage reports its progress. The command line's is ``ci.cli.console``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from typing import Protocol
 
 
 class Reporter(Protocol):
-    """What a stage reports to."""
+    """Receives the progress of a stage."""
 
     def say(self, text: str) -> None:
         """Report that something was done."""
 
     def warn(self, text: str) -> None:
-        """Report something that the operator should know, though the stage goes on."""
+        """Report a problem that does not stop the stage."""
 
     def step(self, done: int, total: int, text: str) -> None:
-        """Report that ``done`` of ``total`` steps are over; the last one ends the bar."""
-
-
-class ConsoleReporter:
-    """Report on standard error, so that standard output holds nothing but results.
-
-    As a context manager it takes its bar away when the block ends, however it ends.
-    """
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def say(self, text: str) -> None:
-        """Print a line."""
-        self._console.print(escape(text), soft_wrap=True)
-
-    def warn(self, text: str) -> None:
-        """Print a line marked as a warning."""
-        self._console.print(f"[yellow]farm: warning:[/] {escape(text)}", soft_wrap=True)
-
-    def step(self, done: int, total: int, text: str) -> None:
-        """Move the bar; without a terminal, say nothing."""
-        if not self._console.is_terminal:
-            return
-        if self._bar is None:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-            )
-            self._bar = Progress(*columns, console=self._console, transient=True)
-            self._task = self._bar.add_task(escape(text), total=total)
-            self._bar.start()
-        self._bar.update(self._task, completed=done, total=total, description=escape(text))
-        if done >= total:
-            self.close()
-
-    def close(self) -> None:
-        """Take the bar away, if there is one."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Report that ``done`` of ``total`` steps are over; ``done == total`` ends the progress bar."""

@@ -1,4 +1,4 @@
-"""Where this tree is and what it calls itself."""
+"""The root folder and the version of this source tree."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 import tomli
 
 ROOT = Path(__file__).parents[1]
-COMPAT_PROJECT = "flash-attn-3"
-"""The second distribution of this tree, made in compat/."""
 
 
 def project_version() -> str:
-    """Return the version that pyproject.toml states."""
+    """Return the version in pyproject.toml."""
     document = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return str(document["project"]["version"])

@@ -11,13 +11,13 @@ from flash_attn3 import _library
 _library.load()
 
 # These need the operators that the line above registered.
+from flash_attn3 import _ops  # noqa: E402
 from flash_attn3._build import read_build  # noqa: E402
-from flash_attn3._ops import fake  # noqa: E402
 from flash_attn3.attention import flash_attn_func, flash_attn_qkvpacked_func  # noqa: E402
 from flash_attn3.combine import flash_attn_combine  # noqa: E402
 from flash_attn3.varlen import flash_attn_varlen_func  # noqa: E402
 
-fake.register()
+_ops.register()
 
 __version__ = read_build().version
 

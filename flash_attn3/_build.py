@@ -15,7 +15,7 @@ class Build:
     """The build of this package; the one source of its version."""
 
     version: str
-    source_digest: str
+    content_digest: str
     platform: str
 
 
@@ -28,7 +28,7 @@ def read_build() -> Build:
     """
     try:
         document = json.loads(_FILE.read_text(encoding="utf-8"))
-        return Build(document["version"], document["source_digest"], document["platform"])
+        return Build(document["version"], document["content_digest"], document["platform"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImportError(
             f"flash_attn3: {_FILE} is no build record ({error!r}); reinstall the package"

@@ -9,27 +9,54 @@ import torch
 
 from flash_attn3 import _native
 from flash_attn3._build import read_build
+from flash_attn3._ops import operators
 
-# A kernel's target as compilers name it, by its code.
-_TARGETS = {"exact": "sm_{}a", "portable": "sm_{}", "ptx": "compute_{}"}
+_FORWARD = "fwd"  # attention can run on a GPU that has kernels of this operator
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a GPU gets of one operator.
+
+    Attributes:
+        op: the operator, for example ``fwd``.
+        code: ``exact``, ``portable`` or ``ptx``; empty where no kernel runs.
+        target: what the kernels were compiled for, for example ``sm_90a``; likewise.
+        refusal: why no kernel of the operator runs; empty where one does.
+    """
+
+    op: str
+    code: str
+    target: str
+    refusal: str
+
+    def __str__(self) -> str:
+        if self.refusal:
+            return f"{self.op}: {self.refusal}"
+        return f"{self.op}: {self.code} {self.target}"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that torch sees; ``refusal`` says why no kernel of this build runs on it, if none does."""
+    """A GPU that torch sees, and what it gets of each operator, forward first."""
 
     name: str
     compute_capability: str
-    refusal: str
+    operators: tuple[Served, ...]
+
+    @property
+    def refusal(self) -> str:
+        """Why attention cannot run on it; empty where it can."""
+        return next(served.refusal for served in self.operators if served.op == _FORWARD)
 
 
 @dataclass(frozen=True)
 class Installation:
-    """This package, its surroundings, and a verdict: ``reason`` is empty when attention can run here."""
+    """The package and what it found around it; ``reason`` is empty where attention can run here."""
 
     version: str
     library_version: str
-    source_digest: str
+    content_digest: str
     platform: str
     kernels: tuple[_native.Kernel, ...]
     torch: str
@@ -40,11 +67,14 @@ class Installation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {**asdict(self), "can_run": not self.reason}
+        document = asdict(self)
+        for gpu, described in zip(self.gpus, document["gpus"], strict=True):
+            described["refusal"] = gpu.refusal
+        return {**document, "can_run": not self.reason}
 
 
 def inspect_installation() -> Installation:
-    """Look at the package, torch, the driver and the GPUs. Never fails; what is wrong becomes the reason."""
+    """Inspect the package, torch, the driver and the GPUs. Does not raise: a failure becomes the reason."""
     reasons: list[str] = []
     build = read_build()
     library_version = _native.version()
@@ -63,12 +93,12 @@ def inspect_installation() -> Installation:
     if torch.version.cuda is None:
         reasons.append(f"torch {torch.__version__} was built without CUDA")
     gpus = _gpus() if driver_cuda is not None and kernels else ()
-    if not reasons and not any(not gpu.refusal for gpu in gpus):
+    if not reasons and all(gpu.refusal for gpu in gpus):
         reasons.append(gpus[0].refusal if gpus else "torch sees no GPU")
     return Installation(
         version=build.version,
         library_version=library_version,
-        source_digest=build.source_digest,
+        content_digest=build.content_digest,
         platform=build.platform,
         kernels=kernels,
         torch=torch.__version__,
@@ -80,16 +110,33 @@ def inspect_installation() -> Installation:
 
 
 def _gpus() -> tuple[Gpu, ...]:
+    # Forward first, and what has no kernel yet last.
+    packed = {kernel.op for kernel in _native.kernels()}
+    names = {operator.kernel for operator in operators()}
+    ordered = sorted(names, key=lambda op: (op != _FORWARD, op not in packed, op))
     gpus = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        refusal = ""
-        try:
-            _native.require_device(index)
-        except _native.NativeError as error:
-            refusal = str(error)
-        gpus.append(Gpu(properties.name, f"{properties.major}.{properties.minor}", refusal))
+        major, minor = properties.major, properties.minor
+        served = tuple(_served(op, index, 10 * major + minor) for op in ordered)
+        gpus.append(Gpu(properties.name, f"{major}.{minor}", served))
     return tuple(gpus)
+
+
+def _served(op: str, device: int, sm: int) -> Served:
+    kernels = [kernel for kernel in _native.kernels() if kernel.op == op]
+    if not kernels:
+        return Served(op, "", "", "no kernel yet")
+    try:
+        _native.require_device(device, op)
+    except _native.NativeError as error:
+        return Served(op, "", "", str(error))
+    # The library prefers them in this order, and the latest target of several.
+    best = min(
+        (kernel for kernel in kernels if kernel.runs_on(sm)),
+        key=lambda kernel: (_native.Code[kernel.code.upper()], -kernel.sm),
+    )
+    return Served(op, best.code, best.target, "")
 
 
 def format_installation(found: Installation) -> str:
@@ -101,10 +148,7 @@ def format_installation(found: Installation) -> str:
         "kernels:",
         *(f"  {line}" for line in _kernel_lines(found.kernels)),
         "GPUs:",
-        *(
-            f"  {gpu.name} (sm_{gpu.compute_capability.replace('.', '')}): {gpu.refusal or 'ok'}"
-            for gpu in found.gpus
-        ),
+        *(f"  {line}" for line in map(_gpu_line, found.gpus)),
     ]
     if not found.gpus:
         lines.append("  none")
@@ -112,18 +156,22 @@ def format_installation(found: Installation) -> str:
     return "\n".join(lines)
 
 
+def _gpu_line(gpu: Gpu) -> str:
+    served = "; ".join(map(str, gpu.operators))
+    return f"{gpu.name} (sm_{gpu.compute_capability.replace('.', '')}): {served}"
+
+
 def _kernel_lines(kernels: tuple[_native.Kernel, ...]) -> list[str]:
-    """Return one line for each operation, target and head_dim."""
+    """Return one line for each operator, target, head_dim and toolkit."""
     groups: dict[tuple[str, int, str, int, int, str], list[_native.Kernel]] = {}
     for kernel in kernels:
-        target = _TARGETS[kernel.code].format(kernel.sm)
-        key = (kernel.op, kernel.sm, target, kernel.head_dim, kernel.head_dim_v, kernel.toolkit)
+        key = (kernel.op, kernel.sm, kernel.target, kernel.head_dim, kernel.head_dim_v, kernel.toolkit)
         groups.setdefault(key, []).append(kernel)
     lines = []
     for (op, _, target, head_dim, head_dim_v, toolkit), members in sorted(groups.items()):
         size = f"{head_dim}" if head_dim == head_dim_v else f"{head_dim}/{head_dim_v}"
-        which = f" head_dim {size}" if head_dim else ""  # a kernel that combines takes any
-        dtypes = ", ".join(sorted({kernel.dtype for kernel in members}))
+        which = f" head_dim {size}" if head_dim else ""  # combine takes any
+        dtypes = ", ".join(sorted({kernel.dtype_in for kernel in members}))
         masks = ", ".join(sorted({kernel.mask for kernel in members}))
         lines.append(f"{op} {target}{which}: {dtypes}; {masks} (CUDA {toolkit})")
     return lines or ["none"]

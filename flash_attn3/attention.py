@@ -9,15 +9,15 @@ from torch import Tensor
 
 from flash_attn3._check.arguments import resolve_options
 from flash_attn3._check.qkvpacked import unpack
-from flash_attn3._check.tensors import Extras
-from flash_attn3._ops import autograd
-from flash_attn3._ops.general import REFUSALS, explain, forward, forward_masked
+from flash_attn3._forward import forward, forward_masked
+from flash_attn3._ops.fwd import FWD, FWD_QKVPACKED
+from flash_attn3._ops.operator import REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_forward = torch.ops.flash_attn3.fwd.default
-_forward_qkvpacked = torch.ops.flash_attn3.fwd_qkvpacked.default
+_forward = FWD.call
+_forward_qkvpacked = FWD_QKVPACKED.call
 
 
 def flash_attn_func(  # noqa: PLR0917  callers pass these by position
@@ -92,36 +92,24 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         NotImplementedError: the argument is valid and has no kernel yet; also raised by the backward pass.
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
-    if (
-        (window_size == (-1, -1) and out is None and learnable_sink is None and s_aux is None)
-        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0)
-        # Hints, of no effect on the result.
-        and (isinstance(num_splits, int) and num_splits >= 0 and isinstance(deterministic, bool))
-        and (pack_gqa is None or isinstance(pack_gqa, bool))
-        and (qv is None and q_descale is None and k_descale is None and v_descale is None)
-    ):
-        result = _forward_plain(q, k, v, softmax_scale, causal)
-    else:
-        # Without stars, which would take half a microsecond.
-        options = resolve_options(
-            window_size, learnable_sink, s_aux, softcap, attention_chunk, sm_margin,
-            num_splits, pack_gqa, deterministic, qv, q_descale, k_descale, v_descale,
-        )  # fmt: skip
+    # Without stars, which would take half a microsecond.
+    options = resolve_options(
+        window_size, learnable_sink, s_aux, softcap, attention_chunk, sm_margin,
+        num_splits, pack_gqa, deterministic, qv, q_descale, k_descale, v_descale,
+    )  # fmt: skip
+    result: tuple[Tensor, Tensor]
+    if options or out is not None:
         result = forward(forward_masked, q, k, v, softmax_scale, causal, (), options, out)
-    return result if return_attn_probs else result[0]
-
-
-def _forward_plain(
-    q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool
-) -> tuple[Tensor, Tensor]:
-    """Return (out, lse) of the call that most programs make."""
+        return result if return_attn_probs else result[0]
+    # Most calls come here; `forward` would do the same, and take longer.
     try:
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            return autograd.run(autograd.PlainForwardOnly, (q, k, v, softmax_scale, causal))
-        out, lse = _forward(q, k, v, softmax_scale, causal)
+            result = FWD.with_gradient(q, k, v, softmax_scale, causal)
+        else:
+            result = _forward(q, k, v, softmax_scale, causal)
     except REFUSALS as error:
-        raise explain(error, (q, k, v), Extras(), softmax_scale, causal) from None
-    return out, lse
+        raise FWD.explain(error, q, k, v, softmax_scale, causal) from None
+    return result if return_attn_probs else result[0]
 
 
 def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
@@ -169,18 +157,21 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
     Raises:
         TypeError, ValueError, NotImplementedError, RuntimeError: as ``flash_attn_func`` does.
     """
-    if (
-        (window_size == (-1, -1) and out is None and learnable_sink is None and s_aux is None)
-        and (attention_chunk == 0 and softcap == 0.0 and sm_margin == 0 and isinstance(deterministic, bool))
-        and (q_descale is None and k_descale is None and v_descale is None)
-        and num_heads_q != 0  # which stands for None below
-    ):
-        try:
-            if not (torch.is_grad_enabled() and qkv.requires_grad):
-                written, lse = _forward_qkvpacked(qkv, softmax_scale, causal, num_heads_q or 0)
-                return (written, lse) if return_attn_probs else written
-        except REFUSALS:
-            pass  # the call below says what is wrong
+    options = resolve_options(
+        window_size, learnable_sink, s_aux, softcap, attention_chunk, sm_margin,
+        1, None, deterministic, None, q_descale, k_descale, v_descale,
+    )  # fmt: skip
+    heads_q = 0 if num_heads_q is None else num_heads_q
+    result: tuple[Tensor, Tensor]
+    try:
+        if (
+            not (options or out is not None or num_heads_q == 0)  # a given 0 is an error
+            and not (torch.is_grad_enabled() and qkv.requires_grad)
+        ):
+            result = _forward_qkvpacked(qkv, softmax_scale, causal, heads_q)
+            return result if return_attn_probs else result[0]
+    except REFUSALS as error:
+        raise FWD_QKVPACKED.explain(error, qkv, softmax_scale, causal, heads_q) from None
     q, k, v = unpack(qkv, num_heads_q)
     return flash_attn_func(
         *(q, k, v, softmax_scale, causal, None, q_descale, k_descale, v_descale),

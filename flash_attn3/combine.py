@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from flash_attn3._check.partials import OUT_DTYPES, check_partials
-from flash_attn3._ops import autograd
-from flash_attn3._ops.general import REFUSALS
+from flash_attn3._ops.combine import COMBINE, COMBINE_INTO
+from flash_attn3._ops.operator import REFUSALS, explain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_combine = torch.ops.flash_attn3.combine.default
-_combine_into = torch.ops.flash_attn3.combine_into.default
+_combine = COMBINE.call
+_combine_into = COMBINE_INTO.call
 
 
 def flash_attn_combine(
@@ -53,25 +53,14 @@ def flash_attn_combine(
     """
     try:
         number = OUT_DTYPES.get(torch.float32 if out_dtype is None else out_dtype)
-        if torch.is_grad_enabled() and (out_partial.requires_grad or lse_partial.requires_grad):
-            if out is None and number is not None:
-                return autograd.run(autograd.CombineForwardOnly, (out_partial, lse_partial, number))
-        elif out is not None:
-            if out_dtype is None or out_dtype is out.dtype:
-                return out, _combine_into(out_partial, lse_partial, out)
-        elif number is not None:
-            combined, lse = _combine(out_partial, lse_partial, number)
+        needs_grad = torch.is_grad_enabled() and (out_partial.requires_grad or lse_partial.requires_grad)
+        if out is None and number is not None:
+            call = COMBINE.with_gradient if needs_grad else _combine
+            combined, lse = call(out_partial, lse_partial, number)
             return combined, lse
+        if out is not None and not needs_grad and (out_dtype is None or out_dtype is out.dtype):
+            return out, _combine_into(out_partial, lse_partial, out)
     except REFUSALS as error:
-        raise _explain(error, out_partial, lse_partial, out, out_dtype) from None
+        raise explain(error, check_partials, out_partial, lse_partial, out, out_dtype) from None
     check_partials(out_partial, lse_partial, out, out_dtype)
     raise ValueError("out must be None when out_partial or lse_partial requires a gradient")
-
-
-def _explain(error: Exception, *arguments: Any) -> Exception:
-    """Return the error that names the wrong argument, or ``error`` itself when no argument is wrong."""
-    try:
-        check_partials(*arguments)
-    except (TypeError, ValueError, NotImplementedError) as clearer:
-        return clearer
-    return error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flash_attn3._check.arguments import resolve_options
-from flash_attn3._ops.general import forward, forward_general, forward_varlen
+from flash_attn3._forward import forward, forward_general, forward_varlen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What serves each GPU, and which GPU has proven it: never more than a validation report says."""
+"""What serves each GPU, operator by operator, and which of it validation reports prove."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from index_site.manifest import Proof, SmSupport
-    from matrix.serving import Kind
+    from index_site.manifest import GpuSupport, Proof
+    from matrix.serving import Code
 
-_WORDS: dict[Kind, str] = {
-    "exact": "Kernels of their own",
-    "portable": "Portable kernels",
-    "ptx": "PTX, which the driver compiles at the first call",
-}
+_TITLES = {"fwd": "forward", "bwd": "backward"}
 
 
 @dataclass(frozen=True)
@@ -23,10 +19,10 @@ class GpuRow:
     """One line of the table of GPUs.
 
     Attributes:
-        gpus: the products, with their SM.
-        kernels: which kernels serve them.
-        status: what is known of these kernels on these GPUs.
-        proven: whether a GPU of this SM passed a whole validation with them.
+        gpus: product names, with the SM.
+        kernels: which kernels serve each operator.
+        status: what validation reports prove of these kernels on these GPUs.
+        proven: whether a full validation passed on a GPU of this SM with the kernels of every operator.
     """
 
     gpus: str
@@ -35,22 +31,63 @@ class GpuRow:
     proven: bool
 
 
-def gpu_rows(sms: Iterable[SmSupport], proofs: Sequence[Proof]) -> tuple[GpuRow, ...]:
-    """Return the table of GPUs: what serves each, and what these validation reports say of that."""
-    return tuple(_row(sm, proofs) for sm in sms)
+def operator_title(op: str) -> str:
+    """Return the name of an operator for readers."""
+    return _TITLES.get(op, op)
 
 
-def _row(sm: SmSupport, proofs: Sequence[Proof]) -> GpuRow:
-    here = _gpus(proof for proof in proofs if proof.proves(sm.kernels) and proof.sm == sm.sm)
-    elsewhere = _gpus(proof for proof in proofs if proof.proves(sm.kernels))
-    if here:
-        status = f"validated on {here}"
-    elif elsewhere:
-        status = f"built, not yet run on this GPU; the same source passed on {elsewhere}"
-    else:
-        status = "built, not yet run on a GPU"
-    name = f"{sm.gpus} (sm_{sm.sm})" if sm.sm.isdigit() else sm.gpus
-    return GpuRow(name, _WORDS[sm.kernels], status, bool(here))
+def gpu_rows(gpus: Iterable[GpuSupport], proofs: Sequence[Proof]) -> tuple[GpuRow, ...]:
+    """Return the table of GPUs.
+
+    Args:
+        gpus: what serves the GPUs of each SM.
+        proofs: the validation reports of these kernels.
+    """
+    return tuple(_row(gpu, proofs) for gpu in gpus)
+
+
+def _row(gpu: GpuSupport, proofs: Sequence[Proof]) -> GpuRow:
+    present = {op: code for op, code in gpu.operators.items() if code is not None}
+    kernels = _by_value({op: _kernels(gpu.sm, code) for op, code in gpu.operators.items()})
+    statuses = {op: _status(gpu.sm, op, code, proofs) for op, code in present.items()}
+    proven = bool(present) and all(_proven_on(gpu.sm, op, code, proofs) for op, code in present.items())
+    same = len(set(statuses.values())) == 1
+    status = next(iter(statuses.values())) if same else _by_value(statuses)
+    name = f"{gpu.gpus} (sm_{gpu.sm})" if gpu.sm.isdigit() else gpu.gpus
+    return GpuRow(name, kernels, status, proven)
+
+
+def _by_value(texts: Mapping[str, str]) -> str:
+    """Join the texts of operators; those with the same text share it: ``forward, combine: no kernel``."""
+    titles: dict[str, list[str]] = {}
+    for op, text in texts.items():
+        titles.setdefault(text, []).append(operator_title(op))
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in titles.items())
+
+
+def _kernels(sm: str, code: Code | None) -> str:
+    match code:
+        case "exact":
+            return f"exact sm_{sm} kernels"
+        case "portable":
+            return "portable kernels"
+        case "ptx":
+            return "PTX for the driver to compile"
+        case None:
+            return "no kernel"
+
+
+def _status(sm: str, op: str, code: Code, proofs: Sequence[Proof]) -> str:
+    if here := _proven_on(sm, op, code, proofs):
+        return f"validated on {here}"
+    if elsewhere := _gpus(proof for proof in proofs if proof.proves(op, code)):
+        return f"built, not yet run on this GPU (same source passed on {elsewhere})"
+    return "built, not yet run on a GPU"
+
+
+def _proven_on(sm: str, op: str, code: Code, proofs: Sequence[Proof]) -> str:
+    """Return the GPUs of this SM that proved the kernels; empty if none did."""
+    return _gpus(proof for proof in proofs if proof.sm == sm and proof.proves(op, code))
 
 
 def _gpus(proofs: Iterable[Proof]) -> str:

@@ -1,4 +1,4 @@
-"""The pages that people read: what to type, what it runs on, and what every wheel was proven on."""
+"""The pages that people read: install commands, what they serve, and the proofs of every wheel."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from index_site.gpus import GpuRow, gpu_rows
-from index_site.machine import file_href
-from index_site.releases import PROJECT, current_candidates, has_drop_in, offered_release, stable_release
-from index_site.snippets import Snippet, drop_in, snippets
+from index_site.cells import block_words, cell_rows
+from index_site.gpus import gpu_rows, operator_title
+from index_site.hosting import file_href
+from index_site.projects import PROJECT
+from index_site.releases import current_candidates, has_compat, offered_release, stable_release
+from index_site.snippets import Snippet, compat_snippet, snippets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from index_site.manifest import Channel, Manifest, OperatorBuild, Proof, Support, Wheel
 
-    from index_site.manifest import Channel, Manifest, Proof, Wheel
-
-# Stands in the lines to copy until the page knows where it is served; the page then says what to put there.
+# In place of an unknown address. The page's script puts in the address from which it was loaded.
 UNKNOWN_BASE = "INDEX_URL/"
 _HYPHENATED = re.compile(r"([\w-]*-[\w-]*)")
 
 
 @dataclass(frozen=True)
 class Install:
-    """What the install section offers: one release of one channel."""
+    """The install section: one release of one channel."""
 
     channel: Channel
     version: str
     snippets: tuple[Snippet, ...]
-    drop_in: Snippet | None
+    compat: Snippet | None
 
 
 def human_pages(manifest: Manifest) -> dict[str, bytes]:
     """Return ``wheels.html``, which lists every wheel, and ``index.html``.
 
-    Neither needs a script, another host or a font of its own; a policy in the page forbids them.
+    Both are complete without their script. They load nothing; a content security policy enforces that.
     """
     newest_first = manifest.wheels[::-1]
     stable, offered = stable_release(manifest), offered_release(manifest)
+    supports = _supports(manifest, offered)
+    gpus = {gpu.sm: gpu for support in supports for gpu in support.gpus}
     pages = {
         "wheels.html": _render("wheels.html", manifest, wheels=newest_first),
         "index.html": _render(
@@ -52,19 +54,35 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             manifest,
             install=_install(manifest, offered),
             offered=offered,
-            gpus=_gpus(offered),
+            gpus=gpu_rows(gpus.values(), [proof for wheel in offered for proof in wheel.proofs]),
+            cells=cell_rows(supports),
+            operators=_operators(offered),
             stable=stable,
             candidates=current_candidates(manifest, stable),
+            excluded=[(block_words(item.cells), item.reason) for item in manifest.exclusions],
             total=len(manifest.wheels),
         ),
     }
     return {path: page.encode() for path, page in pages.items()}
 
 
-def _gpus(release: tuple[Wheel, ...]) -> tuple[GpuRow, ...]:
-    """Return what serves each GPU; the wheels of a release hold the same kernels."""
-    sms = {sm.sm: sm for wheel in release if wheel.support for sm in wheel.support.sms}
-    return gpu_rows(sms.values(), [proof for wheel in release for proof in wheel.proofs])
+def _supports(manifest: Manifest, release: tuple[Wheel, ...]) -> list[Support]:
+    found = [manifest.support_of(wheel) for wheel in release]
+    return [support for support in found if support is not None]
+
+
+def _operators(release: tuple[Wheel, ...]) -> list[tuple[str, str]]:
+    """Return what each operator takes: (title, words). The wheels of a release hold the same kernels."""
+    builds = {op: build for wheel in release if wheel.build for op, build in wheel.build.operators.items()}
+    return [(operator_title(op), _takes(build)) for op, build in builds.items()]
+
+
+def _takes(build: OperatorBuild) -> str:
+    parts = [", ".join(build.dtypes)]
+    if build.head_dims:
+        parts.append(f"head dimensions {', '.join(map(str, build.head_dims))}")
+        parts.append(f"masks {', '.join(build.masks)}")
+    return "; ".join(parts)
 
 
 def _install(manifest: Manifest, release: tuple[Wheel, ...]) -> Install | None:
@@ -72,7 +90,7 @@ def _install(manifest: Manifest, release: tuple[Wheel, ...]) -> Install | None:
         return None
     channel = release[0].channel
     base = manifest.base_url or UNKNOWN_BASE
-    compat = drop_in(base, channel) if has_drop_in(manifest, channel, release) else None
+    compat = compat_snippet(base, channel) if has_compat(manifest, channel, release) else None
     return Install(channel, release[0].version, snippets(base, channel, release), compat)
 
 
@@ -103,7 +121,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {"based": _based, "href": file_href, "size": _size, "union": _union, "speed": _speed}
+    filters = {"based": _based, "href": file_href, "size": _size, "speed": _speed}
     environment.filters.update(filters)
     return environment
 
@@ -111,7 +129,7 @@ def _environment() -> Environment:
 @cache
 def _asset(name: str) -> Markup:
     text = (resources.files("index_site") / "templates" / name).read_text(encoding="utf-8")
-    return Markup(text)  # noqa: S704 (a file of ours)
+    return Markup(text)  # noqa: S704 (a file of this package)
 
 
 def _source_hash(text: str) -> str:
@@ -119,13 +137,13 @@ def _source_hash(text: str) -> str:
 
 
 def _based(text: str, base: str) -> Markup:
-    """Mark the address of the site in a text, so that the page can put the real one in its place."""
+    """Mark the address of the site in a text, so that the page's script can replace it."""
     marked = Markup('<span class="base">{}</span>').format(base)
     return marked.join(_unbroken(part) for part in text.split(base))
 
 
 def _unbroken(text: str) -> Markup:
-    """Keep a line from breaking inside ``--index-url`` or ``flash-attn3``."""
+    """Prevent line breaks inside ``--index-url`` or ``flash-attn3``."""
     pieces = _HYPHENATED.split(text)
     words = [
         Markup('<span class="word">{}</span>').format(piece) if n % 2 else escape(piece)
@@ -135,21 +153,15 @@ def _unbroken(text: str) -> Markup:
 
 
 def _size(count: int) -> str:
-    """``12345678`` -> ``12.3 MB``, in the decimal units that installers show."""
+    """``12345678`` -> ``12.3 MB``, in decimal units as pip and uv print them."""
     value, unit = count / 1000, "kB"
     if value >= 1000:
         value, unit = value / 1000, "MB"
     return f"{value:.1f} {unit}"
 
 
-def _union(wheels: Iterable[Wheel], record: str, field: str) -> list[str]:
-    """Collect the values of one field of a record that wheels may have, in the order of first appearance."""
-    records = [getattr(wheel, record) for wheel in wheels]
-    return list(dict.fromkeys(str(value) for item in records if item for value in getattr(item, field)))
-
-
 def _speed(proof: Proof) -> str:
-    """Say how fast the slowest and the fastest race were."""
+    """Return the smallest and the largest ratio of the races."""
     low, high = min(proof.races.values()), max(proof.races.values())
     shown = dict.fromkeys((f"{low:.2f}", f"{high:.2f}"))
     return "\N{EN DASH}".join(shown) + " \N{MULTIPLICATION SIGN}"

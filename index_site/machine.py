@@ -1,4 +1,4 @@
-"""The pages that installers read, for each channel: find-links, and the simple API in HTML and JSON."""
+"""The pages that installers read: for each channel find-links, and the simple API in HTML and JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from index_site.hosting import file_href, headers_file
 from index_site.manifest import CHANNELS, Manifest, Wheel
 
 if TYPE_CHECKING:
@@ -14,21 +15,7 @@ if TYPE_CHECKING:
 
 # The HTML form of the API is frozen at 1.4 (PEP 833), the version that brought the project status (PEP 792).
 API_VERSION = "1.4"
-FILES = "files"
 _META = {"api-version": API_VERSION}
-# Hosts that read this file (the format is shared by several static hosts) then serve what installers ask for.
-_HEADERS = """\
-/files/*
-  Cache-Control: max-age=31536000, immutable
-/stable/*
-  Cache-Control: max-age=600
-/candidate/*
-  Cache-Control: max-age=600
-/stable/simple/v1+json/*
-  Content-Type: application/vnd.pypi.simple.v1+json
-/candidate/simple/v1+json/*
-  Content-Type: application/vnd.pypi.simple.v1+json
-"""
 
 
 def machine_pages(manifest: Manifest) -> dict[str, bytes]:
@@ -38,9 +25,9 @@ def machine_pages(manifest: Manifest) -> dict[str, bytes]:
 
     - ``CHANNEL/index.html``: the flat page for ``--find-links``;
     - ``CHANNEL/simple/``: the HTML tree for ``--index-url``;
-    - ``CHANNEL/simple/v1+json/``: the same as JSON, at its own path since a static host cannot negotiate.
+    - ``CHANNEL/simple/v1+json/``: the same as JSON, at a path of its own as static hosts do not negotiate.
     """
-    # Made once for all pages: an anchor differs between them only in the way up to the files.
+    # The same for all pages but for the relative path to the root of the site.
     anchors = {wheel.filename: _anchor(wheel) for wheel in manifest.wheels}
     entries = {wheel.filename: _json(_file_entry(wheel)) for wheel in manifest.wheels}
     projects: dict[str, bytes] = {}
@@ -60,25 +47,16 @@ def machine_pages(manifest: Manifest) -> dict[str, bytes]:
         root = {"meta": _META, "projects": [{"name": name} for name in names]}
         roots[f"{channel}/simple/v1+json/index.json"] = f"{_json(root)}\n".encode()
         roots[f"{channel}/index.html"] = _html(f"Wheels on {channel}", _links(wheels, anchors, up="../"))
-    # Without the empty file, one popular host passes the site through a generator of its own.
-    hosting = {"_headers": _HEADERS.encode(), ".nojekyll": b""}
+    # GitHub Pages runs Jekyll over a site without a file .nojekyll.
+    hosting = {"_headers": headers_file(CHANNELS), ".nojekyll": b""}
     return projects | roots | hosting
-
-
-def file_href(filename: str) -> str:
-    """Return the address of a wheel relative to the root of the site.
-
-    Of the characters that a manifest admits in a file name only ``+`` needs an escape: some hosts read it as
-    a space.
-    """
-    return f"{FILES}/{filename.replace('+', '%2B')}"
 
 
 def _anchor(wheel: Wheel) -> str:
     digest = f"sha256={wheel.metadata_sha256}"
     python = f' data-requires-python="{escape(wheel.requires_python)}"' if wheel.requires_python else ""
     yanked = "" if wheel.yanked is None else f' data-yanked="{escape(wheel.yanked)}"'
-    # pip before 23.2 knows the sidecar by its second name; uv reads the upload time here too.
+    # pip before 23.2 reads the second name of the metadata's digest. uv reads the upload time.
     return (
         f'{file_href(wheel.filename)}#sha256={wheel.sha256}"{python} data-core-metadata="{digest}" '
         f'data-dist-info-metadata="{digest}" data-upload-time="{wheel.upload_time}"{yanked}>'

@@ -1,8 +1,10 @@
-"""The manifest: the one file that says what the index holds. Every page is a pure function of it."""
+"""The manifest: the one file that lists what the index holds. Every page is a pure function of it."""
 
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ci.errors import CorruptManifest
-from ci.wheel.drop_in_listing import is_compat, needed_by
-from matrix.serving import Kind  # noqa: TC001 (pydantic reads the annotations)
+from index_site.errors import CorruptManifest, OtherSchema
+from index_site.projects import COMPAT_PROJECT
+from matrix.block import Block  # noqa: TC001 (pydantic reads the annotations)
+from matrix.serving import Code  # noqa: TC001 (as above)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION: Literal[2] = 2
 
 Channel = Literal["stable", "candidate"]
 CHANNELS: tuple[Channel, ...] = ("stable", "candidate")
@@ -29,20 +33,23 @@ Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
 class Record(BaseModel):
-    """Base of the manifest's records: immutable, strict about types, and closed to unknown keys."""
+    """Base of the manifest's records: immutable, strictly typed, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Proof(Record):
-    """Summary of one validation report; the report itself lies in the site at ``path``.
+    """Summary of a validation report; the site serves the report itself at ``path``.
 
-    ``races`` gives, for each shape raced, the time of cuDNN's attention divided by ours: 1.2 means 1.2
-    times as fast.
-    ``tflops`` gives the speed itself, for the same shapes.
-    ``quick`` says that only a small selection of the cases was run, and ``failure`` is the first that failed.
-    ``worst_error_ratio`` is the largest error of any case, as a fraction of what the error rule allows.
-    ``sm`` is the GPU's, such as ``90``; ``kernels`` are the kinds whose every correctness case passed on it.
+    Attributes:
+        passed: whether every case and race passed.
+        quick: whether only a small selection of the cases ran.
+        failure: the first failed case or race with its reason; empty if none failed.
+        worst_error_ratio: largest error of a case, as a fraction of the allowed error; None without errors.
+        races: shape -> time of cuDNN's attention divided by ours; 1.2 is 1.2 times as fast.
+        tflops: shape -> TFLOP/s of our kernel, for the same shapes.
+        sm: SM of the GPU, such as ``90``.
+        proven: operator -> the codes whose every correctness case passed.
     """
 
     path: str
@@ -59,59 +66,72 @@ class Proof(Record):
     races: dict[str, float]
     tflops: dict[str, float]
     sm: str = ""
-    kernels: tuple[Kind, ...] = ()
+    proven: dict[str, tuple[Code, ...]] = {}
 
-    def proves(self, kind: Kind) -> bool:
-        """Say whether a GPU passed a whole validation with kernels of this kind."""
-        return self.passed and not self.quick and kind in self.kernels
+    def proves(self, op: str, code: Code) -> bool:
+        """Return whether a full validation passed, with kernels of this operator and code."""
+        return self.passed and not self.quick and code in self.proven.get(op, ())
 
 
 class Audit(Record):
-    """Result of the static audit of a wheel: how many checks it passed, and the text of those it failed."""
+    """Result of a wheel's static audit: number of passed checks, and the text of each failed one."""
 
     checks_passed: Annotated[int, Field(ge=0)]
     failures: tuple[str, ...]
 
 
-class Build(Record):
-    """What is inside a wheel: kernels by the toolkit that compiled them, and the range that they cover."""
+class OperatorBuild(Record):
+    """What the kernels of one operator take; an operator without head dimension has no masks either."""
 
-    source_digest: str
-    toolkits: dict[str, tuple[str, ...]]
     sms: tuple[str, ...]
     dtypes: tuple[str, ...]
     head_dims: tuple[int, ...]
     masks: tuple[str, ...]
 
 
-class SmSupport(Record):
-    """The GPUs of one SM, and the kind of kernels that serves them."""
+class Build(Record):
+    """The kernels in a wheel: their names by toolkit, and what they take by operator."""
+
+    content_digest: str
+    toolkits: dict[str, tuple[str, ...]]
+    operators: dict[str, OperatorBuild]
+
+
+class GpuSupport(Record):
+    """The GPUs of one SM, and for each operator the code that serves it there; None without a kernel."""
 
     sm: str
     gpus: str
-    kernels: Kind
+    operators: dict[str, Code | None]
 
 
 class Support(Record):
-    """The cells that a wheel serves, axis by axis, as the matrix states them."""
+    """The cells that a wheel serves, as blocks with every axis listed, and what serves each of their GPUs."""
 
-    platforms: tuple[str, ...] = ()
-    python: tuple[str, ...] = ()
-    torch: tuple[str, ...] = ()
-    cuda: tuple[str, ...] = ()
-    gpus: tuple[str, ...] = ()
-    sms: tuple[SmSupport, ...] = ()
+    cells: tuple[Block, ...]
+    gpus: tuple[GpuSupport, ...]
+
+    @property
+    def key(self) -> str:
+        """Name of this record in a manifest: a digest, so that equal records are stored once."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
-class Exclusion(Record):
-    """Cells that are not built, and why."""
+class ExcludedCells(Record):
+    """Cells that no wheel serves, and the reason. A cell may be in several; the first gives the reason."""
 
-    cells: str
+    cells: Block
     reason: str
 
 
 class Wheel(Record):
-    """One published wheel. Its bytes never change, and it is yanked rather than removed."""
+    """One published wheel. Its bytes never change; it can be yanked, but is never removed.
+
+    Attributes:
+        channel_reason: why the wheel is not on ``stable``; empty if it is.
+        yanked: the reason; None if the wheel is not yanked.
+        support: key of a record in the manifest's ``supports``; None if the matrix does not list the wheel.
+    """
 
     filename: FileName
     sha256: Sha256
@@ -129,25 +149,38 @@ class Wheel(Record):
     proofs: tuple[Proof, ...]
     audit: Audit | None
     build: Build | None
-    support: Support | None
+    support: str | None
+
+    @property
+    def is_compat(self) -> bool:
+        """Whether this is a compatibility wheel."""
+        return self.project == COMPAT_PROJECT
+
+    def required_among(self, wheels: Iterable[Wheel]) -> list[Wheel]:
+        """Return those of ``wheels`` whose project and version this wheel requires exactly."""
+        return [other for other in wheels if f"{other.project}=={other.version}" in self.requires_dist]
 
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
         proven = any(proof.passed and not proof.quick for proof in self.proofs)
-        if self.channel == "stable" and not proven and not is_compat(self):
+        if self.channel == "stable" and not proven and not self.is_compat:
             raise ValueError(f"{self.filename} is on stable without a passing validation report")
         return self
 
 
 class Manifest(Record):
-    """Everything the index holds; ``wheels`` are sorted by project, version and file name.
+    """Everything on the index; ``wheels`` are sorted by project, version and file name.
 
-    ``base_url`` is where the site will be served, or None when that is not known.
+    Attributes:
+        base_url: address at which the site is served; None if unknown.
+        exclusions: in the order of the matrix.
+        supports: what wheels serve, by :attr:`Support.key`.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     base_url: str | None = None
-    exclusions: tuple[Exclusion, ...] = ()
+    exclusions: tuple[ExcludedCells, ...] = ()
+    supports: dict[str, Support] = {}
     wheels: tuple[Wheel, ...] = ()
 
     @model_validator(mode="after")
@@ -158,27 +191,50 @@ class Manifest(Record):
         return self
 
     @model_validator(mode="after")
-    def _compat_wheels_have_what_they_need(self) -> Manifest:
+    def _supports_are_those_of_the_wheels(self) -> Manifest:
+        for key, support in self.supports.items():
+            if key != support.key:
+                raise ValueError(f"supports.{key} should have the key {support.key}")
+        used = {wheel.support for wheel in self.wheels if wheel.support is not None}
+        if used != self.supports.keys():
+            odd = ", ".join(sorted(used ^ self.supports.keys()))
+            raise ValueError(f"supports should hold the records that wheels name and no others; wrong: {odd}")
+        return self
+
+    @model_validator(mode="after")
+    def _compat_wheels_have_what_they_require(self) -> Manifest:
         stable = self.on_channel("stable")
         for wheel in stable:
-            if is_compat(wheel) and not needed_by(wheel, stable):
+            if wheel.is_compat and not wheel.required_among(stable):
                 raise ValueError(f"{wheel.filename} is on stable without {', '.join(wheel.requires_dist)}")
         return self
 
     def on_channel(self, channel: Channel) -> tuple[Wheel, ...]:
         """Return the wheels that a channel lists.
 
-        ``candidate`` lists every wheel, so that promoting one never takes it away from anybody.
+        ``candidate`` lists every wheel, so that a promotion to ``stable`` removes none from it.
         """
         return (
             self.wheels if channel == "candidate" else tuple(w for w in self.wheels if w.channel == channel)
         )
 
+    def support_of(self, wheel: Wheel) -> Support | None:
+        """Return what a wheel serves; None if the matrix does not list it."""
+        return None if wheel.support is None else self.supports[wheel.support]
 
-def sort_wheels(wheels: list[Wheel]) -> tuple[Wheel, ...]:
+
+def sort_wheels(wheels: Iterable[Wheel]) -> tuple[Wheel, ...]:
     """Return the wheels in the manifest's order."""
-    versions = {wheel.version: Version(wheel.version) for wheel in wheels}
-    return tuple(sorted(wheels, key=lambda wheel: (wheel.project, versions[wheel.version], wheel.filename)))
+    listed = list(wheels)
+    versions = {wheel.version: Version(wheel.version) for wheel in listed}
+    return tuple(sorted(listed, key=lambda wheel: (wheel.project, versions[wheel.version], wheel.filename)))
+
+
+def named_supports(wheels: Iterable[Wheel], known: Iterable[Support]) -> dict[str, Support]:
+    """Return, by key and sorted, those of the known records that the wheels name."""
+    used = {wheel.support for wheel in wheels}
+    by_key = {support.key: support for support in known}
+    return {key: by_key[key] for key in sorted(by_key) if key in used}
 
 
 def timestamp(now: datetime) -> str:
@@ -188,7 +244,7 @@ def timestamp(now: datetime) -> str:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Keep the cycle collector off: on a growing heap without cycles it takes two thirds of the time."""
+    """Disable the cycle collector: it takes two thirds of the time on a growing heap without cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -199,32 +255,48 @@ def without_collector() -> Iterator[None]:
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """Return the canonical bytes: keys in the schema's order, one wheel a line so that a diff reads well."""
+    """Return the canonical bytes: keys in the schema's order, one wheel a line for readable diffs."""
     head = manifest.model_dump_json(exclude={"wheels"}).removesuffix("}")
     wheels = ",\n".join(wheel.model_dump_json() for wheel in manifest.wheels)
     return f'{head},"wheels":[\n{wheels}\n]}}\n'.encode()
 
 
 def parse_manifest(raw: bytes, *, name: str) -> Manifest:
-    """Read a manifest from its bytes; ``name`` is what an error calls it.
+    """Parse a manifest; ``name`` is the file that errors name.
 
     Raises:
-        CorruptManifest: the bytes are no manifest of this schema; the text names the first wrong field.
+        CorruptManifest: the bytes are not a manifest; the text names the first wrong field.
+        OtherSchema: they are a manifest of another schema.
     """
     try:
         with without_collector():
             return Manifest.model_validate_json(raw)
     except ValidationError as error:
+        _require_schema(raw, name)
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise CorruptManifest(f"{name}: {where}: {first['msg']}") from error
+
+
+def _require_schema(raw: bytes, name: str) -> None:
+    """Refuse a whole manifest of another schema with advice, rather than with its first unknown field."""
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        return
+    version = document.get("schema_version") if isinstance(document, dict) else SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
+        raise OtherSchema(
+            f"{name}: schema_version: should be {SCHEMA_VERSION}, got {version!r}; publish the wheels and "
+            "reports of this site into a new folder"
+        )
 
 
 def read_manifest(site: Path) -> Manifest:
     """Read the manifest of a site.
 
     Raises:
-        CorruptManifest: the site has no manifest, or one that is truncated, altered or of another schema.
+        CorruptManifest: the file is missing, truncated, altered or of another schema.
     """
     path = site / MANIFEST_NAME
     try:

@@ -1,4 +1,4 @@
-"""Which wheels an installer, or a reader, is shown first."""
+"""Selections of wheels: the release that installers take, and those that the page shows."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from ci.wheel.drop_in_listing import is_compat, needed_by
+from index_site.projects import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from index_site.manifest import Channel, Manifest, Wheel
 
-# The distribution that the index exists for; the page's install lines are about it.
-PROJECT = "flash-attn3"
 _SHOWN_CANDIDATES = 12
 
 
 def newest_release(wheels: Sequence[Wheel]) -> tuple[Wheel, ...]:
-    """Return the wheels of the version that an installer picks by itself: the newest that is not yanked.
+    """Return the wheels of the version that an installer picks: the newest that is not yanked.
 
-    Pre-releases count only where there is nothing else, as for installers. Empty if every wheel is yanked.
+    Pre-releases count only if there is nothing else, as for installers. Empty if every wheel is yanked.
     """
     offered = [wheel for wheel in wheels if wheel.yanked is None]
     versions = {wheel.version: Version(wheel.version) for wheel in offered}
@@ -36,24 +34,24 @@ def stable_release(manifest: Manifest) -> tuple[Wheel, ...]:
 
 
 def offered_release(manifest: Manifest) -> tuple[Wheel, ...]:
-    """Return the release whose install lines are shown: the stable one, or for want of one a candidate."""
+    """Return the release that the page offers: the newest stable one, else the newest candidate."""
     return stable_release(manifest) or newest_release([w for w in manifest.wheels if w.project == PROJECT])
 
 
-def has_drop_in(manifest: Manifest, channel: Channel, release: Sequence[Wheel]) -> bool:
-    """Say whether a channel has a compatibility wheel for a release of its."""
+def has_compat(manifest: Manifest, channel: Channel, release: Sequence[Wheel]) -> bool:
+    """Return whether a channel lists a compatibility wheel that requires this release."""
     return any(
-        is_compat(wheel) and wheel.yanked is None and needed_by(wheel, release)
+        wheel.is_compat and wheel.yanked is None and wheel.required_among(release)
         for wheel in manifest.on_channel(channel)
     )
 
 
 def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Wheel, ...]:
-    """Return the newest candidates that the stable release has not overtaken, newest first."""
+    """Return the newest candidates that are not older than the stable release, newest first."""
     floor = Version(stable[0].version) if stable else None
-    waiting = [
+    current = [
         wheel
         for wheel in manifest.wheels
         if wheel.channel == "candidate" and (floor is None or Version(wheel.version) >= floor)
     ]
-    return tuple(waiting[::-1][:_SHOWN_CANDIDATES])
+    return tuple(current[::-1][:_SHOWN_CANDIDATES])

@@ -1,11 +1,11 @@
-"""The lines that people copy from the page; ``verify`` runs exactly these, so none is ever just prose."""
+"""The install commands that the page shows. The verify stage runs the same ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ci.project import COMPAT_PROJECT
+from index_site.projects import COMPAT_PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Snippet:
-    """One way to install: a command, and the file it reads if there is one.
+    """One way to install: a command, and the file that it reads, if any.
 
-    ``base`` is the address of the site that occurs in both texts, with its final slash.
-    ``modules`` can be imported afterwards, beside ``flash_attn3``.
+    Attributes:
+        key: name of the way within the page.
+        title: for readers.
+        base: address of the site as it stands in ``command`` and ``file_text``, with its final slash.
+        command: a shell command.
+        file_name: file that the command reads from the current folder; empty for none.
+        file_text: contents of that file.
+        modules: modules that can then be imported, besides ``flash_attn3``.
     """
 
     key: str
@@ -31,15 +37,15 @@ class Snippet:
 
 
 def snippets(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Snippet, ...]:
-    """Return the ways to install one release, the two that most people want first.
+    """Return the ways to install one release, the two most used first.
 
-    The pip lines name this index alone: pip gives no index priority, so a project of the same name elsewhere
-    could otherwise answer. torch is therefore to be installed before.
+    The pip commands use this index only: pip gives no index priority, so that with a second index it could
+    take a project of the same name from there. torch must therefore be installed before.
 
     Args:
         base: address of the site, with its final slash.
         channel: the channel to install from.
-        release: every wheel of that project and version on the channel; at least one.
+        release: every wheel of one project and version on the channel; at least one.
     """
     project, version = release[0].project, release[0].version
     index = f"{base}{channel}/simple/"
@@ -49,13 +55,13 @@ def snippets(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Sni
         Snippet("uv", "uv", base, f"uv pip install --index {index} {project}"),
         Snippet(
             "find-links",
-            "pip, from the flat page of links",
+            "pip, with find-links",
             base,
             f"pip install --no-index --find-links {base}{channel}/index.html {project}",
         ),
         Snippet(
             "hashes",
-            "pip, with the exact bytes pinned",
+            "pip, with pinned hashes",
             base,
             "pip install --require-hashes -r requirements.txt",
             "requirements.txt",
@@ -72,15 +78,15 @@ def snippets(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Sni
     )
 
 
-def drop_in(base: str, channel: Channel) -> Snippet:
-    """Return the way to install the compatibility wheel, which brings the project along.
+def compat_snippet(base: str, channel: Channel) -> Snippet:
+    """Return the way to install the compatibility wheel together with the project that it requires.
 
     Args:
         base: address of the site, with its final slash.
         channel: the channel to install from.
     """
     return Snippet(
-        "drop-in",
+        "compat",
         "pip, for code that imports flash_attn_interface",
         base,
         f"pip install --index-url {base}{channel}/simple/ {COMPAT_PROJECT}",

@@ -1,1 +1,1 @@
-"""What runs on the GPU, and how it is compiled. Knows neither the Python package nor the farm."""
+"""Kernels, their host libraries and how both are compiled. Imports neither `flash_attn3` nor the farm."""

@@ -1,4 +1,4 @@
-"""Errors of the kernel build. Each kind has its own process exit code."""
+"""Errors of the kernel table and of the kernel build, each with the process exit code that it leads to."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ class KernelsError(Exception):
 
 
 class UnknownVariantError(KernelsError):
-    """A variant name or pattern that the table does not hold."""
+    """The table has no variant of that name or pattern."""
 
     exit_code = 10
 
 
+class UnknownDTypeError(KernelsError):
+    """A name or number of an element type that `kernels/table/dtypes.py` does not list."""
+
+
 class ToolkitMissingError(KernelsError):
-    """A folder that lacks a part of the CUDA toolkit."""
+    """A folder lacks a part of the CUDA toolkit."""
 
     exit_code = 13
 
@@ -35,7 +39,11 @@ class GateError(KernelsError):
     exit_code = 15
 
 
+class PackLimitError(KernelsError):
+    """A variant does not fit into a record of the kernel pack."""
+
+
 class CorruptPackError(KernelsError):
-    """A kernel pack that is truncated, altered or not a pack."""
+    """A file is no kernel pack, or one that is truncated or altered."""
 
     exit_code = 17

@@ -1,1 +1,1 @@
-"""The matrix: the axes, the exclusions with their reasons, and what they make to be built."""
+"""The matrix: axes, exclusions with reasons, and the plan that maps every cell to an artefact."""

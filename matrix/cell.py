@@ -1,4 +1,4 @@
-"""What a user has (a cell) and what the farm builds (an artefact), each with its one-string name."""
+"""A cell (what a user has) and an artefact (what the farm builds), each with a name that can be parsed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Cell:
     cuda: str
     """``cu130``."""
     sm: str
-    """``90``: what the GPU calls itself, without the ``a`` of a compile target; or ``newer``."""
+    """Compute capability without the ``a`` of a compile target, such as ``90``; or ``newer``."""
 
     def __str__(self) -> str:
         python = self.python.replace(".", "", 1)
@@ -42,21 +42,21 @@ class Cell:
 
     @classmethod
     def parse(cls, text: str) -> Cell:
-        """Read the name of a cell.
+        """Parse the name of a cell.
 
         Raises:
-            CellError: if ``text`` names no cell.
+            CellError: ``text`` is not the name of a cell.
         """
         match = _CELL.fullmatch(text)
         if match is None:
-            raise CellError(f"{text!r} is no cell; a cell looks like linux_x86_64-py312-torch2.11-cu130-sm90")
+            raise CellError(f"cell: should look like linux_x86_64-py312-torch2.11-cu130-sm90, got {text!r}")
         python = f"{match['major']}.{match['minor']}{match['threads']}"
         return cls(match["platform"], python, match["torch"], match["cuda"], match["sm"])
 
 
 @dataclass(frozen=True, order=True)
 class Artefact:
-    """One wheel to build: a platform, and the toolkit that compiles its kernels.
+    """One wheel to build: its platform, and the toolkit that compiles its kernels.
 
     ``str(artefact)`` and :meth:`parse` are inverses of each other.
     """
@@ -69,12 +69,12 @@ class Artefact:
 
     @classmethod
     def parse(cls, text: str) -> Artefact:
-        """Read the name of an artefact.
+        """Parse the name of an artefact.
 
         Raises:
-            CellError: if ``text`` names no artefact.
+            CellError: ``text`` is not the name of an artefact.
         """
         match = _ARTEFACT.fullmatch(text)
         if match is None:
-            raise CellError(f"{text!r} is no artefact; an artefact looks like linux_x86_64-cuda12.8")
+            raise CellError(f"artefact: should look like linux_x86_64-cuda12.8, got {text!r}")
         return cls(match["platform"], match["toolkit"])

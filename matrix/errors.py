@@ -1,16 +1,17 @@
-"""The matrix's own error."""
+"""The errors of this package."""
 
 from __future__ import annotations
 
 
 class MatrixError(Exception):
-    """A matrix file that cannot be read, contradicts itself or leaves a cell unexplained.
+    """A matrix file cannot be read, contradicts itself, or leaves a cell without artefact and reason.
 
-    The text starts with the place, such as ``toolkit[1].wheels[0].sha256``.
+    The text starts with the key, such as ``toolkit[1].wheels[0].sha256``, and names the value it has and the
+    value it should have.
     """
 
     exit_code = 32
 
 
 class CellError(ValueError):
-    """Text that names no cell or artefact."""
+    """The text is not the name of a cell or an artefact."""

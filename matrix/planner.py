@@ -1,38 +1,36 @@
-"""Collapse the cells that users have into the few artefacts that serve them."""
+"""Map the cells that users have to the few artefacts that serve them."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from packaging.specifiers import SpecifierSet
 
 from kernels.table import VARIANTS
 from matrix.cell import Artefact, Cell
 from matrix.errors import MatrixError
-from matrix.serving import compiled_for, serving_kind
+from matrix.serving import serving, targets_by_operator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from kernels.table.variant import Variant
-    from matrix.model import Exclusion, Matrix
-    from matrix.serving import Kind
+    from matrix.block import Block
+    from matrix.model import Matrix
+    from matrix.serving import Serving, Targets
 
 
 @dataclass(frozen=True)
-class Served:
-    """A cell, the artefact that serves it, and the kind of kernels in it that does."""
+class ServedCell:
+    """A cell, and the artefact that serves it."""
 
     cell: Cell
     artefact: Artefact
-    kernels: Kind
 
 
 @dataclass(frozen=True)
-class Excluded:
-    """A cell that nothing serves, and why."""
+class ExcludedCell:
+    """A cell that no artefact serves, and the reason."""
 
     cell: Cell
     reason: str
@@ -40,73 +38,92 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every cell of the matrix, exactly once, and every artefact that can be built."""
+    """Every cell of the matrix once, served or excluded; every artefact; and what runs on each SM."""
 
-    served: tuple[Served, ...]
-    excluded: tuple[Excluded, ...]
+    served: tuple[ServedCell, ...]
+    excluded: tuple[ExcludedCell, ...]
     artefacts: tuple[Artefact, ...]
+    """All that can be built, released or not."""
+    serving: Mapping[str, Serving] = field(default_factory=dict)
+    """SM -> operator -> the code that serves it there."""
 
 
 def plan(matrix: Matrix, *, table: Iterable[Variant] = VARIANTS) -> Plan:
-    """Map every cell to one artefact or to the reason of its exclusion.
+    """Map every cell to one artefact, or to the reason for its exclusion.
+
+    A cell is served if an artefact of the released toolkit exists for its platform and CUDA, and every
+    operator that the release requires has a kernel for its GPU.
 
     Args:
-        matrix: the axes and exclusions.
-        table: the kernels that every artefact holds.
+        matrix: the axes, the exclusions and the release policy.
+        table: the kernels in every artefact.
 
     Raises:
-        MatrixError: if a cell is neither served nor excluded, or an exclusion excludes nothing.
+        MatrixError: a cell is neither served nor excluded, an exclusion excludes nothing, or the release
+            requires an operator that the table lacks.
     """
+    operators = _operators(matrix, table)
     artefacts = tuple(
         Artefact(platform.name, toolkit.name)
         for platform in matrix.platform
         if platform.target is not None
         for toolkit in matrix.toolkit
     )
+    by_sm = {sm.name: serving(sm.name, operators) for sm in matrix.sm}
     cuda_majors = {toolkit.name: toolkit.cuda for toolkit in matrix.toolkit}[matrix.release.toolkit]
-    compiled = {compiled_for(row) for row in table if row.op == "fwd"}
-    kinds = {sm.name: serving_kind(sm.name, compiled) for sm in matrix.sm}
-    served: list[Served] = []
-    excluded: list[Excluded] = []
+    rules = [(_block(matrix, index), rule.reason) for index, rule in enumerate(matrix.exclude)]
+    served: list[ServedCell] = []
+    excluded: list[ExcludedCell] = []
     used: set[int] = set()
     for cell in _cells(matrix):
-        matching = [index for index, rule in enumerate(matrix.exclude) if _matches(rule, cell)]
+        matching = [index for index, (block, _) in enumerate(rules) if cell in block]
         used.update(matching)
-        artefact = Artefact(cell.platform, matrix.release.toolkit)
         if matching:
-            excluded.append(Excluded(cell, matrix.exclude[matching[0]].reason))
-        elif artefact in artefacts and _cuda_major(cell) in cuda_majors and (kind := kinds[cell.sm]):
-            served.append(Served(cell, artefact, kind))
-        else:
-            lacking = "artefact" if kinds[cell.sm] else "kernel of the table"
-            raise MatrixError(f"{cell}: no {lacking} serves this cell and no exclusion says why")
-    for index in range(len(matrix.exclude)):
+            excluded.append(ExcludedCell(cell, rules[matching[0]][1]))
+            continue
+        artefact = Artefact(cell.platform, matrix.release.toolkit)
+        if artefact not in artefacts or _cuda_major(cell) not in cuda_majors:
+            raise MatrixError(f"{cell}: no artefact serves this cell, and no exclusion gives a reason")
+        for op in matrix.release.required:
+            if by_sm[cell.sm][op] is None:
+                raise MatrixError(
+                    f"{cell}: the table has no kernel of the required operator {op!r} for this GPU, and no "
+                    "exclusion gives a reason"
+                )
+        served.append(ServedCell(cell, artefact))
+    for index in range(len(rules)):
         if index not in used:
-            raise MatrixError(f"exclude[{index}]: excludes no cell; remove it or correct it")
-    return Plan(tuple(served), tuple(excluded), artefacts)
+            raise MatrixError(_useless(index))
+    return Plan(tuple(served), tuple(excluded), artefacts, by_sm)
+
+
+def _operators(matrix: Matrix, table: Iterable[Variant]) -> dict[str, Targets]:
+    """Return what each operator is compiled for, the required operators first."""
+    targets = targets_by_operator(table)
+    for index, op in enumerate(matrix.release.required):
+        if op not in targets:
+            known = ", ".join(repr(name) for name in targets)
+            raise MatrixError(
+                f"release.required[{index}]: should be an operator of the kernel table ({known}), got {op!r}"
+            )
+    return {op: targets[op] for op in dict.fromkeys((*matrix.release.required, *targets))}
+
+
+def _block(matrix: Matrix, index: int) -> Block:
+    block = matrix.exclude[index].block(matrix.axes.torch)
+    if block is None:
+        raise MatrixError(_useless(index))
+    return block
+
+
+def _useless(index: int) -> str:
+    return f"exclude[{index}]: excludes no cell; remove it or correct it"
 
 
 def _cells(matrix: Matrix) -> list[Cell]:
-    axes = itertools.product(
-        (platform.name for platform in matrix.platform),
-        matrix.axes.python,
-        matrix.axes.torch,
-        matrix.axes.cuda,
-        (sm.name for sm in matrix.sm),
-    )
-    return [Cell(*values) for values in axes]
-
-
-def _matches(rule: Exclusion, cell: Cell) -> bool:
-    named = (
-        (rule.platform, cell.platform),
-        (rule.python, cell.python),
-        (rule.cuda, cell.cuda),
-        (rule.sm, cell.sm),
-    )
-    return all(not values or value in values for values, value in named) and (
-        cell.torch in SpecifierSet(rule.torch)
-    )
+    values = matrix.values
+    axes = itertools.product(*(values[axis] for axis in ("platform", "python", "torch", "cuda", "sm")))
+    return [Cell(*combination) for combination in axes]
 
 
 def _cuda_major(cell: Cell) -> int:

@@ -1,43 +1,68 @@
-"""What serves a GPU: the same rule by which the runtime chooses among the kernels of a wheel."""
+"""Which code serves a GPU, operator by operator: the runtime's rule of choice (`kernels/host/pack`)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kernels.table.variant import Variant
 
-Kind = Literal["exact", "portable", "ptx"]
-# By the number that a kernel pack has for it; the runtime prefers the first.
-KINDS: tuple[Kind, ...] = ("exact", "portable", "ptx")
+Code = Literal["exact", "portable", "ptx"]
+CODES: tuple[Code, ...] = ("exact", "portable", "ptx")
+"""By the number that a kernel pack stores; the runtime prefers the first that runs."""
 NEWER = "newer"
-"""The name of all GPUs that came after the last that the matrix knows."""
+"""Name of the SM that stands for all GPUs later than those in the matrix."""
+
+Targets = Iterable[tuple[int, Code]]
+"""SM and code of compiled kernels."""
+Serving = Mapping[str, Code | None]
+"""Operator -> the code that serves it on one GPU; None if no kernel of the operator runs there."""
 
 
-def compiled_for(variant: Variant) -> tuple[int, Kind]:
-    """Return the SM that a row is compiled for, and what that makes of it."""
+def compiled_for(variant: Variant) -> tuple[int, Code]:
+    """Return the SM that a variant is compiled for, and its code."""
     if variant.code == "ptx":
         return int(variant.sm), "ptx"
     return int(variant.sm.rstrip("af")), "portable" if variant.sm.isdigit() else "exact"
 
 
-def serving_kind(sm: str, kernels: Iterable[tuple[int, Kind]]) -> Kind | None:
-    """Return the kind of kernels that serves the GPUs of an SM; None if none does.
+def targets_by_operator(table: Iterable[Variant]) -> dict[str, set[tuple[int, Code]]]:
+    """Return what each operator is compiled for, with the operators in the order of the table."""
+    targets: dict[str, set[tuple[int, Code]]] = {}
+    for variant in table:
+        targets.setdefault(variant.op, set()).add(compiled_for(variant))
+    return targets
+
+
+def serving(sm: str, operators: Mapping[str, Targets]) -> Serving:
+    """Return the code that serves each operator on the GPUs of an SM.
 
     Args:
-        sm: its name, such as ``90``, or ``newer``.
-        kernels: the SM and the kind of each kernel that there is.
+        sm: name of the SM, such as ``90``, or ``newer``.
+        operators: what each operator is compiled for.
     """
-    kinds = {kind for number, kind in kernels if _runs(sm, number, kind)}
-    return next((kind for kind in KINDS if kind in kinds), None)
+    return {op: serving_code(sm, targets) for op, targets in operators.items()}
 
 
-def _runs(sm: str, number: int, kind: Kind) -> bool:
+def serving_code(sm: str, targets: Targets) -> Code | None:
+    """Return the code that the runtime chooses on the GPUs of an SM; None if nothing runs there.
+
+    Args:
+        sm: name of the SM, such as ``90``, or ``newer``.
+        targets: SM and code of each kernel to choose from.
+    """
+    running = {code for number, code in targets if _runs(sm, number, code)}
+    return next((code for code in CODES if code in running), None)
+
+
+def _runs(sm: str, number: int, code: Code) -> bool:
+    """Apply CUDA's compatibility rules: `exact` on its SM, `portable` on later minors, `ptx` on all later."""
     if sm == NEWER:
-        return kind == "ptx"
-    major, minor = divmod(int(sm), 10)
-    if kind == "exact":
+        return code == "ptx"
+    if code == "exact":
         return int(sm) == number
-    return int(sm) >= number if kind == "ptx" else major == number // 10 and minor >= number % 10
+    if code == "ptx":
+        return int(sm) >= number
+    major, minor = divmod(int(sm), 10)
+    return major == number // 10 and minor >= number % 10

@@ -1,7 +1,6 @@
-"""What tests of several folders share: a work folder with the toolkit, and wheels of this tree.
+"""Fixtures of several folders: a work folder with the toolkit, and wheels of this tree.
 
-Most tests build and judge a wheel of a few kernels, which is a wheel like any other. That of all kernels
-comes from the tree's own cache, and a few tests judge it as a whole.
+Most tests use a wheel of a few kernels. The wheel of all kernels is compiled once, into the tree's own cache.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ci.engine.local import LocalEngine
 from ci.engine.toolkits import fetch_toolkit
 from ci.stages.build import Workshop, build
 from kernels.table import VARIANTS, select
@@ -31,26 +31,26 @@ FEW = (
     "fwd_portable_ptx80_bf16_d64",
     "combine_sm80",
 )
-"""Patterns of the rows that most tests compile: exact, portable and PTX, of every operation."""
+"""Patterns of the variants that most tests compile: exact, portable and PTX, of every operator."""
 WHEELHOUSE = Path(os.environ["FARM_WHEELHOUSE"]) if "FARM_WHEELHOUSE" in os.environ else None
 
 
 @pytest.fixture(scope="session")
 def toolkit() -> Path:
-    """The folder of toolkit 12.8, unpacked: the tree's own, so that it is fetched once."""
+    """The folder of the unpacked toolkit 12.8, in the tree's own cache, so that it is downloaded once."""
     matrix, cache = read_matrix(), ROOT / ".farm" / "cache"
     return fetch_toolkit(matrix=matrix, name="12.8", cache=cache, wheelhouse=WHEELHOUSE, progress=Quiet())
 
 
 @pytest.fixture(scope="session")
 def toolkits(toolkit: Path) -> Path:
-    """The folder that it lies in."""
+    """The folder of all toolkits."""
     return toolkit.parent
 
 
 @pytest.fixture
 def new_work(toolkits: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """Make a work folder that has the toolkits and nothing else."""
+    """A function that makes a work folder with the toolkits and an empty cache."""
 
     def make(name: str) -> Path:
         cache = tmp_path / name / "cache"
@@ -62,7 +62,7 @@ def new_work(toolkits: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def _built(toolkits: Path, variants: Sequence[Variant]) -> Path:
-    workshop = Workshop(toolkits.parents[1], processors=2)
+    workshop = Workshop(toolkits.parents[1], engine=LocalEngine(processors=2))
     artefact = Artefact("linux_x86_64", "12.8")
     return build(
         artefact=artefact, matrix=read_matrix(), workshop=workshop, progress=Quiet(), variants=variants
@@ -71,7 +71,7 @@ def _built(toolkits: Path, variants: Sequence[Variant]) -> Path:
 
 @pytest.fixture(scope="session")
 def few() -> tuple[Variant, ...]:
-    """A few rows of the kernel table that compile in seconds."""
+    """A few variants of the kernel table that compile in seconds."""
     return select(FEW)
 
 

@@ -1,4 +1,4 @@
-"""A reporter that keeps what it is told, for tests to read."""
+"""A reporter that stores what a stage reports, for tests to read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Quiet:
-    """Keeps lines and warnings."""
+    """Stores lines, warnings and steps."""
 
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Small real wheels, and the pieces of a manifest, for the tests of the index."""
+"""Small wheels that can be installed, and records of a manifest, for the tests of the index."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
-from index_site.manifest import Audit, Build, Proof, SmSupport, Support, Wheel, timestamp
+from index_site.manifest import (
+    Audit,
+    Build,
+    GpuSupport,
+    Manifest,
+    OperatorBuild,
+    Proof,
+    Support,
+    Wheel,
+    sort_wheels,
+    timestamp,
+)
+from matrix.block import Block
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +34,7 @@ LATER = datetime(2026, 12, 6, 9, 0, tzinfo=timezone.utc)
 PLATFORM_TAG = f"manylinux_2_17_{platform.machine()}"
 BUILD: dict[str, Any] = {
     "version": "0.1.0",
-    "source_digest": "5" * 64,
+    "content_digest": "5" * 64,
     "platform": "linux_x86_64",
     "toolkits": {
         f"fwd_sm90_{dtype}_d128_{mask}": "12.8" for dtype in ("bf16", "fp16") for mask in ("causal", "full")
@@ -32,7 +44,7 @@ BUILD: dict[str, Any] = {
             "name": f"fwd_sm90_{dtype}_d128_{mask}",
             "op": "fwd",
             "sm": "90a",
-            "dtype": dtype,
+            "dtype_in": dtype,
             "head_dim": 128,
             "head_dim_v": 128,
             "mask": mask,
@@ -43,10 +55,29 @@ BUILD: dict[str, Any] = {
 }
 
 
+SUPPORT = Support(
+    cells=(
+        Block(
+            platform=("linux_x86_64",),
+            torch=("2.9", "2.15"),
+            cuda=("cu130",),
+            python=("3.11", "3.13"),
+            sm=("80", "90", "newer"),
+        ),
+    ),
+    gpus=(
+        GpuSupport(sm="80", gpus="A100, A30", operators={"fwd": "portable", "combine": "portable"}),
+        GpuSupport(sm="90", gpus="H100, H200, GH200", operators={"fwd": "exact", "combine": "portable"}),
+        GpuSupport(sm="newer", gpus="GPUs of later architectures", operators={"fwd": "ptx", "combine": None}),
+    ),
+)
+"""What the wheels of :func:`manifest_wheel` serve."""
+
+
 def write_wheel(
     folder: Path, *, name: str, members: Mapping[str, bytes], record: bytes | None = None
 ) -> Path:
-    """Zip members into a wheel; its RECORD is right unless another one is given."""
+    """Zip members into a wheel, with a correct RECORD unless another one is given."""
     info = "-".join(name.split("-")[:2]) + ".dist-info"
     rows = "".join(f"{member},{_hash(data)},{len(data)}\n" for member, data in members.items())
     listing = (rows + f"{info}/RECORD,,\n").encode() if record is None else record
@@ -81,7 +112,7 @@ def flash_members(
 
 
 def flash_wheel(folder: Path, *, version: str = "0.1.0", note: str = "") -> Path:
-    """A small flash_attn3 wheel that this machine can install."""
+    """A small flash_attn3 wheel for this machine."""
     name = f"flash_attn3-{version}-py3-none-{PLATFORM_TAG}.whl"
     return write_wheel(folder, name=name, members=flash_members(version=version, note=note))
 
@@ -103,7 +134,7 @@ def torch_folder(folder: Path, *, version: str = "2.9.0") -> Path:
 
 
 def manifest_wheel(version: str, **fields: Any) -> Wheel:
-    """A record of a wheel that needs no file; ``channel="stable"`` comes with a proof."""
+    """The record of a wheel without a file; one on stable has a proof."""
     filename = f"flash_attn3-{version}-py3-none-{fields.pop('platform', PLATFORM_TAG)}.whl"
     proofs = (proof(filename),) if fields.get("channel") == "stable" else ()
     defaults: dict[str, Any] = {
@@ -123,30 +154,28 @@ def manifest_wheel(version: str, **fields: Any) -> Wheel:
         "proofs": proofs,
         "audit": Audit(checks_passed=14, failures=()),
         "build": Build(
-            source_digest="5" * 64,
+            content_digest="5" * 64,
             toolkits={"12.8": tuple(sorted(BUILD["toolkits"]))},
-            sms=("90a",),
-            dtypes=("bf16", "fp16"),
-            head_dims=(128,),
-            masks=("causal", "full"),
+            operators={
+                "fwd": OperatorBuild(
+                    sms=("90a",), dtypes=("bf16", "fp16"), head_dims=(128,), masks=("causal", "full")
+                ),
+                "combine": OperatorBuild(sms=("80",), dtypes=("fp32",), head_dims=(), masks=()),
+            },
         ),
-        "support": Support(
-            platforms=("linux_x86_64",),
-            python=("3.10", "3.13"),
-            torch=("2.9", "2.15"),
-            cuda=("cu130",),
-            sms=(
-                SmSupport(sm="80", gpus="A100, A30", kernels="portable"),
-                SmSupport(sm="90", gpus="H100, H200, GH200", kernels="exact"),
-                SmSupport(sm="newer", gpus="GPUs of later architectures", kernels="ptx"),
-            ),
-        ),
+        "support": SUPPORT.key,
     }
     return Wheel(**{**defaults, **fields})
 
 
+def site_manifest(*wheels: Wheel, **fields: Any) -> Manifest:
+    """The manifest of records of :func:`manifest_wheel`, in any order."""
+    supports = {SUPPORT.key: SUPPORT} if wheels else {}
+    return Manifest(wheels=sort_wheels(wheels), supports=supports, **fields)
+
+
 def proof(of: str, *, passed: bool = True, gpu: str = "NVIDIA H200") -> Proof:
-    """A summary of a validation report; ``of`` makes it another one."""
+    """The summary of a validation report; other texts ``of`` give other summaries."""
     digest = hashlib.sha256(f"{of} {gpu} {passed}".encode()).hexdigest()
     return Proof(
         path=f"reports/{digest}.json",
@@ -174,7 +203,7 @@ def proof(of: str, *, passed: bool = True, gpu: str = "NVIDIA H200") -> Proof:
 def report(
     path: Path, wheel: Path, *, failures: tuple[str, ...] = (), quick: bool = False, gpu: str = "NVIDIA H200"
 ) -> Path:
-    """Write a validation report of a wheel, as validate writes it; ``failures`` are those of its one case."""
+    """Write a validation report of a wheel, in the format of validate; its one case has ``failures``."""
     case = {
         "section": "correctness",
         "name": "mha_d128_s4097",

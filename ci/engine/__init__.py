@@ -1,1 +1,1 @@
-"""Runs compile jobs: the cache, the job, the local engine (ninja), the toolkits to compile with."""
+"""Runs compile jobs: the cache, the interface of an engine, the local one (ninja), the toolkits."""

@@ -1,4 +1,4 @@
-"""The content-addressed cache: small groups of files stored under the digest of what made them."""
+"""The content-addressed cache: small groups of files, stored under the digest of their inputs."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of objects, each a magic number, the SHA-256 of the rest, a line of JSON and the files' bytes.
+    """A folder of objects: magic number, SHA-256 of the rest, one line of JSON, the bytes of the files.
 
-    The line holds the object's key, so that an object moved to another key is as corrupt as a truncated one.
+    The JSON holds the key, so that an object under another key is found out like a truncated one.
     """
 
     folder: Path
 
     def path(self, key: str) -> Path:
-        """Return where the object of ``key`` lies, or would lie."""
+        """Return the path of the object of ``key``, whether or not it exists."""
         return self.folder / key[:2] / key[2:]
 
     def store(self, key: str, files: Mapping[str, bytes]) -> None:
         """Store ``files`` (name -> bytes) under ``key``.
 
         Raises:
-            DiskFull: if there is no room.
+            DiskFull: there is no room.
         """
         header = {"key": key, "files": [[name, len(data)] for name, data in files.items()]}
         body = json.dumps(header).encode() + b"\n" + b"".join(files.values())
         write_atomically(self.path(key), _MAGIC + hashlib.sha256(body).digest() + body)
 
     def load(self, key: str) -> dict[str, bytes] | None:
-        """Return the files stored under ``key``, or None if there are none.
+        """Return the files stored under ``key`` (name -> bytes), or None if there is no such object.
 
         Raises:
-            CorruptObject: if the object is not what was stored.
+            CorruptObject: the object is truncated, altered or belongs to another key.
         """
         path = self.path(key)
         try:
@@ -66,7 +66,7 @@ class Cache:
         return files
 
     def fetch(self, key: str, warn: Callable[[str], None]) -> dict[str, bytes] | None:
-        """Load an object; delete a corrupt one with a warning, so that it is made again and never used."""
+        """Load an object; delete a corrupt one with a warning and return None, so that it is made again."""
         try:
             return self.load(key)
         except CorruptObject as error:

@@ -1,4 +1,4 @@
-"""The compile stage: run what the cache does not hold, through ninja, and return the files of every job."""
+"""The local engine: runs jobs on this machine, in parallel, through ninja."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,82 +19,46 @@ from ninja.ninja_syntax import Writer
 
 from ci.errors import BuildFailed, DiskFull
 from ci.files import room_in, write_atomically
+from ci.output import reports_full_disk
 from ci.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ci.engine.cache import Cache
+    from ci.engine.engine import Job
     from ci.progress import Reporter
 
 _STATUS = re.compile(r"\[(\d+)/(\d+)\] (.*)")
-_OURS = re.compile(r"[\w.]+: error: (.*)")
-"""How our own programs report: the text names the variant or the library."""
-_BYTES_A_JOB = 1 << 30  # a compile stays under 1 GB
-_LEAST_ROOM = 1 << 20  # bytes of a disk on which a compile cannot end well
+_FAILED = re.compile(r"FAILED: (?:\[.*\] )?job-(\d+)\b")
+"""The line before the command line and the output of a job that failed."""
+_OUR_ERROR = re.compile(r"[\w.]+: error: (.*)")
+"""The error line of this tree's own programs; its text names the kernel or the library."""
+_BYTES_A_JOB = 1 << 30  # the largest compile stays below it
+_LEAST_ROOM = 1 << 20  # free bytes of a disk below which a failed compile is put down to the full disk
 
 
 @dataclass(frozen=True)
-class Job:
-    """A command that writes files into a folder of its own."""
+class LocalEngine:
+    """Runs up to ``processors`` jobs at once, fewer where memory is short."""
 
-    name: str
-    key: str
-    """The digest of everything that decides the files' bytes."""
-    command: tuple[str, ...]
-    """The argument list; ``{out}`` stands for the folder."""
+    processors: int = 1
 
-
-def run_jobs(
-    jobs: Sequence[Job],
-    *,
-    cache: Cache,
-    folder: Path,
-    parallel: int,
-    progress: Reporter,
-    may_fail: bool = False,
-) -> dict[str, dict[str, bytes]]:
-    """Return the files of each job (job name -> file name -> bytes), running only the jobs not in the cache.
-
-    Beside its own files, every job has one that says what it took (:mod:`ci.engine.job`).
-
-    Every job stores its own result as it ends, so a killed run loses no more than the jobs that were running.
-
-    With ``may_fail`` the jobs that fail are left out, with a warning each.
-
-    Raises:
-        BuildFailed: if a job failed that may not; the exit code is the job's own.
-        DiskFull: if there is no room.
-    """
-    found: dict[str, dict[str, bytes]] = {}
-    missing: list[Job] = []
-    refusals: list[str] = []
-    for job in jobs:
-        files = cache.fetch(job.key, progress.warn)
-        if files is None:
-            missing.append(job)
-        else:
-            found[job.name] = files
-    if missing:
+    def run(
+        self, jobs: Sequence[Job], *, cache: Cache, folder: Path, progress: Reporter, may_fail: bool
+    ) -> dict[str, str]:
+        """Run every job; see :meth:`ci.engine.engine.Engine.run`."""
         with room_in(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            # A folder of its own: jobs that outlive a killed run must not write among this run's files.
-            folder = folder / f"run-{os.getpid()}"
-            folder.mkdir(parents=True)
-            file = _write_ninja_file(missing, cache, folder)
-        refusals = _run_ninja(file, parallel, cache, progress, may_fail=may_fail)
-        shutil.rmtree(folder)
-    for job in missing:
-        files = cache.load(job.key)
-        if files is None:
-            if may_fail:
-                named = re.compile(rf"\b{re.escape(job.name)}\b")
-                said = next(filter(named.search, refusals), f"{job.name}: its job failed without a word")
-                progress.warn(said)
-                continue
-            raise BuildFailed(f"{job.name}: its job ended well but stored nothing")
-        found[job.name] = files
-    return found
+            # A killed run may leave jobs running, which must not write among the files of this run.
+            scratch = folder / f"run-{os.getpid()}"
+            scratch.mkdir(parents=True)
+            file = _write_ninja_file(jobs, cache, scratch)
+        parallel = parallel_jobs(available_memory(), self.processors)
+        names = [job.name for job in jobs]
+        failures = _run_ninja(file, names, parallel, cache, progress, may_fail=may_fail)
+        shutil.rmtree(scratch)
+        return failures
 
 
 def parallel_jobs(available_memory: int, processors: int) -> int:
@@ -102,7 +67,7 @@ def parallel_jobs(available_memory: int, processors: int) -> int:
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that can be had without swapping."""
+    """Return the bytes of memory that are free without swapping."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -110,9 +75,7 @@ def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
     file = folder / "build.ninja"
     with file.open("w", encoding="utf-8") as stream:
         writer = Writer(stream, width=110)  # type: ignore[arg-type]  # its types are wrong: it writes to a stream
-        writer.comment(
-            "Made by the compile stage: one edge a missing object, which stores itself when it is done."
-        )
+        writer.comment("Written by ci.engine.local: one edge a job; each job stores its files in the cache.")
         writer.rule("job", command="$job", description="$name")
         for number, job in enumerate(jobs):
             out = folder / job.name
@@ -121,7 +84,7 @@ def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
             command = [part.replace("{out}", str(out)) for part in job.command]
             runner = (sys.executable, "-m", "ci.engine.job", *options)
             variables = {"name": job.name, "job": _shell((*runner, *command))}
-            # The outputs are never made: what a job makes goes to the cache, and none here is done yet.
+            # Nothing creates these outputs, so ninja runs every job; the cache keeps the results.
             writer.build([f"job-{number}"], "job", variables=variables)
     return file
 
@@ -130,22 +93,24 @@ def _shell(command: Sequence[str]) -> str:
     return shlex.join(command).replace("$", "$$")
 
 
-def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter, *, may_fail: bool) -> list[str]:
-    """Run the jobs, and return what those said that failed and may."""
-    failures = 0 if may_fail else 1  # after how many to stop; 0: never
+def _run_ninja(
+    file: Path, names: Sequence[str], parallel: int, cache: Cache, progress: Reporter, *, may_fail: bool
+) -> dict[str, str]:
+    """Run the jobs; return those that failed and were allowed to, with the reasons."""
+    failures = 0 if may_fail else 1  # the number of failures that stops ninja; 0: none does
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", file.name, "-j", str(parallel), "-k", str(failures)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "NINJA_STATUS": "[%f/%t] ",
-        "ZIG_GLOBAL_CACHE_DIR": str(cache.folder.parent / "zig"),  # its runtime library is worth keeping
+        "ZIG_GLOBAL_CACHE_DIR": str(cache.folder.parent / "zig"),  # zig's runtime is compiled once
     }
     process = subprocess.Popen(
         command, cwd=file.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     output: list[str] = []
     with process:
-        for line in process.stdout or ():  # a pipe was asked for, so there is one
+        for line in process.stdout or ():  # never None: a pipe was requested
             status = _STATUS.match(line)
             if status:
                 progress.step(int(status[1]), int(status[2]), f"compile {status[3]}")
@@ -153,35 +118,35 @@ def _run_ninja(file: Path, parallel: int, cache: Cache, progress: Reporter, *, m
     if process.returncode in {-signal.SIGINT, 128 + signal.SIGINT}:
         raise KeyboardInterrupt
     if process.returncode == 0:
-        return []
-    failure = _failure(output, process.returncode, file.parent)
-    if not may_fail or isinstance(failure, DiskFull):
-        raise failure
-    return _refusals(output)
-
-
-def _refusals(output: Sequence[str]) -> list[str]:
-    """Return what each job said that failed, with the line by which its compiler names the source."""
-    said: list[str] = []
-    explained = True
-    for line in output:
-        if match := _OURS.match(line):
-            said.append(match[1])
-            explained = False
-        elif "error:" in line and not explained:
-            said[-1] += f" {line}"
-            explained = True
-    return said
-
-
-def _failure(output: Sequence[str], returncode: int, folder: Path) -> BuildFailed | DiskFull:
-    """Make one line of the jobs' output, and keep all of it in a file."""
-    # Not every compiler says so: one aborts without a word.
-    if shutil.disk_usage(folder).free < _LEAST_ROOM or any("No space left" in line for line in output):
-        return DiskFull(f"{folder}: no room left while compiling; what was finished is kept")
-    log = folder / "log.txt"
+        return {}
+    # One compiler aborts without a message when the disk is full, hence the look at the disk itself.
+    if shutil.disk_usage(file.parent).free < _LEAST_ROOM or reports_full_disk("\n".join(output)):
+        raise DiskFull(f"{file.parent}: no room left while compiling; finished compiles are kept")
+    reasons = _reasons(output, names)
+    if may_fail:
+        return reasons
+    log = file.with_name("log.txt")
     write_atomically(log, ("\n".join(output) + "\n").encode())
-    text = next(iter(_refusals(output)), "a job failed without a word")
-    return BuildFailed(
-        f"{text} (all of it: {log})", returncode if 10 <= returncode < 30 else BuildFailed.exit_code
-    )
+    reason = next(iter(reasons.values()), "ninja failed without running a job")
+    code = process.returncode if 10 <= process.returncode < 30 else BuildFailed.exit_code
+    raise BuildFailed(f"{reason} (full output: {log})", code)
+
+
+def _reasons(output: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Return the jobs that failed, each with one line: its own error and the compiler's first one."""
+    reasons: dict[str, str] = {}
+    lines = iter(output)
+    for line in lines:
+        if failed := _FAILED.match(line):
+            name = names[int(failed[1])]
+            block = list(takewhile(lambda line: not _STATUS.match(line), lines))
+            reasons[name] = _reason(block) or f"{name}: its job failed without a message"
+    return reasons
+
+
+def _reason(block: Sequence[str]) -> str:
+    for number, line in enumerate(block):
+        if ours := _OUR_ERROR.match(line):
+            compilers = next((line for line in block[number + 1 :] if "error:" in line), "")
+            return f"{ours[1]} {compilers}".rstrip()
+    return ""

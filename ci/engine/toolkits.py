@@ -1,4 +1,4 @@
-"""Fetch a pinned toolkit: its wheels, checked by digest, unpacked side by side into one folder."""
+"""Fetches a pinned toolkit: wheels with checked digests, unpacked side by side into one folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from ci.errors import DiskFull, ToolkitUnavailable, UnknownToolkit
 from ci.files import clear_scratch, folder_atomically, room_in, sha256_of
 from ci.names import nearest
+from ci.output import reports_full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ def named_toolkit(matrix: Matrix, name: str) -> Toolkit:
     """Return the toolkit called ``name``.
 
     Raises:
-        UnknownToolkit: if the matrix does not list it.
+        UnknownToolkit: the matrix does not list it.
     """
     for toolkit in matrix.toolkit:
         if toolkit.name == name:
@@ -40,29 +41,29 @@ def named_toolkit(matrix: Matrix, name: str) -> Toolkit:
 def fetch_toolkit(
     *, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | None, progress: Reporter
 ) -> Path:
-    """Return the folder where toolkit ``name`` lies unpacked, fetching it first if need be.
+    """Return the folder of the unpacked toolkit ``name``, fetching it if it is missing.
 
     Args:
         matrix: lists the toolkit.
         name: such as ``12.8``.
         cache: the folder that holds ``toolkits/``.
-        wheelhouse: a folder of wheels to take from before asking pip.
-        progress: is told when pip has to fetch.
+        wheelhouse: a folder of wheels; pip downloads those it lacks. None: all of them.
+        progress: receives a line when pip has to download.
 
     Raises:
-        UnknownToolkit: if the matrix does not list it.
-        ToolkitUnavailable: if a wheel cannot be fetched, or its bytes are not the pinned ones.
-        DiskFull: if there is no room for it.
+        UnknownToolkit: the matrix does not list it.
+        ToolkitUnavailable: a wheel cannot be downloaded, or its sha256 is not the pinned one.
+        DiskFull: there is no room for it.
     """
     wheels = named_toolkit(matrix, name).wheels
     pins = "\n".join(wheel.requirement for wheel in wheels)
     site = cache / "toolkits" / f"{name}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
-    if site.is_dir():  # it appeared in one step, complete
+    if site.is_dir():  # folder_atomically made it, so it is complete
         return site
     local = [_in_wheelhouse(wheel, wheelhouse) for wheel in wheels]
     missing = [wheel for wheel, path in zip(wheels, local, strict=True) if path is None]
     if missing:
-        progress.say(f"toolkit {name}: fetching {', '.join(wheel.name for wheel in missing)}")
+        progress.say(f"toolkit {name}: downloading {', '.join(wheel.name for wheel in missing)}")
     clear_scratch(site.parent)
     with folder_atomically(site) as scratch:
         files = [path for path in local if path is not None]
@@ -98,11 +99,11 @@ def _download(toolkit: str, wheels: Sequence[PinnedWheel], folder: Path) -> list
     command = [sys.executable, "-m", "pip", "download", *options, "-r", str(requirements), "-d", str(folder)]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     if result.returncode != 0:
-        if "No space left on device" in result.stderr:
+        if reports_full_disk(result.stderr):
             raise DiskFull(f"{folder.parents[1]}: no room left for the wheels of toolkit {toolkit}")
         errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")]
         raise ToolkitUnavailable(
-            f"toolkit {toolkit}: pip could not fetch {', '.join(wheel.name for wheel in wheels)}: "
+            f"toolkit {toolkit}: pip could not download {', '.join(wheel.name for wheel in wheels)}: "
             + (errors[-1].removeprefix("ERROR: ") if errors else result.stderr.strip())
         )
     return sorted(folder.glob("*.whl"))

@@ -1,7 +1,4 @@
-"""Runs one section of an installed wheel's checks in a process of its own, and reads what it reports.
-
-Only the standard library is imported here: ``validate`` needs it where there is nothing else.
-"""
+"""Runs one section of an installed wheel's checks in a process of its own and reads its events."""
 
 from __future__ import annotations
 
@@ -16,28 +13,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-# The sections of flash_attn3.checks, in the order in which they are run.
-SECTIONS = ("correctness", "combine", "memory", "behaviour", "fresh", "host_time", "race")
 _STDERR_TAIL = 2000  # characters
 
 
 class ChecksFailed(Exception):
-    """The process did not run its section to the end; the text says how it ended and what it wrote last."""
+    """The process did not finish its section; the text holds its exit status and the end of its stderr."""
 
 
 def run_section(
     section: str, options: Sequence[str], *, site: Path, folder: Path
 ) -> Iterator[dict[str, Any]]:
-    """Yield the events of a section as they happen, without the last, ``end``.
+    """Yield the events of a section as they happen, except the last one, ``end``.
 
     Args:
-        section: ``environment``, or one of ``SECTIONS``.
+        section: ``environment``, or one of the sections that its event lists.
         options: of ``python -m flash_attn3.checks``.
-        site: where the wheel is installed; comes first on the path.
-        folder: an otherwise empty working folder, so that no source tree is imported by accident.
+        site: the folder the wheel is installed in; first on ``sys.path``.
+        folder: an empty working folder, so that no source tree is imported by accident.
 
     Raises:
-        ChecksFailed: the process crashed, or ended before its section did.
+        ChecksFailed: the process crashed, or ended before its section.
     """
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
     paths = [str(site), *filter(None, [inherited.get("PYTHONPATH")])]
@@ -63,7 +58,7 @@ def run_section(
 
 
 def _parse(line: str) -> dict[str, Any]:
-    """Return the event of a line; a line that torch or a driver printed is none, and gives {}."""
+    """Return the event of a line; {} for a line that torch or a driver printed."""
     try:
         event = json.loads(line)
     except ValueError:

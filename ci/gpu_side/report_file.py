@@ -1,31 +1,44 @@
-"""The bytes of a report: canonical JSON with a digest over itself.
-
-Only the standard library is imported here: ``validate`` and ``tune --run`` need it where there is nothing
-else. ``ci.proof.report`` reads those of a validation.
-"""
+"""The format of a report: canonical JSON with a digest over itself. ``ci.proof.report`` reads it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ci.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA_VERSION = 1
 DIGEST_FIELD = "report_sha256"
 
 
 def report_digest(document: dict[str, Any]) -> str:
-    """Return the sha256 over the canonical JSON of everything but the digest itself, in hex."""
+    """Return the SHA-256 of the canonical JSON of all fields but the digest, in hex.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot hold.
+    """
     rest = {name: value for name, value in document.items() if name != DIGEST_FIELD}
     canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def write_report(path: Path, document: dict[str, Any]) -> None:
+    """Replace a report, with its digest, in one step.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+        DiskFull: there is no room; the old file is untouched.
+    """
+    sealed = {**document, DIGEST_FIELD: report_digest(document)}
+    write_atomically(path, _format(sealed).encode())
+
+
 def _format(document: dict[str, Any]) -> str:
-    """Return JSON with one line for each field and each item of a list: there are thousands of cases."""
+    """Return JSON with one line for each field and for each item of a list, for readable diffs."""
     fields = []
     for name, value in document.items():
         if isinstance(value, list) and value:
@@ -35,21 +48,3 @@ def _format(document: dict[str, Any]) -> str:
             text = json.dumps(value, allow_nan=False)
         fields.append(f" {json.dumps(name)}: {text}")
     return "{\n" + ",\n".join(fields) + "\n}\n"
-
-
-def write_report(path: Path, document: dict[str, Any]) -> None:
-    """Write a report with its digest; the file is replaced as a whole or not at all."""
-    sealed = {**document, DIGEST_FIELD: report_digest(document)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(_format(sealed))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,49 +1,50 @@
 """The validate stage: installs a wheel into an empty folder and checks it on this machine's GPU.
 
-Needs the wheel, Python, torch and a GPU, and nothing else: only the standard library is imported here. The
-checks are those inside the wheel (``python -m flash_attn3.checks``), run section by section in processes of
-their own, so that a crash of the GPU loses one section and is reported as a failure.
+Needs the wheel, Python, torch and a GPU. The checks are those inside the wheel (``python -m
+flash_attn3.checks``); each section runs in a process of its own, so that a crash is reported as a failure of
+one section.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ci.errors import FarmError, NoGpu, ValidationFailed
-from ci.gpu_side.case_record import case_record
-from ci.gpu_side.check_process import SECTIONS, ChecksFailed, run_section
+from ci.gpu_side.check_process import ChecksFailed, run_section
+from ci.gpu_side.command import exit_code_of
+from ci.gpu_side.install import install_wheel, wheel_sha256
 from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
-from ci.gpu_side.unpack import install_wheel, sha256_of
+from ci.gpu_side.reported_case import reported_case
+from ci.gpu_side.speed_floor import PROVIDERS, cudnn_floor, portable_floor
+from ci.output import last_line
 
 Progress = Callable[[str], None]
-_PROVIDERS = {"cudnn": "cuDNN", "flash": "torch's flash", "fa3": "FA3"}
-_RACE_HELP = "run only races of such names, as 'bf16_d128_*'; may be given more than once"
+_RACE_HELP = "race only settings with matching names, such as 'bf16_d128_*'; repeatable"
 _PEER_HELP = (
-    "race the existing FlashAttention-3, too: the shared library that registers its operators; "
-    "given more than once, each is loaded in turn"
+    "also race the existing FlashAttention-3, whose operators this shared library registers; "
+    "repeatable: the libraries are loaded in order"
 )
 
 
 @dataclass(frozen=True)
 class Races:
-    """What is raced.
+    """Options of the races.
 
     Attributes:
-        names: globs of the names of races; all of them when empty.
-        runs: how often each is run.
+        names: globs of the names of the races to run; empty: all.
+        runs: runs of each race.
         peers: shared libraries of the existing FlashAttention-3 to race as well, in the order of loading.
-        alone: nothing but races is run.
+        alone: whether to run the races only.
     """
 
     names: tuple[str, ...] = ()
@@ -80,51 +81,50 @@ def validate(
 
     Args:
         wheel: the wheel; installed into a temporary folder, which is removed again.
-        report: the JSON file to write, replaced as a whole; written also when the wheel failed.
-        quick: run a small selection of the cases. The report says so.
-        samples: random cases beside the fixed ones.
-        seed: of the random cases.
-        min_ratio: fail when any race is slower than this multiple of cuDNN; None judges correctness alone.
-        min_portable_ratio: fail when any race of the portable kernels is slower than this multiple of torch's
-            flash backend; None: likewise.
-        races: which races are run, how often, and whether anything else is.
-        progress: told of each step, a line at a time.
+        report: the JSON file to write, replaced in one step; also written when the wheel failed.
+        quick: run a small selection of the cases; the report records it.
+        samples: number of random cases besides the fixed ones.
+        seed: seed of the random cases.
+        min_ratio: fail when a plain race is slower than this multiple of cuDNN; None: no limit.
+        min_portable_ratio: fail when a race of the portable kernels is slower than this multiple of torch's
+            flash backend; None: no limit.
+        races: options of the races.
+        progress: called with each line of progress.
 
     Returns:
-        0 when nothing failed, 23 when something did. A report of races alone says nothing of correctness: it
-        is written with ``passed`` false.
+        0 when nothing failed, 23 when a check failed. A report of races only has ``passed`` false in both
+        cases.
 
     Raises:
-        FarmError: the report could not be written there.
-        CorruptWheel: the wheel cannot be read or does not match its own RECORD.
-        NoGpu: there is no GPU that this torch can use; no report is written.
+        FarmError: the report cannot be written.
+        CorruptWheel: the wheel cannot be read or does not match its RECORD.
+        NoGpu: torch cannot use a GPU; no report is written.
         ValidationFailed: the installed wheel cannot be imported; no report is written.
     """
     started = _now()
     _require_writable(report)
-    digest, size = sha256_of(wheel), wheel.stat().st_size
+    digest, size = wheel_sha256(wheel), wheel.stat().st_size
     progress(f"validate {wheel.name} (sha256 {digest})")
     _require_gpu()
     folder = Path(tempfile.mkdtemp(prefix="flash-attn3-validate-"))
     try:
         site = folder / "site"
         install_wheel(wheel, site)
-        environment = _environment(_Place(site, folder))
+        environment, sections, operators = _environment(_Place(site, folder))
         progress(_machine_line(environment))
         found = _Findings()
         options = [f"--samples={samples}", f"--seed={seed}", *(["--quick"] if quick else []), *races.options]
-        for section in ("race",) if races.alone else SECTIONS:
+        for section in ("race",) if races.alone else sections:
             _run(section, options, _Place(site, folder), found, progress)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if min_ratio is not None:
-        found.cases.append(_speed_case("min_ratio", "cudnn", min_ratio, filter(_is_plain, found.races)))
+        found.cases.append(cudnn_floor(min_ratio, found.races))
     if min_portable_ratio is not None:
-        portable = (race for race in found.races if race.get("kernels") == "portable")
-        found.cases.append(_speed_case("min_portable_ratio", "flash", min_portable_ratio, portable))
+        found.cases.append(portable_floor(min_portable_ratio, found.races))
     failed = [case["name"] for case in found.cases if case.get("failures")]
     failed += [race["name"] for race in found.races if not race["passed"]]
-    if sha256_of(wheel) != digest:
+    if wheel_sha256(wheel) != digest:
         raise ValidationFailed(f"{wheel.name} changed while it was validated; nothing was written")
     write_report(
         report,
@@ -143,6 +143,7 @@ def validate(
             "race_runs": races.runs,
             "race_names": races.names,
             "only_races": races.alone,
+            "operators": operators,
             **environment,
             "cases": found.cases,
             "races": found.races,
@@ -159,7 +160,7 @@ def validate(
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the wheel is installed, and an otherwise empty folder to run in."""
+    """The folder that the wheel is installed in, and the working folder of the checks."""
 
     site: Path
     folder: Path
@@ -167,7 +168,7 @@ class _Place:
 
 @dataclass
 class _Findings:
-    """What the sections reported so far."""
+    """The results of the sections run so far."""
 
     cases: list[dict[str, Any]] = field(default_factory=list)
     races: list[dict[str, Any]] = field(default_factory=list)
@@ -175,7 +176,7 @@ class _Findings:
 
 
 def _require_writable(report: Path) -> None:
-    """Raise now rather than after minutes of work."""
+    """Raise before the checks run, not after minutes of work."""
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -185,11 +186,11 @@ def _require_writable(report: Path) -> None:
 
 
 def _require_gpu() -> None:
-    """Raise unless torch sees a GPU: without one nothing can be said of the wheel, neither good nor bad."""
+    """Raise unless torch sees a GPU; without one the wheel neither passes nor fails."""
     program = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        reason = last_line(done.stderr, "it wrote no message")
         raise NoGpu(f"{sys.executable} cannot import torch, which validation needs: {reason}")
     version, cuda, available = done.stdout.split()[-3:]
     if available != "True":
@@ -199,7 +200,12 @@ def _require_gpu() -> None:
         )
 
 
-def _environment(place: _Place) -> dict[str, Any]:
+def _environment(place: _Place) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
+    """Return what the wheel's checks report of themselves.
+
+    Returns:
+        The environment, the sections in the order to run, and section -> operator for those with its cases.
+    """
     try:
         (event,) = run_section("environment", [], site=place.site, folder=place.folder)
     except ChecksFailed as error:
@@ -208,7 +214,7 @@ def _environment(place: _Place) -> dict[str, Any]:
     package = environment.pop("package_folder")
     if not Path(package).is_relative_to(place.site):
         raise ValidationFailed(f"the checks imported flash_attn3 from {package}, not from the wheel")
-    return environment
+    return environment, tuple(event["sections"]), event["operators"]
 
 
 def _run(section: str, options: Sequence[str], place: _Place, found: _Findings, progress: Progress) -> None:
@@ -228,7 +234,7 @@ def _run(section: str, options: Sequence[str], place: _Place, found: _Findings, 
                 if event["event"] == "race":
                     found.races.append(result)
                 else:
-                    found.cases.append(case_record(result))
+                    found.cases.append(reported_case(result))
                 failed += not result["passed"]
                 for failure in result["failures"]:
                     progress(f"  FAILED {result['name']}: {failure}")
@@ -243,41 +249,6 @@ def _run(section: str, options: Sequence[str], place: _Place, found: _Findings, 
     progress(f"{section}: {done - failed} of {done} passed")
 
 
-def _speed_case(name: str, other: str, floor: float, races: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Turn a floor on speed into a case, so that a report shows what it was held to.
-
-    The slowest run of each race counts.
-    """
-    shown = _PROVIDERS[other]
-    ratios: dict[str, float | None] = {}
-    for race in races:
-        ratio, before = race[f"ratio_to_{other}"], ratios.get(race["name"], math.inf)
-        ratios[race["name"]] = None if ratio is None or before is None else min(ratio, before)
-    slow = [
-        f"{race} is {f'not raced against {shown}' if ratio is None else f'{ratio:.3f} x {shown}'}; "
-        f"the floor is {floor:g}"
-        for race, ratio in ratios.items()
-        if ratio is None or ratio < floor
-    ]
-    if not ratios:
-        slow = [f"nothing was raced; the floor is {floor:g} x {shown}"]
-    return {
-        "section": "race",
-        "name": name,
-        "params": {name: floor},
-        "figures": ratios,
-        "failures": slow,
-        "passed": not slow,
-    }
-
-
-def _is_plain(race: dict[str, Any]) -> bool:
-    """Return whether a race is held to cuDNN, which elsewhere may have no path, or a slow one."""
-    setting = race["setting"]
-    special = (race.get("kernels"), *(setting.get(key) for key in ("head_dim_v", "window", "varlen")))
-    return setting.get("group", 1) == 1 and not any(special)
-
-
 def _machine_line(environment: dict[str, Any]) -> str:
     return (
         f"on {environment['gpu']} (sm_{environment['compute_capability'].replace('.', '')}), driver "
@@ -287,7 +258,7 @@ def _machine_line(environment: dict[str, Any]) -> str:
 
 def _race_line(race: dict[str, Any]) -> str:
     speeds = ", ".join(f"{timing['provider']} {timing['tflops']:.0f}" for timing in race["timings"])
-    names = {f"ratio_to_{other}": shown for other, shown in _PROVIDERS.items()}
+    names = {f"ratio_to_{other}": shown for other, shown in PROVIDERS.items()}
     names["multiple_of_best"] = "the best known"
     ratios = ", ".join(
         f"{race[key]:.3f} x {shown}" for key, shown in names.items() if race.get(key) is not None
@@ -310,9 +281,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="farm validate", description=__doc__)
     parser.add_argument("--wheel", type=Path, required=True, help="the wheel to validate")
     parser.add_argument("--report", type=Path, required=True, help="the JSON report to write")
-    parser.add_argument("--quick", action="store_true", help="a small selection of the cases")
-    parser.add_argument("--samples", type=int, default=100, help="random cases (default: 100)")
-    parser.add_argument("--seed", type=int, default=1, help="of the random cases (default: 1)")
+    parser.add_argument("--quick", action="store_true", help="run a small selection of the cases")
+    parser.add_argument("--samples", type=int, default=100, help="number of random cases (default: 100)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random cases (default: 1)")
     parser.add_argument("--min-ratio", type=float, help="fail below this multiple of cuDNN's speed")
     parser.add_argument(
         "--min-portable-ratio",
@@ -320,10 +291,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="fail when the portable kernels are below this multiple of the speed of torch's flash backend",
     )
     parser.add_argument("--race", action="append", default=[], metavar="GLOB", help=_RACE_HELP)
-    parser.add_argument("--race-runs", type=int, default=1, help="run each race so often (default: 1)")
+    parser.add_argument("--race-runs", type=int, default=1, help="runs of each race (default: 1)")
     parser.add_argument("--peer", action="append", default=[], type=Path, metavar="PATH", help=_PEER_HELP)
     parser.add_argument(
-        "--only-races", action="store_true", help="run nothing but the races; such a report proves no wheel"
+        "--only-races", action="store_true", help="run the races only; such a report proves no wheel"
     )
     arguments = vars(parser.parse_args(argv))
     races = Races(
@@ -332,14 +303,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         peers=tuple(arguments.pop("peer")),
         alone=arguments.pop("only_races"),
     )
-    try:
-        return validate(**arguments, races=races, progress=lambda line: print(line, flush=True))
-    except FarmError as error:
-        print(f"farm: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"farm: error: {error}", file=sys.stderr)
-        return FarmError.exit_code
+    return exit_code_of(
+        lambda: validate(**arguments, races=races, progress=lambda line: print(line, flush=True))
+    )
 
 
 if __name__ == "__main__":

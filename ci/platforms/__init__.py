@@ -1,1 +1,1 @@
-"""What differs between platforms: library names, audits, environments."""
+"""Virtual environments, whose layout differs between platforms."""

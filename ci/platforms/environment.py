@@ -1,4 +1,4 @@
-"""Fresh environments in which torch is present, to try an installer in without downloading torch again."""
+"""Fresh virtual environments that already hold torch, to test installers without downloading torch."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ import uv
 from packaging.utils import canonicalize_name
 
 from ci.errors import VerifyFailed
+from ci.platforms.venv import VirtualEnvironment
 
 _UNWANTED = frozenset({"flash-attn3", "flash-attn-3"})
+"""Projects whose installation is tested, so that none of ``torch_site`` may count as installed."""
 _LAST_LINES = 12
 _TAGS = "import sys; sys.path.append(sys.argv[1]); from packaging import tags; print(*tags.sys_tags())"
 _VERSION = "import platform; print(platform.python_version())"
-_SITE_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 
 class ProgramError(Exception):
-    """A program ended with an error; the text holds the last lines it wrote."""
+    """A program failed; the text holds its command line and the last lines of its output."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python, its version, and the wheel tags that it installs."""
+    """A Python, its version, and the tags of the wheels that it can install."""
 
     python: Path
     version: str
@@ -36,7 +37,7 @@ class Interpreter:
 
 
 def inspect_interpreter(python: Path) -> Interpreter:
-    """Ask an interpreter what it is.
+    """Run an interpreter to read its version and wheel tags.
 
     Raises:
         VerifyFailed: it cannot be run.
@@ -53,36 +54,39 @@ def run(argv: list[str | Path], *, env: os._Environ[str] | dict[str, str], cwd: 
     """Run a program and return what it wrote to standard output.
 
     Raises:
-        ProgramError: it ended with an error.
+        ProgramError: it failed.
     """
     result = subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        lines = (result.stdout + result.stderr).strip().splitlines()[-_LAST_LINES:]
-        raise ProgramError(
-            f"{shlex.join(map(str, argv))} ended with {result.returncode}:\n" + "\n".join(lines)
-        )
+        raise ProgramError(_failure(argv, result.returncode, result.stdout + result.stderr))
     return result.stdout
+
+
+def _failure(argv: list[str | Path], status: int, output: str) -> str:
+    lines = output.strip().splitlines()[-_LAST_LINES:]
+    return f"{shlex.join(map(str, argv))} ended with {status}:\n" + "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment, whose installers know no configuration but what they are given here."""
+    """A virtual environment whose installers use no configuration of the user's."""
 
     folder: Path
     index: str
+    """The address that replaces the public index."""
 
     @property
     def python(self) -> Path:
         """The interpreter of the environment."""
-        return self.folder / "bin" / "python"
+        return VirtualEnvironment(self.folder).python
 
     def shell(self, command: str, *, cwd: Path) -> str:
-        """Run a command line as a person would in this environment.
+        """Run a command line as a user would after activating this environment.
 
-        ``pip`` and ``uv`` are the farm's, at work on this environment.
+        ``pip`` and ``uv`` are the farm's own, directed at this environment.
 
         Raises:
-            ProgramError: it ended with an error.
+            ProgramError: it failed.
         """
         program, *arguments = shlex.split(command)
         pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.python]
@@ -93,7 +97,7 @@ class Environment:
         """Run Python code in the environment and return what it printed.
 
         Raises:
-            ProgramError: it ended with an error.
+            ProgramError: it failed.
         """
         return run([self.python, "-I", "-B", "-c", code], env=self._variables(), cwd=cwd)
 
@@ -108,32 +112,36 @@ class Environment:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_NO_CACHE_DIR": "1",
             "UV_CACHE_DIR": str(self.folder / "uv-cache"),
-            # torch is there already; that nothing asks the public index also shows that nothing needs it.
+            # torch is installed already, so no command needs the public index; uv must not contact it.
             "UV_DEFAULT_INDEX": self.index,
             "UV_PYTHON_DOWNLOADS": "never",
         }
 
 
 def fresh_environment(folder: Path, *, interpreter: Interpreter, torch_site: Path, index: str) -> Environment:
-    """Make a virtual environment in which the distributions of ``torch_site`` count as installed.
+    """Create a virtual environment in which the distributions of ``torch_site`` count as installed.
 
-    A ``.pth`` file alone would do for pip, but uv looks for distributions in the environment's own folder
-    only. So their metadata is copied there, and their modules are found through a folder of links that the
-    ``.pth`` names: no installer, whatever it tries, can then write to ``torch_site``.
+    For pip a ``.pth`` file to ``torch_site`` would suffice, but uv reads distributions from the environment's
+    own folder only. Their metadata is therefore copied there, and the ``.pth`` names a folder of links to
+    their modules, so that no installer can write to ``torch_site``.
 
     Args:
-        folder: where to make it.
-        interpreter: the Python it is of.
-        torch_site: a site-packages folder that holds torch and what torch needs.
-        index: the address that takes the place of the public index.
+        folder: of the environment; replaced.
+        interpreter: the Python of the environment.
+        torch_site: a site-packages folder that holds torch and its dependencies.
+        index: the address that replaces the public index.
 
     Raises:
-        ProgramError: the environment cannot be made.
+        ProgramError: the environment cannot be created.
     """
-    environment = Environment(folder, index)
-    run([interpreter.python, "-I", "-m", "venv", "--without-pip", folder], env=os.environ)
-    packages = Path(environment.python_output(_SITE_PACKAGES, cwd=folder).strip())
+    base = VirtualEnvironment(folder)
     modules = folder / "torch-modules"
+    try:
+        base.create(interpreter.python, pip=False)
+        packages = base.site_packages()
+        base.add_to_path(modules.name, modules)
+    except subprocess.CalledProcessError as error:
+        raise ProgramError(_failure(error.cmd, error.returncode, error.stdout + error.stderr)) from error
     modules.mkdir()
     for path in torch_site.iterdir():
         if path.suffix == ".pth" or path.name == "__pycache__" or _project(path) in _UNWANTED:
@@ -142,12 +150,11 @@ def fresh_environment(folder: Path, *, interpreter: Interpreter, torch_site: Pat
             _copy_metadata(path, packages / path.name)
         else:
             (modules / path.name).symlink_to(path.resolve())
-    (packages / "torch-modules.pth").write_text(f"{modules}\n", encoding="utf-8")
-    return environment
+    return Environment(folder, index)
 
 
 def _project(path: Path) -> str:
-    """Return the project that a folder of modules or of metadata is named for."""
+    """Return the project that a folder of modules or metadata belongs to, by its name."""
     return canonicalize_name(path.name.split("-", 1)[0])
 
 

@@ -1,1 +1,1 @@
-"""Validation reports, as the farm reads and keeps them."""
+"""Reads validation reports and summarises them for the index."""

@@ -1,4 +1,4 @@
-"""A validation report as the index keeps it: the file's bytes, and the summary that the pages show."""
+"""A validation report as the index stores it: its bytes, and the summary that the pages show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One report: whose it is, what it says in short, and the bytes that the site serves."""
+    """One report: its file, the wheel it validates, its summary, and the bytes that the site serves."""
 
     source: Path
     wheel_sha256: str
@@ -34,12 +34,12 @@ def read_evidence(path: Path) -> Evidence:
 
     Raises:
         CorruptReport: the file is missing, truncated, altered or no report.
-        RacesAlone: it tells of no case.
+        RacesAlone: it holds races only.
     """
     report = read_report(path)
     if report.only_races:
         raise RacesAlone(
-            f"{path}: holds races alone, which prove no wheel; make one without `validate --only-races`"
+            f"{path}: holds races only, which prove no wheel; run validate without `--only-races`"
         )
     try:
         raw = path.read_bytes()
@@ -65,15 +65,15 @@ def read_evidence(path: Path) -> Evidence:
         races=races,
         tflops=tflops,
         sm=report.compute_capability.replace(".", ""),
-        kernels=report.kinds_passed,
+        proven=report.codes_passed,
     )
     return Evidence(path, report.wheel_sha256, report.wheel_filename, proof, raw)
 
 
 def _slowest(raced: Iterable[RaceResult]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the ratio to cuDNN and the speed of each race, of the slowest run of it.
+    """Return the ratio to cuDNN and the TFLOP/s of the slowest run of each race, by name.
 
-    Races in which the kernels were chosen for the wheel are left out.
+    Races restricted to the kernels of one code are left out.
     """
     races: dict[str, float] = {}
     tflops: dict[str, float] = {}
@@ -85,7 +85,7 @@ def _slowest(raced: Iterable[RaceResult]) -> tuple[dict[str, float], dict[str, f
 
 
 def read_archive(folder: Path) -> list[Evidence]:
-    """Read every report of a folder, in the order of their names.
+    """Read the reports (``*.json``) of a folder, sorted by name.
 
     Raises:
         CorruptReport, RacesAlone: as :func:`read_evidence` does.

@@ -1,4 +1,4 @@
-"""Reads validation reports. A report that was cut, edited or extended is refused."""
+"""Reads validation reports; a truncated, edited or extended one is refused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ci.errors import CorruptReport
 from ci.gpu_side.report_file import DIGEST_FIELD, SCHEMA_VERSION, report_digest
-from matrix.serving import KINDS
+from matrix.serving import CODES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matrix.serving import Kind
+    from matrix.serving import Code
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _OURS = "flash_attn3"
+_OLD_OPERATORS = {"correctness": "fwd", "combine": "combine"}
+"""The sections of reports that do not list their operators."""
 
 
 class _Record(BaseModel):
@@ -25,12 +27,18 @@ class _Record(BaseModel):
 
 
 class CaseResult(_Record):
-    """One check: what was run, what was measured and held to which limit, and which rules it broke.
+    """One check.
 
-    Of one that passed, the name says what was run, and two numbers how close it came to its limits:
-    error_ratio is its largest error, and worst_ratio the one of its errors that came closest, as fractions of
-    what is allowed; None where nothing was measured. Older reports have the params and the figures of every
-    case instead, and say the kind of kernels among the params, if at all.
+    Attributes:
+        section: of the wheel's checks.
+        name: states the parameters.
+        kernels: the code that it ran with; empty for a free choice of kernels.
+        error_ratio: the largest error as a fraction of its limit; None where nothing was measured.
+        worst_ratio: the largest such fraction of all its errors.
+        params: parameters of a failed check; older reports have them for every check, ``kernels`` included.
+        figures: errors and limits of a failed check; older reports have them for every check.
+        failures: one sentence for each limit that was exceeded.
+        passed: whether there is no failure.
     """
 
     section: str
@@ -45,7 +53,7 @@ class CaseResult(_Record):
 
     @property
     def max_error_ratio(self) -> float | None:
-        """The largest error as a fraction of what is allowed; None where nothing was measured."""
+        """The largest error as a fraction of its limit; None where nothing was measured."""
         if self.error_ratio is not None:
             return self.error_ratio
         error, limit = self.figures.get("max_error"), self.figures.get("max_error_limit")
@@ -53,7 +61,13 @@ class CaseResult(_Record):
 
 
 class RaceSetting(_Record):
-    """What was raced. head_dim_v None is head_dim, window None is no window; older reports have neither."""
+    """The call that was raced; fields of one operator alone are extra ones.
+
+    ``head_dim_v`` None means head_dim; ``window`` None means no window. Older reports have neither.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, bool | int | float | str | None]
 
     dtype: str
     head_dim: int
@@ -68,7 +82,7 @@ class RaceSetting(_Record):
 
 
 class Timing(_Record):
-    """What one provider took: milliseconds a call (median and quartiles over rounds) and TFLOP/s."""
+    """Times of one provider: milliseconds a call (median and quartiles over rounds) and TFLOP/s."""
 
     provider: str
     ms: float
@@ -79,7 +93,7 @@ class Timing(_Record):
 
 
 class GpuState(_Record):
-    """The card while our kernel ran; None where the machine does not tell."""
+    """The GPU while our kernel ran; None where the driver reports no value."""
 
     sm_clock_mhz: int | None
     power_watts: float | None
@@ -87,10 +101,10 @@ class GpuState(_Record):
 
 
 class RaceResult(_Record):
-    """One race. Ratios are above 1 where ours is faster, and None where the other could not run.
+    """One race. Ratios are above 1 where ours is faster, and None where the other provider could not run.
 
-    kernels is the kind of kernels that ours was held to, empty when it chose; run counts the races of one
-    name; best is the fastest of the others. Older reports have none of these.
+    ``kernels`` is the code that ours was restricted to, empty for a free choice; ``run`` numbers the races of
+    one name; ``best`` is the fastest other provider. Older reports have none of these.
     """
 
     name: str
@@ -117,7 +131,7 @@ class RaceResult(_Record):
 
 
 class HostTime(_Record):
-    """Microseconds that the host spends in one eager call; None, with the reason, where it could not run."""
+    """Host time of one eager call in microseconds; None, with the reason, where it could not run."""
 
     provider: str
     us: float | None
@@ -127,7 +141,7 @@ class HostTime(_Record):
 
 
 class Totals(_Record):
-    """How many checks there were."""
+    """Numbers of checks."""
 
     cases: int
     races: int
@@ -135,7 +149,7 @@ class Totals(_Record):
 
 
 class Report(_Record):
-    """A validation report, bound to a wheel by the sha256 of its bytes."""
+    """A validation report, bound to a wheel by the wheel's sha256."""
 
     schema_version: int
     wheel_filename: str
@@ -151,6 +165,8 @@ class Report(_Record):
     race_runs: int = 1
     race_names: tuple[str, ...] = ()
     only_races: bool = False
+    operators: dict[str, str] = Field(default_factory=_OLD_OPERATORS.copy)
+    """Section -> the operator whose cases it runs."""
     package_version: str
     kernels: dict[str, str]
     gpu: str
@@ -172,28 +188,34 @@ class Report(_Record):
     report_sha256: _Sha256
 
     @property
-    def kinds_passed(self) -> tuple[Kind, ...]:
-        """The kinds of kernels whose every correctness case passed; older reports are of one kind alone."""
-        passed: dict[object, bool] = {}
+    def codes_passed(self) -> dict[str, tuple[Code, ...]]:
+        """Operator -> the codes whose cases of its section all passed.
+
+        A case without a code, in older reports, ran exact kernels.
+        """
+        passed: dict[tuple[str, object], bool] = {}
         for case in self.cases:
-            if case.section == "correctness":
-                kind = case.kernels or case.params.get("kernels", "exact")
-                passed[kind] = passed.get(kind, True) and case.passed
-        return tuple(kind for kind in KINDS if passed.get(kind))
+            if op := self.operators.get(case.section):
+                key = op, case.kernels or case.params.get("kernels", "exact")
+                passed[key] = passed.get(key, True) and case.passed
+        return {
+            op: tuple(code for code in CODES if passed.get((op, code)))
+            for op in dict.fromkeys(op for op, _ in passed)
+        }
 
     @property
     def worst_error_ratio(self) -> float | None:
-        """The largest error of any case as a fraction of what the error rule allows; None without cases."""
+        """The largest error of any case as a fraction of its limit; None without cases."""
         ratios = (case.max_error_ratio for case in self.cases)
         return max((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 def read_report(path: Path) -> Report:
-    """Read a report and check it against its own digest and totals.
+    """Read a report and check its digest and its totals.
 
     Raises:
-        CorruptReport: the file cannot be read, is truncated, altered, of another schema, or contradicts
-            itself.
+        CorruptReport: the file cannot be read, is truncated, altered, of another schema, or its totals or
+            results contradict its cases.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -204,12 +226,12 @@ def read_report(path: Path) -> Report:
         raise CorruptReport(f"{path}: not a validation report of schema {SCHEMA_VERSION}")
     try:
         digest = report_digest(document)
-    except ValueError as error:  # NaN and Infinity, which are no JSON
+    except ValueError as error:  # json.loads accepts NaN and Infinity
         raise CorruptReport(f"{path}: {error}") from error
     if document.get(DIGEST_FIELD) != digest:
         raise CorruptReport(f"{path}: was altered: its {DIGEST_FIELD} is not the digest of its contents")
     try:
-        # Strict mode takes a JSON array for a tuple only when it reads JSON itself.
+        # Strict mode accepts a JSON array as a tuple only when it parses the JSON itself.
         report = Report.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
@@ -223,15 +245,17 @@ def _check_totals(report: Report, path: Path) -> None:
     results: tuple[CaseResult | RaceResult, ...] = (*report.cases, *report.races)
     for result in results:
         if result.passed == bool(result.failures):
-            raise CorruptReport(f"{path}: {result.name} says passed={result.passed}, which its failures deny")
+            raise CorruptReport(
+                f"{path}: {result.name} has passed={result.passed}, which contradicts its failures"
+            )
     for case in report.cases:
         if case.passed and case.worst_ratio is not None and case.worst_ratio > 1:
-            raise CorruptReport(f"{path}: {case.name} passed with {case.worst_ratio:g} times what is allowed")
+            raise CorruptReport(f"{path}: {case.name} passed with {case.worst_ratio:g} times its limit")
     failed = sum(not result.passed for result in results)
     if report.totals != Totals(cases=len(report.cases), races=len(report.races), failed=failed):
         raise CorruptReport(f"{path}: its totals are not those of its cases and races")
     proven = failed == 0 and any(case.section == "correctness" for case in report.cases)
     if report.passed != proven:
         raise CorruptReport(
-            f"{path}: says passed={report.passed} with {failed} of {len(results)} checks failed"
+            f"{path}: has passed={report.passed} with {failed} of {len(results)} checks failed"
         )

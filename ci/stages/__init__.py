@@ -1,1 +1,1 @@
-"""The stages of the farm, each from files to files."""
+"""The stages of the farm. Each reads files and writes files, and can be run alone."""

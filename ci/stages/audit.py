@@ -1,4 +1,4 @@
-"""The audit stage: judge a wheel by its bytes alone, as a list of named checks."""
+"""The audit stage: check a wheel by its bytes alone, as a list of named checks."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from packaging.utils import parse_wheel_filename
 
 from ci.check import Check
 from ci.errors import AuditFailed, CorruptWheel
-from ci.project import COMPAT_PROJECT
-from ci.wheel.drop_in_audit import audit_compat
+from ci.wheel.compat_audit import audit_compat
 from ci.wheel.elf import SharedLibrary, read_shared_library
 from ci.wheel.read import WheelFile, read_wheel
+from index_site.projects import COMPAT_PROJECT
 from kernels.build.pack import PackRecord, read_pack
-from kernels.build.payload import LIBRARY_NAMES, PACK_NAME, variant_row
+from kernels.build.payload import LIBRARY_NAMES, PACK_NAME, variant_fields
 from kernels.errors import CorruptPackError
 from kernels.table import VARIANTS
 from matrix.model import read_matrix
-from matrix.serving import KINDS, compiled_for, serving_kind
+from matrix.serving import CODES, serving, targets_by_operator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kernels.table import Variant
+    from matrix.serving import Code, Serving
 
 SIZE_GOAL = 60_000_000
 SIZE_LIMIT = 100_000_000
-"""Bytes of a wheel: above this the public registry refuses it."""
+"""Largest wheel in bytes that PyPI accepts by default."""
 _SHOWN = 3
 _SYSTEM_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|librt)\.so\.\d+|ld-linux-[a-z0-9_-]+\.so\.\d+")
 _OWN_LIBRARIES = frozenset({"libtorch_cpu.so", "libflash_attn3.so"})
@@ -43,15 +44,15 @@ _DIST_INFO_FILES = frozenset(
 
 
 def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check, ...]:
-    """Check a wheel of this tree and return every check with what was seen.
+    """Check a wheel of this tree and return every check with its finding.
 
     Args:
         wheel: the file.
-        variants: the kernels that it should hold, all of them and no others. Of a compatibility wheel
-            nothing is said by them: it holds none.
+        variants: the kernels that it should hold, and no others; unused for a compatibility wheel, which
+            holds none.
 
     Raises:
-        CorruptWheel: if it is no whole wheel, or a member does not match its RECORD or its kind.
+        CorruptWheel: the file is not a whole wheel, a member does not match RECORD, or a library is not ELF.
     """
     facts = read_wheel(wheel)
     with zipfile.ZipFile(wheel) as archive:
@@ -86,7 +87,7 @@ def require_passed(wheel: Path, checks: tuple[Check, ...]) -> None:
     """Refuse a wheel that failed a check.
 
     Raises:
-        AuditFailed: names every failed check with what was seen.
+        AuditFailed: a check failed; the text lists each failed check with its finding.
     """
     failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.ok)
     if failed:
@@ -118,8 +119,10 @@ def _licences(members: Mapping[str, bytes], dist_info: str) -> Check:
     names = (f"{dist_info}/licenses/LICENSE", f"{dist_info}/licenses/THIRD_PARTY_NOTICES")
     missing = [name for name in names if not members.get(name)]
     if not missing and b"CUTLASS" not in members[names[1]]:
-        return Check("licences", ok=False, detail="THIRD_PARTY_NOTICES does not speak of CUTLASS")
-    return Check("licences", not missing, f"missing {missing}" if missing else "ours and the third parties'")
+        return Check("licences", ok=False, detail="THIRD_PARTY_NOTICES does not name CUTLASS")
+    return Check(
+        "licences", not missing, f"missing {missing}" if missing else "LICENSE and THIRD_PARTY_NOTICES"
+    )
 
 
 def _contents(members: Mapping[str, bytes], dist_info: str) -> Check:
@@ -135,28 +138,28 @@ def _contents(members: Mapping[str, bytes], dist_info: str) -> Check:
 
 
 def _size(facts: WheelFile) -> Check:
-    verdict = "within" if facts.size <= SIZE_GOAL else "above"
-    seen = f"{facts.size / 1e6:.1f} MB, {verdict} the goal of {SIZE_GOAL / 1e6:.0f} MB"
+    relation = "within" if facts.size <= SIZE_GOAL else "above"
+    seen = f"{facts.size / 1e6:.1f} MB, {relation} the goal of {SIZE_GOAL / 1e6:.0f} MB"
     return Check("size", facts.size <= SIZE_LIMIT, f"{seen}; at most {SIZE_LIMIT / 1e6:.0f} MB")
 
 
 def _platform(facts: WheelFile, libraries: Mapping[str, SharedLibrary]) -> Check:
-    """Hold the tag's promise (this glibc and newer, this processor) against what the symbols ask for."""
+    """Compare the tag (oldest glibc, processor) with the libraries' symbol versions and machine."""
     _, _, _, tags = parse_wheel_filename(facts.filename)
-    promised = [_MANYLINUX.fullmatch(tag.platform) for tag in tags]
-    if len(promised) != 1 or promised[0] is None or not libraries:
+    tagged = [_MANYLINUX.fullmatch(tag.platform) for tag in tags]
+    if len(tagged) != 1 or tagged[0] is None or not libraries:
         return Check(
-            "platform", ok=False, detail=f"no single manylinux tag and libraries to judge: {facts.tags}"
+            "platform", ok=False, detail=f"should have one manylinux tag and libraries, got {facts.tags}"
         )
-    major, minor, machine = promised[0].groups()
+    major, minor, machine = tagged[0].groups()
     wrong = [
-        f"{name} is {library.machine} and asks for GLIBC_{library.glibc[0]}.{library.glibc[1]}"
+        f"{name} is {library.machine} and needs GLIBC_{library.glibc[0]}.{library.glibc[1]}"
         for name, library in libraries.items()
         if library.machine != machine or library.glibc > (int(major), int(minor))
     ]
     newest = max(library.glibc for library in libraries.values())
-    seen = f"the libraries ask for GLIBC_{newest[0]}.{newest[1]} on {machine}"
-    return Check("platform", not wrong, "; ".join(wrong) or f"{seen}; the tag promises {major}.{minor}")
+    seen = f"the libraries need GLIBC_{newest[0]}.{newest[1]} on {machine}"
+    return Check("platform", not wrong, "; ".join(wrong) or f"{seen}; the tag allows {major}.{minor}")
 
 
 def _needed(libraries: Mapping[str, SharedLibrary]) -> Check:
@@ -177,7 +180,7 @@ def _rpath(libraries: Mapping[str, SharedLibrary]) -> Check:
 
 
 def _exports(libraries: Mapping[str, SharedLibrary]) -> Check:
-    """Allow the C ABI alone: any other name could collide with another library in the user's process."""
+    """Allow the C ABI only: another name could collide with another library in the process."""
     core = libraries.get("libflash_attn3.so")
     names = core.exports if core else ()
     wrong = [name for name in names if not name.startswith("fa3_")]
@@ -199,7 +202,7 @@ def _pack(facts: WheelFile, members: Mapping[str, bytes], variants: Sequence[Var
 
 
 def _kernels(facts: WheelFile, records: Sequence[PackRecord], variants: Sequence[Variant]) -> Check:
-    """Compare the pack and build.json with the kernel table."""
+    """Compare the pack and ``build.json`` with the kernel table."""
     expected = sorted(variant.name for variant in variants)
     names = sorted(record.name for record in records)
     if names != expected:
@@ -209,32 +212,44 @@ def _kernels(facts: WheelFile, records: Sequence[PackRecord], variants: Sequence
         seen += [f"should not hold {_some(stray)}"] if stray else []
         return Check("kernels", ok=False, detail=f"the pack {' and '.join(seen) or 'holds a kernel twice'}")
     build = facts.build or {}
-    told = {
+    expected_build = {
         "version": facts.version,
         "toolkits": {record.name: record.toolkit for record in records},
-        "kernels": [variant_row(variant) for variant in variants],
+        "kernels": [variant_fields(variant) for variant in variants],
         "platform": facts.tags[0].rsplit("-", 1)[-1],
     }
-    # What JSON cannot hold (tuples) is a list there; normal forms are compared.
-    wrong = [key for key, value in told.items() if _plain(build.get(key)) != _plain(value)]
+    # JSON has lists for tuples, so both sides are converted to lists.
+    wrong = [key for key, value in expected_build.items() if _plain(build.get(key)) != _plain(value)]
     if wrong:
         return Check("kernels", ok=False, detail=f"build.json disagrees about {', '.join(wrong)}")
-    return Check("kernels", ok=True, detail=f"{len(names)} kernels, each as the table has it")
+    return Check("kernels", ok=True, detail=f"{len(names)} kernels, all as in the table")
 
 
 def _gpus(records: Sequence[PackRecord], variants: Sequence[Variant]) -> Check:
-    """Hold what the pack serves, GPU by GPU of the matrix, against what its kernels should."""
-    held = {(record.sm, KINDS[record.code]) for record in records if record.op == "fwd"}
-    promised = {compiled_for(variant) for variant in variants if variant.op == "fwd"}
+    """Compare which code serves each operator on each GPU of the matrix: by the pack, and by the table."""
+    held: dict[str, set[tuple[int, Code]]] = {}
+    for record in records:
+        held.setdefault(record.op, set()).add((record.sm, CODES[record.code]))
+    expected = targets_by_operator(variants)
     names = [sm.name for sm in read_matrix().sm]
-    served = {name: serving_kind(name, held) for name in names}
+    found = {name: serving(name, {**dict.fromkeys(expected, ()), **held}) for name in names}
     wrong = [
-        f"{name} should be served by {kind} kernels, is by {served[name] or 'none'}"
+        f"{op} on {_gpu(name)} should be served by {code} code, got {found[name][op] or 'none'}"
         for name in names
-        if (kind := serving_kind(name, promised)) and kind != served[name]
+        for op, code in serving(name, expected).items()
+        if code and code != found[name][op]
     ]
-    seen = ", ".join(f"{name} {kind}" for name, kind in served.items() if kind)
+    seen = ", ".join(f"{_gpu(name)} {_codes(found[name])}" for name in names if any(found[name].values()))
     return Check("gpus", not wrong, "; ".join(wrong) or seen)
+
+
+def _gpu(sm: str) -> str:
+    return f"sm_{sm}" if sm.isdigit() else f"{sm} GPUs"
+
+
+def _codes(served: Serving) -> str:
+    """``{"fwd": "exact", "combine": None}`` -> ``fwd exact/combine none``."""
+    return "/".join(f"{op} {code or 'none'}" for op, code in served.items())
 
 
 def _some(names: Sequence[str]) -> str:

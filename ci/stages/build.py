@@ -1,24 +1,28 @@
-"""The build stage: toolkit, kernels and host libraries, pack, wheel."""
+"""The build stage: compiles kernels and host libraries, packs the kernels, makes the wheel."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import sys
+import zipfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from ci.engine.cache import Cache
+from ci.engine.engine import Engine, Job, run_jobs
 from ci.engine.job import total_cost
-from ci.engine.local import Job, available_memory, parallel_jobs, run_jobs
+from ci.engine.local import LocalEngine
 from ci.engine.toolkits import fetch_toolkit
-from ci.files import clear_scratch, lock, room_in, write_atomically
-from ci.project import project_version
+from ci.files import clear_scratch, room_in, write_atomically
+from ci.lock import lock
+from ci.project import ROOT, project_version
 from ci.wheel.make import make_wheel
 from kernels.build.compile import inputs_digest
+from kernels.build.host_inputs import host_digest
 from kernels.build.pack import PackEntry
-from kernels.build.payload import combined_digest, host_digest, write_payload
+from kernels.build.payload import write_payload
 from kernels.build.toolkit import Toolkit, find_toolkit
 from kernels.table import VARIANTS, Variant
 
@@ -33,26 +37,26 @@ if TYPE_CHECKING:
     _Files = Mapping[str, Mapping[str, bytes]]
 
 CPU_BAR = 15 * 60
-"""Processor seconds within which the whole table compiles."""
+"""Processor seconds that the compiles of the whole table may take."""
 MEMORY_BAR = 1_000_000_000
-"""Bytes within which each compile stays."""
+"""Bytes of memory that one compile may take."""
 _HOST = "host libraries"
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and with what a build works."""
+    """The folders and the engine of a build."""
 
     work: Path
-    """The work folder: ``cache/``, ``build/<artefact>/`` and ``dist/`` lie in it."""
+    """The work folder, which holds ``cache/``, ``build/<artefact>/`` and ``dist/``."""
     wheelhouse: Path | None = None
-    """A folder of toolkit wheels to take from before asking pip."""
-    processors: int = 1
-    """How many compiles may run at once, memory permitting."""
+    """A folder of toolkit wheels; pip downloads those it lacks."""
+    engine: Engine = field(default_factory=LocalEngine)
+    """Runs the compiles."""
 
     @property
     def cache(self) -> Path:
-        """The folder of everything that can be made again."""
+        """The folder of toolkits and compiled objects; deleting it costs nothing but time."""
         return self.work / "cache"
 
 
@@ -66,26 +70,33 @@ def build(
 ) -> Path:
     """Build the wheel of an artefact and return it.
 
-    Every finished compile is kept as it ends, so a killed build resumes; the wheel appears whole or not.
-    The wheel of the whole table, compiled with the released toolkit, goes to ``dist/`` of the work folder.
-    Every other one has the same name and is for trying: it stays in the artefact's folder.
+    Every compile is cached as soon as it ends, so that a killed build resumes; the wheel is written in one
+    step. The wheel of the whole table and the released toolkit goes to ``dist/`` of the work folder. Every
+    other wheel has the same name and is for experiments: it stays in the artefact's folder.
+
+    Args:
+        artefact: the platform and the toolkit.
+        matrix: lists both.
+        workshop: where to build, and with which engine.
+        progress: receives the compiles as steps, and the result.
+        variants: the kernels of the wheel.
 
     Raises:
-        FarmError, KernelsError: as the stages do; what was good before is still good.
+        FarmError, KernelsError: a compile, a gate or the packaging failed; earlier results are untouched.
     """
     work, version = workshop.work.resolve(), project_version()
-    platform = next(row for row in matrix.platform if row.name == artefact.platform)
+    platform = next(known for known in matrix.platform if known.name == artefact.platform)
     whole = len(variants) == len(VARIANTS)
     folder = work / "build" / (str(artefact) if whole else f"{artefact}-{_selection(variants)}")
-    with _held(work, progress):
+    with _locked(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         kernel_jobs = [_kernel_job(variant, toolkit, site) for variant in variants]
         host_job = _host_job(platform, version)
         files = run_jobs(
-            [host_job, *kernel_jobs],  # the host libraries take longest, so they start first
+            [host_job, *kernel_jobs],  # the host libraries take longest: they start first
+            engine=workshop.engine,
             cache=Cache(work / "cache" / "objects"),
             folder=folder / "jobs",
-            parallel=parallel_jobs(available_memory(), workshop.processors),
             progress=progress,
         )
         entries = [
@@ -98,7 +109,6 @@ def build(
                 libraries=files[_HOST],
                 version=version,
                 platform=str(platform.tag),
-                source_digest=combined_digest({job.name: job.key for job in (host_job, *kernel_jobs)}),
             )
         released = whole and artefact.toolkit == matrix.release.toolkit
         wheel = make_wheel(payload=folder / "payload", dist=work / "dist" if released else folder / "dist")
@@ -108,22 +118,34 @@ def build(
     return wheel
 
 
-def compile_rows(
-    *, variants: Sequence[Variant], artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: Reporter
-) -> tuple[PackEntry, ...]:
-    """Compile rows, of the table or not, into the cache; those that are refused are left out with a warning.
+def install_in_place(wheel: Path) -> None:
+    """Copy the compiled part of a wheel into the source tree, which then imports as an installed package.
 
     Raises:
-        FarmError, KernelsError: as :func:`build` does, but for a row that the compiler or a gate refuses.
+        DiskFull: there is no room.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith("flash_attn3/lib/") or name == "flash_attn3/build.json":
+                write_atomically(ROOT / name, archive.read(name))
+
+
+def compile_variants(
+    *, variants: Sequence[Variant], artefact: Artefact, matrix: Matrix, workshop: Workshop, progress: Reporter
+) -> tuple[PackEntry, ...]:
+    """Compile variants into the cache; one that the compiler or a gate refuses is left out with a warning.
+
+    Raises:
+        FarmError, KernelsError: as :func:`build` does, except for a refused variant.
     """
     work = workshop.work.resolve()
-    with _held(work, progress):
+    with _locked(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         files = run_jobs(
             [_kernel_job(variant, toolkit, site) for variant in variants],
+            engine=workshop.engine,
             cache=Cache(work / "cache" / "objects"),
-            folder=work / "build" / f"{artefact}-rows" / "jobs",
-            parallel=parallel_jobs(available_memory(), workshop.processors),
+            folder=work / "build" / f"{artefact}-candidates" / "jobs",
             progress=progress,
             may_fail=True,
         )
@@ -135,14 +157,14 @@ def compile_rows(
 
 
 def _selection(variants: Sequence[Variant]) -> str:
-    """Name a selection of rows, so that two of them do not overwrite each other's wheel."""
-    return hashlib.sha256("\n".join(sorted(row.name for row in variants)).encode()).hexdigest()[:8]
+    """Return a short name of a selection of variants, which keeps its wheel apart from others."""
+    return hashlib.sha256("\n".join(sorted(variant.name for variant in variants)).encode()).hexdigest()[:8]
 
 
 @contextmanager
-def _held(work: Path, progress: Reporter) -> Iterator[None]:
-    """Hold the work folder for this build alone, and clear what a killed one left."""
-    with lock(work / "cache", tell=progress.say):
+def _locked(work: Path, progress: Reporter) -> Iterator[None]:
+    """Lock the work folder for this build, and remove the scratch files of killed ones."""
+    with lock(work / "cache", progress.say):
         for name in ("cache/objects", "build", "dist"):
             clear_scratch(work / name)
         yield
@@ -177,13 +199,13 @@ def _host_job(platform: Platform, version: str) -> Job:
 
 
 def _write_resources(folder: Path, files: _Files, variants: Sequence[Variant]) -> None:
-    """Gather the compiler's resource reports into one file, for people and for comparisons."""
+    """Collect the compiler's resource reports into one file."""
     reports = {variant.name: json.loads(files[variant.name]["report.json"]) for variant in variants}
     write_atomically(folder / "resources.json", (json.dumps(reports, indent=1) + "\n").encode())
 
 
 def _report_cost(folder: Path, files: _Files, wheel: Path, progress: Reporter) -> None:
-    """Say and keep what the compiles took, those that came from the cache included."""
+    """Report and store the resource usage of the compiles, cached ones included."""
     cost = total_cost(files.items())
     document = {**asdict(cost), "jobs": len(files), "wheel_bytes": wheel.stat().st_size}
     write_atomically(folder / "cost.json", (json.dumps(document, indent=1) + "\n").encode())
@@ -192,4 +214,4 @@ def _report_cost(folder: Path, files: _Files, wheel: Path, progress: Reporter) -
         f"the largest, {cost.largest}, {cost.memory_bytes / 1e9:.2f} GB ({MEMORY_BAR / 1e9:.0f} GB)"
     )
     if cost.cpu_seconds > CPU_BAR or cost.memory_bytes > MEMORY_BAR:
-        progress.warn("the compiles took more than the bar allows")
+        progress.warn("the compiles took more processor time or memory than the bar")

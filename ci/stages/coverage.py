@@ -1,58 +1,46 @@
-"""What the matrix says about wheels, as the plain data that the index shows."""
+"""Convert the plan to the records of the manifest: what wheels serve, and what is excluded."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from index_site.manifest import Exclusion, SmSupport, Support
+from index_site.manifest import ExcludedCells, GpuSupport, Support
+from matrix.block import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from matrix.model import Exclusion as Rule
     from matrix.model import Matrix
-    from matrix.planner import Plan, Served
+    from matrix.planner import Plan
 
 
 def support_by_tag(matrix: Matrix, plan: Plan) -> dict[str, Support]:
-    """Return the cells that the wheel of each platform tag serves, axis by axis, in the matrix's order."""
+    """Return the cells that wheels serve, by platform tag (``manylinux_2_17_x86_64``)."""
     support = {}
     for platform in matrix.platform:
-        rows = [row for row in plan.served if row.cell.platform == platform.name]
-        cells = [row.cell for row in rows]
-        sms = sm_support(matrix, rows)
+        cells = [row.cell for row in plan.served if row.cell.platform == platform.name]
         if platform.tag is not None and cells:
             support[platform.tag] = Support(
-                platforms=(platform.name,),
-                python=tuple(dict.fromkeys(cell.python for cell in cells)),
-                torch=tuple(dict.fromkeys(cell.torch for cell in cells)),
-                cuda=tuple(dict.fromkeys(cell.cuda for cell in cells)),
-                gpus=tuple(sm.gpus for sm in sms),
-                sms=sms,
+                cells=blocks_of(cells, matrix.values),
+                gpus=gpu_support(matrix, plan, {cell.sm for cell in cells}),
             )
     return support
 
 
-def sm_support(matrix: Matrix, served: Iterable[Served]) -> tuple[SmSupport, ...]:
-    """Return the GPUs of the cells served, SM by SM, with the kind of kernels that serves them."""
-    kinds = {row.cell.sm: row.kernels for row in served}
+def gpu_support(matrix: Matrix, plan: Plan, sms: Iterable[str]) -> tuple[GpuSupport, ...]:
+    """Return what serves the GPUs of these SMs, operator by operator, in the order of the matrix."""
+    chosen = set(sms)
     return tuple(
-        SmSupport(sm=sm.name, gpus=sm.gpus, kernels=kinds[sm.name]) for sm in matrix.sm if sm.name in kinds
+        GpuSupport(sm=sm.name, gpus=sm.gpus, operators=dict(plan.serving[sm.name]))
+        for sm in matrix.sm
+        if sm.name in chosen
     )
 
 
-def exclusions(matrix: Matrix) -> tuple[Exclusion, ...]:
-    """Return the rules by which cells are not built, in words."""
-    return tuple(Exclusion(cells=_in_words(rule), reason=rule.reason) for rule in matrix.exclude)
-
-
-def _in_words(rule: Rule) -> str:
-    """``python=("3.10",), torch=">=2.15"`` -> ``Python 3.10, torch >=2.15``."""
-    named = (
-        ("", rule.platform),
-        ("Python ", rule.python),
-        ("torch ", (rule.torch,) if rule.torch else ()),
-        ("", rule.cuda),
-        ("sm_", rule.sm),
+def exclusions(matrix: Matrix) -> tuple[ExcludedCells, ...]:
+    """Return the exclusions of the matrix, in its order."""
+    return tuple(
+        ExcludedCells(cells=block, reason=rule.reason)
+        for rule in matrix.exclude
+        if (block := rule.block(matrix.axes.torch)) is not None
     )
-    return ", ".join(label + " or ".join(values) for label, values in named if values)

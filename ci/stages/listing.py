@@ -1,15 +1,24 @@
-"""How a wheel is listed: its record in the manifest, and the channel that its evidence allows."""
+"""A wheel's record in the manifest, and the channel that its proofs allow."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ci.errors import CorruptWheel, ReportMismatch
-from index_site.manifest import Audit, Build, Channel, Exclusion, Proof, Support, Wheel
+from index_site.manifest import (
+    Audit,
+    Build,
+    Channel,
+    ExcludedCells,
+    OperatorBuild,
+    Proof,
+    Support,
+    Wheel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,26 +32,36 @@ _NO_REPORT = "no GPU has validated it: there is no report for exactly these byte
 
 @dataclass(frozen=True)
 class Context:
-    """What publish says of the wheels that no wheel says of itself.
+    """Facts for the manifest that are not in the wheels themselves.
 
     Attributes:
-        audits: checks of a wheel's audit, by file name.
-        support: the cells that a wheel serves, by its platform tag (``manylinux_2_17_x86_64``).
-        exclusions: the cells that are not built; None keeps what the site says.
-        base_url: where the site will be served; None keeps what the site says, "" forgets it.
+        audits: the checks of each audited wheel, by file name.
+        support: what wheels serve, by platform tag (``manylinux_2_17_x86_64``).
+        exclusions: the cells that no wheel serves; None keeps those in the manifest.
+        base_url: address of the site; None keeps the one in the manifest, "" removes it.
     """
 
     audits: Mapping[str, Sequence[Check]] = field(default_factory=dict)
     support: Mapping[str, Support] = field(default_factory=dict)
-    exclusions: Sequence[Exclusion] | None = None
+    exclusions: Sequence[ExcludedCells] | None = None
     base_url: str | None = None
 
 
-def describe(facts: WheelFile, told: Context, old: Wheel | None, now: str) -> Wheel:
-    """Describe a checked wheel, keeping what was decided when it was published before."""
-    checks = told.audits.get(facts.filename)
+def describe(facts: WheelFile, context: Context, old: Wheel | None, now: str) -> Wheel:
+    """Return the record of a wheel.
+
+    Args:
+        facts: what the wheel itself contains.
+        context: what it does not contain.
+        old: its record in the manifest, whose channel, proofs and upload time it keeps; None if it is new.
+        now: upload time of a new wheel.
+
+    Raises:
+        CorruptWheel: its ``build.json`` lacks something, or is of another version.
+    """
+    checks = context.audits.get(facts.filename)
     audit = None if checks is None else _audit(checks)
-    support = told.support.get(facts.tags[0].rsplit("-", 1)[1])
+    support = context.support.get(facts.tags[0].rsplit("-", 1)[1])
     return Wheel(
         filename=facts.filename,
         sha256=facts.sha256,
@@ -60,12 +79,12 @@ def describe(facts: WheelFile, told: Context, old: Wheel | None, now: str) -> Wh
         proofs=old.proofs if old else (),
         audit=audit or (old.audit if old else None),
         build=_build(facts),
-        support=support or (old.support if old else None),
+        support=support.key if support else (old.support if old else None),
     )
 
 
 def with_evidence(wheel: Wheel, evidence: Iterable[Evidence]) -> Wheel:
-    """Add the proofs of exactly this wheel's bytes, each once, in an order that depends on nothing else."""
+    """Return the wheel with the proofs of exactly its bytes added, each once, sorted by path."""
     ours = [found.proof for found in evidence if found.wheel_sha256 == wheel.sha256]
     if not ours:
         return wheel
@@ -73,20 +92,24 @@ def with_evidence(wheel: Wheel, evidence: Iterable[Evidence]) -> Wheel:
     return wheel.model_copy(update={"proofs": tuple(proofs[path] for path in sorted(proofs))})
 
 
-def judge(wheel: Wheel, wanted: Channel | None) -> Wheel:
-    """Put a wheel on the channel that its proofs allow; it never leaves ``stable`` but is yanked there.
+def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
+    """Return the wheel on the channel that its proofs allow; a stable wheel that fails later is yanked.
+
+    Args:
+        wheel: its record, with all proofs.
+        wanted: the channel that the publisher demands; None for the best that the proofs allow.
 
     Raises:
         ReportMismatch: ``wanted`` is ``stable``, and the proofs do not allow it.
     """
     failed = [proof for proof in wheel.proofs if not proof.passed]
-    verdict = _failure(failed[0]) if failed else ""
+    failure = _failure(failed[0]) if failed else ""
     if wheel.channel == "stable":
-        return wheel.model_copy(update={"yanked": verdict}) if failed and wheel.yanked is None else wheel
+        return wheel.model_copy(update={"yanked": failure}) if failed and wheel.yanked is None else wheel
     if wheel.audit and wheel.audit.failures:
         reason = f"its audit failed: {wheel.audit.failures[0]}"
     elif failed:
-        reason = verdict
+        reason = failure
     elif not wheel.proofs:
         reason = _NO_REPORT
     elif all(proof.quick for proof in wheel.proofs):
@@ -104,27 +127,39 @@ def _build(facts: WheelFile) -> Build | None:
     """Summarise a wheel's ``build.json``; None for a wheel without kernels.
 
     Raises:
-        CorruptWheel: the file lacks something, or contradicts the wheel's version.
+        CorruptWheel: the file lacks something, or is of another version.
     """
     if facts.build is None:
         return None
     try:
         if facts.build["version"] != facts.version:
             raise CorruptWheel(f"{facts.filename}: build.json is of version {facts.build['version']!r}")
-        rows = [row for row in facts.build["kernels"] if row["op"] == "fwd"]
+        kernels: dict[str, list[Mapping[str, Any]]] = {}
+        for kernel in facts.build["kernels"]:
+            kernels.setdefault(kernel["op"], []).append(kernel)
         toolkits: dict[str, list[str]] = {}
-        for kernel, toolkit in sorted(facts.build["toolkits"].items()):
-            toolkits.setdefault(toolkit, []).append(kernel)
+        for name, toolkit in sorted(facts.build["toolkits"].items()):
+            toolkits.setdefault(toolkit, []).append(name)
         return Build(
-            source_digest=facts.build["source_digest"],
+            content_digest=facts.build["content_digest"],
             toolkits={toolkit: tuple(toolkits[toolkit]) for toolkit in sorted(toolkits)},
-            sms=tuple(sorted({row["sm"] for row in rows}, key=_number)),
-            dtypes=tuple(sorted({row["dtype"] for row in rows})),
-            head_dims=tuple(sorted({row["head_dim"] for row in rows})),
-            masks=tuple(sorted({mask for row in rows for mask in _masks(row["mask"])})),
+            operators={op: _operator_build(of_op) for op, of_op in kernels.items()},
         )
     except (AttributeError, KeyError, TypeError, ValidationError) as error:
         raise CorruptWheel(f"{facts.filename}: build.json is not what a build writes: {error!r}") from error
+
+
+def _operator_build(kernels: Sequence[Mapping[str, Any]]) -> OperatorBuild:
+    """Summarise the kernels of one operator; head_dim 0 stands for an operator without head dimension."""
+    head_dims = tuple(sorted({kernel["head_dim"] for kernel in kernels} - {0}))
+    return OperatorBuild(
+        sms=tuple(sorted({kernel["sm"] for kernel in kernels}, key=_number)),
+        dtypes=tuple(sorted({kernel["dtype_in"] for kernel in kernels})),
+        head_dims=head_dims,
+        masks=tuple(
+            sorted({mask for kernel in kernels for mask in _masks(kernel["mask"])} if head_dims else ())
+        ),
+    )
 
 
 def _number(sm: str) -> tuple[int, str]:

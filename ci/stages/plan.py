@@ -1,42 +1,43 @@
-"""The plan stage: what the matrix asks for, narrowed to what was selected."""
+"""The plan stage: the plan of the matrix, narrowed to a selection."""
 
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ci.engine.toolkits import named_toolkit
 from ci.errors import UnknownCell, UnknownSm
 from ci.names import matching, nearest
-from ci.stages.coverage import sm_support
+from ci.stages.coverage import gpu_support
 from index_site.gpus import gpu_rows
+from matrix.block import blocks_of
 from matrix.cell import Artefact
-from matrix.planner import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from index_site.manifest import Proof
     from matrix.model import Matrix, Platform, Sm
+    from matrix.planner import Plan
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What an operator narrows a stage to; nothing named means everything."""
+    """What a command selects; a field without a value selects everything."""
 
     patterns: Sequence[str] = ()
-    """Shell patterns on the names of cells (plan) or artefacts (build)."""
+    """Shell patterns for names of cells (plan) or artefacts (build)."""
     toolkit: str | None = None
     sm: str | None = None
 
 
 def select_cells(plan: Plan, matrix: Matrix, selection: Selection) -> Plan:
-    """Narrow a plan to the selected cells and the artefacts that serve them.
+    """Return a plan of the selected cells only, with the artefacts of their platforms.
 
     Raises:
-        UnknownCell: if a pattern matches no cell.
-        UnknownToolkit, UnknownSm: if the matrix does not list what was named.
+        UnknownCell: a pattern matches no cell.
+        UnknownToolkit, UnknownSm: the matrix does not list the toolkit or the SM.
     """
     sms = [sm.name for sm in matrix.sm] if selection.sm is None else [named_sm(matrix, selection.sm).name]
     names = [*(str(row.cell) for row in plan.served), *(str(row.cell) for row in plan.excluded)]
@@ -50,15 +51,15 @@ def select_cells(plan: Plan, matrix: Matrix, selection: Selection) -> Plan:
     if selection.toolkit is not None:
         toolkit = named_toolkit(matrix, selection.toolkit).name
         artefacts = tuple(artefact for artefact in artefacts if artefact.toolkit == toolkit)
-    return Plan(served, excluded, artefacts)
+    return replace(plan, served=served, excluded=excluded, artefacts=artefacts)
 
 
 def select_artefacts(plan: Plan, matrix: Matrix, selection: Selection) -> tuple[Artefact, ...]:
-    """Return the artefacts to build: those that the patterns match, or the one for this machine.
+    """Return the artefacts to build: those that match a pattern, or without patterns this machine's.
 
     Raises:
-        UnknownCell: if a pattern matches no artefact.
-        UnknownToolkit: if the matrix does not list the toolkit named.
+        UnknownCell: a pattern matches no artefact.
+        UnknownToolkit: the matrix does not list the toolkit.
     """
     toolkit = named_toolkit(matrix, selection.toolkit or matrix.release.toolkit).name
     if not selection.patterns:
@@ -71,24 +72,24 @@ def select_artefacts(plan: Plan, matrix: Matrix, selection: Selection) -> tuple[
 
 
 def this_platform(matrix: Matrix) -> Platform:
-    """Return the matrix's platform for the machine this runs on.
+    """Return the platform of this machine.
 
     Raises:
-        UnknownCell: if the matrix has none that can be built.
+        UnknownCell: the matrix does not list it, or has no target for it.
     """
     name = f"{platform.system()}_{platform.machine()}".lower()
     for row in matrix.platform:
         if row.name == name and row.target is not None:
             return row
     buildable = ", ".join(row.name for row in matrix.platform if row.target is not None)
-    raise UnknownCell(f"nothing is built for this machine, {name}; name an artefact of {buildable}")
+    raise UnknownCell(f"platform: should be one of {buildable}, got this machine's, {name}; name an artefact")
 
 
 def named_sm(matrix: Matrix, name: str) -> Sm:
-    """Return the SM called ``name``, with or without the letter of a compile target (90, 90a).
+    """Return the SM with this name, which may have the letter of a compile target (90, 90a).
 
     Raises:
-        UnknownSm: if the matrix does not list it.
+        UnknownSm: the matrix does not list it.
     """
     for sm in matrix.sm:
         if sm.name in {name, name.rstrip("af")}:
@@ -97,19 +98,42 @@ def named_sm(matrix: Matrix, name: str) -> Sm:
 
 
 def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proof]) -> dict[str, Any]:
-    """Return a plan, narrowed from the whole one, as plain data; of GPUs it says what these reports do."""
+    """Return a plan as plain data.
+
+    Args:
+        plan: the whole plan or a selection of it.
+        whole: the whole plan, which decides what is released.
+        matrix: the matrix of the plan.
+        proofs: the validation reports that the status of each GPU is taken from.
+
+    Returns:
+        ``cells`` and ``exclusions`` list every cell by name; ``served`` has the same served cells as blocks;
+        ``gpus`` has the code that serves each operator on each SM.
+    """
     tags = {row.name: row.tag for row in matrix.platform}
-    sms = sm_support(matrix, plan.served)
+    gpus = gpu_support(matrix, plan, {row.cell.sm for row in plan.served})
     released = {row.artefact for row in whole.served}
     users = {
-        artefact: [row for row in plan.served if row.artefact == artefact] for artefact in plan.artefacts
+        artefact: [row.cell for row in plan.served if row.artefact == artefact] for artefact in plan.artefacts
     }
     return {
         "cells": [
-            {"cell": str(row.cell), "artefact": str(row.artefact), "kernels": row.kernels}
+            {
+                "cell": str(row.cell),
+                "artefact": str(row.artefact),
+                "operators": dict(plan.serving[row.cell.sm]),
+            }
             for row in plan.served
         ],
-        "gpus": [{"sm": sm.sm, **asdict(row)} for sm, row in zip(sms, gpu_rows(sms, proofs), strict=True)],
+        "served": [
+            {"artefact": str(artefact), **block.model_dump(mode="json")}
+            for artefact, cells in users.items()
+            for block in blocks_of(cells, matrix.values)
+        ],
+        "gpus": [
+            {"sm": gpu.sm, "operators": gpu.operators, **asdict(row)}
+            for gpu, row in zip(gpus, gpu_rows(gpus, proofs), strict=True)
+        ],
         "artefacts": [
             {
                 "artefact": str(artefact),
@@ -126,13 +150,13 @@ def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proo
     }
 
 
-def _expand(kind: str, names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+def _expand(noun: str, names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     if not patterns:
         return list(names)
     chosen: list[str] = []
     for pattern in patterns:
         found = matching(names, pattern)
         if not found:
-            raise UnknownCell(f"no {kind} matches {pattern!r}; {nearest(pattern, names)}")
+            raise UnknownCell(f"no {noun} matches {pattern!r}; {nearest(pattern, names)}")
         chosen += found
     return chosen

@@ -1,8 +1,7 @@
-"""The publish stage: wheels and their validation reports -> a site that pip and uv install from.
+"""The publish stage: adds wheels and validation reports to a site that pip and uv install from.
 
-Files are written in the order files, sidecars and reports, manifest, project pages, roots. A run that is
-killed leaves the pages of before, whole, whose every link works; the next run makes the pages that the
-manifest asks for.
+The order of writing is wheels and sidecars, reports, manifest, project pages, root pages. A killed run
+therefore leaves complete pages with working links, and the next run writes the pages of the new manifest.
 """
 
 from __future__ import annotations
@@ -15,27 +14,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from ci.errors import CorruptManifest, FarmError, ReportMismatch, UnknownWheel, WheelConflict
+from ci.errors import FarmError, ReportMismatch, UnknownWheel, WheelConflict
 from ci.files import room_in, sha256_of, write_atomically
 from ci.names import matching, nearest
 from ci.proof.evidence import Evidence, read_archive, read_evidence
-from ci.stages.listing import Context, describe, judge, with_evidence
+from ci.stages.listing import Context, channelled, describe, with_evidence
 from ci.store.folder import MARKER, held_site
-from ci.wheel.drop_in_listing import followed, is_compat
+from ci.wheel.compat_listing import followed
 from ci.wheel.read import WheelFile, read_wheel
-from index_site import render
-from index_site.machine import FILES
+from index_site.errors import CorruptManifest
+from index_site.hosting import FILES
 from index_site.manifest import (
     MANIFEST_NAME,
     Channel,
     Manifest,
     Wheel,
     dump_manifest,
+    named_supports,
     read_manifest,
     sort_wheels,
     timestamp,
     without_collector,
 )
+from index_site.pages import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,33 +60,34 @@ def publish(
     channel: Channel | None = None,
     context: Context | None = None,
 ) -> Manifest:
-    """Add wheels to a site, made if need be, and return what it then holds.
+    """Add wheels to a site, created if it is missing, and return its new manifest.
 
-    Nothing published is ever changed or removed. The same wheel may be given again, with more reports for
-    instance.
+    A published file is never changed or removed. Giving the same wheel again, for instance with more reports,
+    is allowed.
 
     Args:
-        wheels: the wheels to add. Each goes to ``stable`` if a report that passed speaks of exactly its bytes
-            and none that failed does, else to ``candidate``; a compatibility wheel where the wheel is that it
-            needs.
-        reports: validation reports, each of a wheel given here or published before.
+        wheels: the wheels to add. A wheel goes to ``stable`` if a report with its sha256 passed and none
+            failed, else to ``candidate``. A compatibility wheel goes to the channel of the wheel it requires.
+        reports: validation reports of wheels given here or published before.
         site: the folder of the site.
-        now: time of publication, for wheels that are new.
-        progress: is told where each wheel went, and why.
-        archive: a folder of reports (``*.json``) of which those of other wheels are passed over.
-        channel: ``candidate`` holds the wheels back even if they passed; ``stable`` refuses any that did not.
+        now: the upload time of new wheels.
+        progress: receives the channel of each changed wheel, with the reason.
+        archive: a folder of reports (``*.json``); those of wheels that are not here are ignored.
+        channel: ``candidate`` keeps the wheels off ``stable`` even if they passed; ``stable`` raises for a
+            wheel that may not go there.
         context: see :class:`Context`.
 
     Raises:
         UnsafeSite: the folder must not be written to.
-        CorruptManifest: the site's manifest cannot be read, or lacks a wheel that the site's pages offer.
-        CorruptWheel: a wheel is not whole, or is not what its name says.
-        WheelConflict: another wheel of that name is published already.
-        CorruptReport, RacesAlone, ReportMismatch: a report cannot be read, proves nothing, or speaks of no
-            wheel here.
-        DiskFull: there is no room; what was published before is still good.
+        CorruptManifest: the site's manifest cannot be read, or lacks a wheel that the site's pages list.
+        CorruptWheel: a wheel is incomplete, or contradicts its file name.
+        WheelConflict: a wheel of that name with other bytes is published already.
+        CorruptReport: a report cannot be read.
+        RacesAlone: a report holds races only.
+        ReportMismatch: a report has the sha256 of no wheel here, or a wheel may not go to ``stable``.
+        DiskFull: there is no room; everything published before is intact.
     """
-    told = context or Context()
+    context = context or Context()
     given = [read_evidence(path) for path in reports]
     kept = read_archive(archive) if archive else []
     with held_site(site) as root, room_in(root), without_collector():
@@ -93,7 +95,9 @@ def publish(
         old = {wheel.filename: wheel for wheel in before.wheels}
         with _checked(wheels, root, old) as incoming:
             new = {
-                item.facts.filename: describe(item.facts, told, old.get(item.facts.filename), timestamp(now))
+                item.facts.filename: describe(
+                    item.facts, context, old.get(item.facts.filename), timestamp(now)
+                )
                 for item in incoming
             }
             held = {**old, **new}
@@ -102,37 +106,38 @@ def publish(
             evidence = {found.proof.path: found for found in (*kept, *given) if found.wheel_sha256 in digests}
             after = {name: with_evidence(wheel, evidence.values()) for name, wheel in held.items()}
             for name, wheel in after.items():
-                if not is_compat(wheel) and (name in new or wheel.proofs != held[name].proofs):
-                    after[name] = judge(wheel, channel if name in new else None)
+                if not wheel.is_compat and (name in new or wheel.proofs != held[name].proofs):
+                    after[name] = channelled(wheel, channel if name in new else None)
             after = followed(after, dict.fromkeys(new, channel))
             for item in incoming:
                 _store(item, root)
         for path, found in evidence.items():
             _write(root / path, found.raw)
         manifest = Manifest(
-            base_url=before.base_url if told.base_url is None else _checked_url(told.base_url),
-            exclusions=before.exclusions if told.exclusions is None else tuple(told.exclusions),
-            wheels=sort_wheels(list(after.values())),
+            base_url=before.base_url if context.base_url is None else _checked_url(context.base_url),
+            exclusions=before.exclusions if context.exclusions is None else tuple(context.exclusions),
+            supports=named_supports(after.values(), (*before.supports.values(), *context.support.values())),
+            wheels=sort_wheels(after.values()),
         )
         write_site(root, manifest)
     for name in sorted(name for name in after if name in new or after[name] != old[name]):
-        progress.say(f"{name}: {_verdict(after[name])}")
+        progress.say(f"{name}: {_listing(after[name])}")
     return manifest
 
 
-def _verdict(wheel: Wheel) -> str:
+def _listing(wheel: Wheel) -> str:
     if wheel.yanked is not None:
         return f"{wheel.channel}, yanked: {wheel.yanked}"
     return wheel.channel + (f", since {wheel.channel_reason}" if wheel.channel_reason else "")
 
 
 def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest:
-    """Yank published wheels: installers stop choosing them, but whoever pinned one still gets it.
+    """Yank published wheels: installers no longer select them, but install them where they are pinned.
 
     Args:
         site: the folder of the site.
         patterns: shell patterns on file names.
-        reason: what installers tell their users; None takes a yank back.
+        reason: the text that installers show; None undoes a yank.
 
     Raises:
         UnknownWheel: a pattern matches nothing.
@@ -157,7 +162,7 @@ def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest
 
 
 def write_site(root: Path, manifest: Manifest) -> None:
-    """Write the manifest, then each page that is not yet what the manifest asks for."""
+    """Write the manifest, then each page that differs from what the manifest renders to."""
     _write(root / MANIFEST_NAME, dump_manifest(manifest))
     for path, page in render(manifest).items():
         _write(root / path, page)
@@ -169,25 +174,25 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _published(root: Path) -> Manifest:
-    """Read what the site holds, and refuse to go on from a manifest that knows less than the pages offer."""
+    """Read the site's manifest; raise if it lacks a wheel that the site's pages list."""
     page = root / "candidate" / "index.html"
-    offered = _LISTED.findall(page.read_text(encoding="utf-8")) if page.is_file() else []
-    if not offered and not (root / MANIFEST_NAME).exists():
+    listed = _LISTED.findall(page.read_text(encoding="utf-8")) if page.is_file() else []
+    if not listed and not (root / MANIFEST_NAME).exists():
         return Manifest()
     manifest = read_manifest(root)
     known = {(wheel.filename, wheel.sha256) for wheel in manifest.wheels}
-    for name, digest in offered:
+    for name, digest in listed:
         if (unquote(name), digest) not in known:
             raise CorruptManifest(
-                f"{root / MANIFEST_NAME}: lacks {unquote(name)} (sha256 {digest[:12]}…), which the site "
-                "offers; an index never shrinks: put the newer manifest back"
+                f"{root / MANIFEST_NAME}: lacks {unquote(name)} (sha256 {digest[:12]}…), which the site's "
+                "pages list; an index never shrinks: restore the newer manifest"
             )
     return manifest
 
 
 @dataclass(frozen=True)
 class _Incoming:
-    """A checked wheel, as a copy inside the site that becomes the published file."""
+    """A checked wheel, and its copy inside the site, which becomes the published file."""
 
     facts: WheelFile
     copy: Path
@@ -195,7 +200,7 @@ class _Incoming:
 
 @contextmanager
 def _checked(wheels: Sequence[Path], root: Path, published: Mapping[str, Wheel]) -> Iterator[list[_Incoming]]:
-    """Copy wheels into the site and check the copies, so that what was checked is what is served."""
+    """Copy wheels into the site and check the copies, so that exactly the checked bytes are served."""
     staging = root / MARKER / "incoming"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -235,13 +240,13 @@ def _require_known(evidence: Sequence[Evidence], digests: AbstractSet[str]) -> N
     for found in evidence:
         if found.wheel_sha256 not in digests:
             raise ReportMismatch(
-                f"{found.source}: speaks of {found.wheel_filename} with sha256 {found.wheel_sha256[:12]}…, "
-                "which is neither among the wheels given nor published"
+                f"{found.source}: is a report of {found.wheel_filename} with sha256 "
+                f"{found.wheel_sha256[:12]}…, which is neither among the wheels given nor published"
             )
 
 
 def _checked_url(text: str) -> str | None:
-    """Return the address with its final slash, or None for the empty text."""
+    """Return the address with a final slash, or None for an empty text."""
     if not text:
         return None
     parts = urlsplit(text)

@@ -1,4 +1,4 @@
-"""The whole job in order, on one machine: from source to an install from a site of its own."""
+"""Runs every stage in order on this machine, from source to an installation from a site of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ci.errors import BuildFailed, ValidationFailed, WheelConflict
 from ci.files import sha256_of
-from ci.project import COMPAT_PROJECT, ROOT
+from ci.output import last_line
+from ci.project import ROOT
 from ci.stages.audit import audit, require_passed
 from ci.stages.build import Workshop, build
 from ci.stages.coverage import exclusions, support_by_tag
@@ -20,9 +21,10 @@ from ci.stages.plan import this_platform
 from ci.stages.publish import publish
 from ci.stages.trial import trial_environment
 from ci.stages.verify import verify
-from ci.wheel.drop_in import make_compat_wheel
+from ci.wheel.compat_wheel import make_compat_wheel
+from index_site.errors import OtherSchema
 from index_site.gpus import gpu_rows
-from index_site.releases import PROJECT
+from index_site.projects import COMPAT_PROJECT, PROJECT
 from matrix.cell import Artefact
 from matrix.planner import plan
 
@@ -46,26 +48,26 @@ if not torch.cuda.is_available():
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator may choose of a run."""
+    """The options of a run."""
 
     workshop: Workshop
     caller: Path
-    """The Python that started the farm: environments are made of it."""
+    """The Python that started the farm; environments are created with it."""
     gpu_python: Path | None
-    """A Python with torch to validate with; None tries the caller's and then the trial environment's."""
+    """A Python with torch to validate with; None: the caller if it sees a GPU, else the trial environment."""
     torch: str
-    """The requirement by which torch is installed."""
+    """The requirement by which pip installs torch."""
     torch_site: Path | None
-    """A site-packages folder whose torch is used instead of installing one."""
+    """A site-packages folder whose torch is used instead."""
     drop_in: bool = False
     """Whether to install the compatibility wheel as well."""
 
 
 def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter) -> tuple[str, ...]:
-    """Do every stage and return the closing lines: what there is now, and what was not checked.
+    """Run every stage and return the lines of the summary: the results, and what was not checked.
 
     Raises:
-        FarmError, KernelsError: as the stages do.
+        FarmError, KernelsError: a stage failed.
     """
     work = settings.workshop.work
     started = time.monotonic()
@@ -89,7 +91,7 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
         torch_site=settings.torch_site,
         progress=progress,
     )
-    report = _validate(wheel, settings, trial.python, progress)
+    report = _validate(wheel, settings, trial.environment.python, progress)
     context = Context(audits, support_by_tag(matrix, whole), exclusions(matrix))
     manifest = publish_locally(
         wheels=[wheel, compat],
@@ -101,7 +103,7 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     )
     verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.torch_site)
 
-    listed = next(row for row in manifest.wheels if row.filename == wheel.name)
+    listed = next(published for published in manifest.wheels if published.filename == wheel.name)
     page = work / "site" / listed.channel / "index.html"
     projects = {PROJECT: "flash_attn3"}
     if settings.drop_in:
@@ -110,24 +112,27 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     unchecked = [
         f"other Pythons and torches than {trial.description}: only these were installed into and imported"
     ]
-    rows = gpu_rows(listed.support.sms, listed.proofs) if listed.support else ()
+    support = manifest.support_of(listed)
+    rows = gpu_rows(support.gpus, listed.proofs) if support else ()
     if unproven := [row.gpus for row in rows if not row.proven]:
-        unchecked.append(f"kernels built for GPUs of which no report tells: {'; '.join(unproven)}")
+        unchecked.append(f"kernels for GPUs without a validation report: {'; '.join(unproven)}")
     if isinstance(report, str):
-        known = "; a report of exactly these bytes came with the tree" if listed.channel == "stable" else ""
+        known = "; validation/ holds a report of exactly these bytes" if listed.channel == "stable" else ""
         unchecked.insert(0, f"speed and correctness on a GPU: {report}{known}")
     seconds = time.monotonic() - started
+    activate = trial.environment.folder / "bin" / "activate"
+    compat_state = "installed" if settings.drop_in else "not installed; --drop-in installs it"
     return (
         "",
         f"Built, audited, published, verified and installed in {seconds:.0f} s:",
         f"  wheel      {wheel}",
         f"  channel    {listed.channel}{f', {listed.channel_reason}' if listed.channel_reason else ''}",
         f"  site       {work / 'site' / 'index.html'}",
-        f"  installed  beside {trial.description}; use it with: source {trial.folder / 'bin' / 'activate'}",
-        f"  drop-in    {compat}, {'installed, too' if settings.drop_in else 'which --drop-in installs, too'}",
+        f"  installed  beside {trial.description}; use it with: source {activate}",
+        f"  drop-in    {compat}, {compat_state}",
         "",
-        "What is installed says of itself (python -m flash_attn3):",
-        *(f"  {line}" for line in trial.says()),
+        "Output of python -m flash_attn3:",
+        *(f"  {line}" for line in trial.self_description()),
         "",
         "Not checked on this machine:",
         *(f"  - {line}" for line in unchecked),
@@ -135,14 +140,14 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
 
 
 def _validate(wheel: Path, settings: Settings, trial: Path, progress: Reporter) -> Path | str:
-    """Validate where a Python sees a GPU; return the report, or the reason why there is none."""
+    """Validate with the first Python that sees a GPU; return the report, or the reason why there is none."""
     candidates = [settings.gpu_python] if settings.gpu_python else [settings.caller, trial]
     reasons: list[str] = []
     for python in candidates:
         seen = subprocess.run([python, "-c", _SEES_GPU], check=False, capture_output=True, text=True)
         if seen.returncode == 0:
             return _validate_with(python, wheel, settings.workshop.work / "reports", progress)
-        reasons.append(f"{python}: {(seen.stderr.strip().splitlines() or ['it cannot be run'])[-1]}")
+        reasons.append(f"{python}: {last_line(seen.stderr, 'it cannot be run')}")
     progress.say(f"validate: skipped ({'; '.join(reasons)})")
     return "; ".join(reasons)
 
@@ -169,15 +174,17 @@ def _validate_with(python: Path, wheel: Path, reports: Path, progress: Reporter)
 
 
 def publish_locally(*, site: Path, now: datetime, progress: Reporter, **others: Any) -> Manifest:
-    """Publish to the local site; set it aside first if it holds another build of this very version.
+    """Publish to the local site; rename a site that cannot take the wheels and start a new one.
 
-    A published wheel never changes, but between two releases this tree's does.
+    It may hold another build of this version: a published wheel never changes, but the wheel of this tree
+    does between two releases. Or its manifest may be of another schema.
     """
     add = partial(publish, site=site, now=now, progress=progress, archive=ROOT / "validation", **others)
     try:
         return add()
-    except WheelConflict:
+    except (WheelConflict, OtherSchema) as error:
+        held = "another build of this version" if isinstance(error, WheelConflict) else "an older manifest"
         aside = site.with_name(f"{site.name}-until-{now:%Y%m%dT%H%M%S}")
-        progress.warn(f"{site} holds another build of this version; that site is now {aside}")
+        progress.warn(f"{site} holds {held}; that site is now {aside}")
         site.replace(aside)
     return add()

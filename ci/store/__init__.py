@@ -1,1 +1,1 @@
-"""Where a site lives and how it is served."""
+"""The folder of a site and its server."""

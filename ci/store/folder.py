@@ -1,4 +1,4 @@
-"""The folder a site lives in: which folders are refused, and how one is held while it is written."""
+"""The folder of a site: which folders are refused, and the lock for writing."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci.errors import UnsafeSite
-from ci.files import clear_scratch, lock
+from ci.files import clear_scratch
+from ci.lock import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MARKER = ".flash-attn3-site"
-"""A folder inside every site: it makes the site ours, and holds its lock and the wheels being checked."""
+"""The folder inside every site that marks it as one; it holds the lock and the wheels being checked."""
 
 
 @contextmanager
 def held_site(site: Path) -> Iterator[Path]:
-    """Yield the site's folder, made if need be, while no other process writes to it.
+    """Lock the site's folder, made if need be, for writing, and yield it.
 
     Raises:
-        UnsafeSite: the folder is the root, the home or the current folder or holds one of these, is the root
-            of a repository, is no folder, cannot be written, or holds files of somebody else.
+        UnsafeSite: the folder is or contains the home or the current folder, is the root of a repository, is
+            not a folder, cannot be written, or holds files that are not a site's.
         DiskFull: there is no room even for an empty site.
     """
     root = site.resolve()

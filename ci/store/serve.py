@@ -1,4 +1,4 @@
-"""Serve a site as a static host should: right content types, no directory listings."""
+"""Serves a site as a static host should: with the required content types, without directory listings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from index_site.hosting import content_type
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_TYPES = {".html": "text/html; charset=utf-8", ".metadata": "text/plain; charset=utf-8"}
-_API_TYPE = "application/vnd.pypi.simple.v1+json"
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def served(folder: Path, *, port: int = 0) -> Iterator[str]:
 
     Args:
         folder: what to serve.
-        port: the port; 0 takes a free one.
+        port: the port; 0: a free one.
 
     Raises:
         OSError: the port is taken.
@@ -40,7 +39,7 @@ def served(folder: Path, *, port: int = 0) -> Iterator[str]:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Answers a folder with its index, which is JSON in the JSON tree, and never with a listing."""
+    """Answers the address of a folder with its index.html or index.json, never with a listing."""
 
     protocol_version = "HTTP/1.1"
 
@@ -50,9 +49,7 @@ class _Handler(SimpleHTTPRequestHandler):
         return str(index) if path.endswith("/") and index.is_file() else found
 
     def guess_type(self, path: str) -> str:  # type: ignore[override]  # the base also takes PathLike, never passed
-        if "/simple/v1+json/" in path:
-            return _API_TYPE
-        return _TYPES.get(Path(path).suffix) or super().guess_type(path)
+        return content_type(path) or super().guess_type(path)
 
     def list_directory(self, path: str) -> IO[bytes] | None:  # type: ignore[override]
         del path

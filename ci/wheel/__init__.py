@@ -1,1 +1,1 @@
-"""Makes and reads wheels, their libraries, and the drop-in."""
+"""Makes and reads wheels, and audits their libraries; the same for the compatibility wheel."""

@@ -1,4 +1,4 @@
-"""What the audit asks of a shared library."""
+"""Reads the dynamic section and the symbols of an ELF shared library."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class SharedLibrary:
-    """The dynamic face of an ELF file."""
+    """The fields of a shared library that the dynamic linker uses."""
 
     machine: str
-    """``x86_64`` or ``aarch64``, as platform tags call it."""
+    """``x86_64`` or ``aarch64``, as in platform tags."""
     needed: tuple[str, ...]
     rpaths: tuple[str, ...]
     exports: tuple[str, ...]
     glibc: tuple[int, int]
-    """The newest GLIBC version that a symbol asks for; (0, 0) if none does."""
+    """The newest GLIBC version that a symbol requires; (0, 0) if none does."""
 
 
 def read_shared_library(data: bytes) -> SharedLibrary:
     """Read an ELF file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: the bytes are not an ELF file.
     """
     try:
         elf = ELFFile(io.BytesIO(data))
@@ -42,15 +42,15 @@ def read_shared_library(data: bytes) -> SharedLibrary:
         glibc = (0, 0)
         for section in elf.iter_sections():
             if isinstance(section, DynamicSection):
-                # The library gives each kind of tag an attribute of its own, which its types do not know.
+                # pyelftools adds one attribute a tag type at run time, which its type hints lack.
                 needed += [getattr(tag, "needed") for tag in section.iter_tags("DT_NEEDED")]  # noqa: B009
                 rpaths += [getattr(tag, "rpath") for tag in section.iter_tags("DT_RPATH")]  # noqa: B009
                 rpaths += [getattr(tag, "runpath") for tag in section.iter_tags("DT_RUNPATH")]  # noqa: B009
             elif isinstance(section, SymbolTableSection) and section.name == ".dynsym":
                 exports += [symbol.name for symbol in section.iter_symbols() if _is_exported(symbol.entry)]
             elif isinstance(section, GNUVerNeedSection):
-                wanted = [aux.name for _, auxiliaries in section.iter_versions() for aux in auxiliaries]
-                found = [match for name in wanted if (match := _GLIBC.fullmatch(name))]
+                required = [aux.name for _, auxiliaries in section.iter_versions() for aux in auxiliaries]
+                found = [match for name in required if (match := _GLIBC.fullmatch(name))]
                 glibc = max([glibc, *((int(match[1]), int(match[2])) for match in found)])
     except ELFError as error:
         raise ValueError(f"is no ELF file: {error}") from error

@@ -1,4 +1,4 @@
-"""The wheel stage: package a payload, with bytes that depend on nothing but its contents."""
+"""Packages a payload as a wheel whose bytes depend on its contents alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ci.errors import BuildFailed, DiskFull
 from ci.files import room_in, write_atomically
+from ci.output import last_line, reports_full_disk
 from ci.project import ROOT
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _EPOCH = (2020, 2, 2, 0, 0, 0)
-"""The time of every file in a wheel; the zip format cannot say "none"."""
+"""The time of every member: the zip format requires one."""
 
 
 def make_wheel(*, payload: Path, dist: Path) -> Path:
@@ -28,22 +29,22 @@ def make_wheel(*, payload: Path, dist: Path) -> Path:
     Raises:
         BuildFailed, DiskFull: as :func:`package` does.
     """
-    told = {"FLASH_ATTN3_PREBUILT": str(payload)}
-    return package(ROOT, scratch=payload.parent / "backend", dist=dist, environment=told)
+    prebuilt = {"FLASH_ATTN3_PREBUILT": str(payload)}
+    return package(ROOT, scratch=payload.parent / "backend", dist=dist, environment=prebuilt)
 
 
 def package(source: Path, *, scratch: Path, dist: Path, environment: Mapping[str, str]) -> Path:
-    """Let the build backend make the wheel of a project and put it, normalised, into ``dist``.
+    """Run the build backend of a project and put the normalised wheel into ``dist``.
 
     Args:
         source: the folder of the project's pyproject.toml.
-        scratch: a folder to work in, made and removed.
-        dist: where the wheel goes.
-        environment: variables that the build gets beside those of this process.
+        scratch: a folder for the backend's output, created and removed.
+        dist: the folder of the wheel.
+        environment: variables of the build besides those of this process.
 
     Raises:
-        BuildFailed: if the build backend refuses.
-        DiskFull: if there is no room; an older wheel of the same name is untouched.
+        BuildFailed: the build backend failed.
+        DiskFull: there is no room; an older wheel of the same name is untouched.
     """
     with room_in(scratch.parent):
         shutil.rmtree(scratch, ignore_errors=True)
@@ -58,11 +59,9 @@ def package(source: Path, *, scratch: Path, dist: Path, environment: Mapping[str
         )
         if result.returncode != 0:
             text = (result.stderr or result.stdout).strip()
-            if "No space left on device" in text:
+            if reports_full_disk(text):
                 raise DiskFull(f"{scratch.parent}: no room left for the wheel")
-            raise BuildFailed(
-                f"the build backend made no wheel: {text.splitlines()[-1] if text else 'no output'}"
-            )
+            raise BuildFailed(f"the build backend made no wheel: {last_line(text, 'no output')}")
         (built,) = scratch.glob("*.whl")
         wheel = dist / built.name
         write_atomically(wheel, normalised(built.read_bytes()))
@@ -73,16 +72,16 @@ def package(source: Path, *, scratch: Path, dist: Path, environment: Mapping[str
 def normalised(wheel: bytes) -> bytes:
     """Rewrite a wheel so that equal contents give equal bytes on every machine.
 
-    The members are sorted (metadata last, RECORD at the very end, as the standard recommends) and stored:
-    what deflate makes of the same bytes differs between zlib builds, and a validation report speaks of one
-    sha256.
+    The members are sorted (metadata last, RECORD at the very end, as the wheel format recommends) and not
+    compressed: the output of deflate differs between zlib builds, and a validation report is bound to the
+    wheel's sha256.
     """
     source = zipfile.ZipFile(io.BytesIO(wheel))
     target = io.BytesIO()
     with source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(source.namelist(), key=_order):
             entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.create_system = 3  # Unix, so that the mode is read
+            entry.create_system = 3  # Unix: installers then read the mode
             entry.external_attr = (0o100755 if name.endswith(".so") else 0o100644) << 16
             archive.writestr(entry, source.read(name))
     return target.getvalue()

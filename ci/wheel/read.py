@@ -1,4 +1,4 @@
-"""What a wheel file says about itself, read from the file alone and checked against its own RECORD."""
+"""Reads the name, tags, metadata and build.json of a wheel, and checks the wheel against its RECORD."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from ci.errors import CorruptWheel
 from ci.files import sha256_of
-from ci.gpu_side.record import UNREADABLE, check_record
+from ci.gpu_side.wheel_record import UNREADABLE, check_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WheelFile:
-    """The facts an index needs of one wheel.
+    """The fields of one wheel that an index lists.
 
-    ``metadata`` is METADATA byte for byte, since installers compare the sidecar with the wheel;
-    ``build`` is the wheel's ``build.json``, or None for a wheel that carries no kernels.
+    ``metadata`` is METADATA byte for byte: installers compare the sidecar with the wheel.
+    ``build`` is the wheel's ``build.json``, or None for a wheel without kernels.
     """
 
     filename: str
@@ -40,15 +40,15 @@ class WheelFile:
 
 
 def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:
-    """Read a wheel, having checked every byte of it against its RECORD.
+    """Read a wheel after checking every member against its RECORD.
 
     Args:
         path: the wheel.
-        filename: the name to judge it by, where ``path`` is a copy under another name.
+        filename: the wheel's own name, where ``path`` is a copy under another one.
 
     Raises:
-        CorruptWheel: the name is no wheel name, the file is no whole zip, a member is missing from RECORD or
-            differs from it, or METADATA speaks of another project or version than the name.
+        CorruptWheel: the name is not a wheel's, the file is not a complete zip, a member is missing from
+            RECORD or differs from it, or METADATA and the name have different projects or versions.
     """
     name = filename or path.name
     try:

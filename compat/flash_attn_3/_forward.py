@@ -1,4 +1,4 @@
-"""Attention forward as FlashAttention-3 is called by position: the operator ``fwd`` and its Python twin."""
+"""Attention forward with the arguments of FlashAttention-3, for the operator ``fwd`` and the functions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from flash_attn3 import flash_attn_func, flash_attn_varlen_func
 from flash_attn_3._refusals import refuse_fp8, refuse_given
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -113,45 +115,65 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
         v_descale=v_descale,
     )
     refuse_fp8(q=q, k=k, v=v)
-    window = (window_size_left, window_size_right)
+    # Without stars, which would take half a microsecond.
+    return attend(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, page_table,
+        softmax_scale, causal, (window_size_left, window_size_right), attention_chunk, softcap,
+        num_splits, pack_gqa, sm_margin, None, None, out_,
+    )  # fmt: skip
+
+
+def attend(  # noqa: PLR0917  by position: keywords cost host time
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    seqused_q: Tensor | None,
+    seqused_k: Tensor | None,
+    max_seqlen_q: int | None,
+    max_seqlen_k: int | None,
+    page_table: Tensor | None,
+    softmax_scale: float | None,
+    causal: bool,
+    window_size: Sequence[int | Tensor],
+    attention_chunk: int,
+    softcap: float,
+    num_splits: int,
+    pack_gqa: bool | None,
+    sm_margin: int,
+    learnable_sink: Tensor | None,
+    s_aux: Tensor | None,
+    out: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Call the function of flash_attn3 that takes these arguments, and return what ``fwd`` returns.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError, RuntimeError: as that function does.
+    """
     if cu_seqlens_q is cu_seqlens_k is seqused_q is seqused_k is page_table is None:
-        out, lse = flash_attn_func(
-            *(q, k, v),
-            softmax_scale=softmax_scale,
-            causal=causal,
-            window_size=window,
-            attention_chunk=attention_chunk,
-            softcap=softcap,
-            num_splits=num_splits,
-            pack_gqa=pack_gqa,
-            sm_margin=sm_margin,
-            return_attn_probs=True,
-            out=out_,
-        )
+        written, lse = flash_attn_func(
+            q, k, v, softmax_scale, causal, None, None, None, None, window_size, attention_chunk, softcap,
+            num_splits, pack_gqa, False, sm_margin, True, learnable_sink, s_aux, out,
+        )  # fmt: skip
     else:
-        out, lse = flash_attn_varlen_func(
-            *(q, k, v, cu_seqlens_q, cu_seqlens_k),
-            max_seqlen_q=longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
-            max_seqlen_k=longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
-            seqused_q=seqused_q,
-            seqused_k=seqused_k,
-            softmax_scale=softmax_scale,
-            causal=causal,
-            window_size=window,
-            attention_chunk=attention_chunk,
-            softcap=softcap,
-            num_splits=num_splits,
-            pack_gqa=pack_gqa,
-            sm_margin=sm_margin,
-            return_attn_probs=True,
-            page_table=page_table,
-            out=out_,
-        )
-    return out, lse, lse.new_empty(0), lse.new_empty(0)
+        written, lse = flash_attn_varlen_func(
+            q, k, v, cu_seqlens_q, cu_seqlens_k,
+            _longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
+            _longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
+            seqused_q, seqused_k,
+            softmax_scale, causal, None, None, None, None, window_size, attention_chunk, softcap,
+            num_splits, pack_gqa, False, sm_margin, True, page_table, learnable_sink, s_aux, out,
+        )  # fmt: skip
+    return written, lse, lse.new_empty(0), lse.new_empty(0)
 
 
-def longest(name: str, value: int | None, cu_seqlens: Tensor | None) -> int:
-    """Return the length of the longest sequence, which packed sequences do not say without the device."""
+def _longest(name: str, value: int | None, cu_seqlens: Tensor | None) -> int:
+    """Return the length of the longest sequence; for packed sequences it is on the device, and must be given.
+
+    Raises:
+        ValueError: it is not given with packed sequences.
+    """
     if value is not None:
         return value
     if cu_seqlens is not None:

@@ -1,16 +1,38 @@
-"""What the options of a call may be, and the error for everything else. ``_tensors`` checks the tensors."""
+"""Checks of the arguments of attention other than tensors, and the form in which the operators take them."""
 
 from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-# What the operators call the lengths of a dense call: cu_seqlens and max_seqlen of q and of k, seqused of q
-# and of k, page_table.
-NO_LENGTHS = (None, None, 0, 0, None, None, None)
+
+class Lengths(NamedTuple):
+    """Where each sequence lies, in the order of the operators; the defaults are those of a dense batch."""
+
+    cu_seqlens_q: Any = None
+    cu_seqlens_k: Any = None
+    max_seqlen_q: Any = 0
+    max_seqlen_k: Any = 0
+    seqused_q: Any = None
+    seqused_k: Any = None
+    page_table: Any = None
+
+
+class Options(NamedTuple):
+    """The options of the operators, in their order."""
+
+    window_left: Any = -1
+    window_right: Any = -1
+    sink: Any = None
+    softcap: Any = 0.0
+    attention_chunk: Any = 0
+    sm_margin: Any = 0
+
+
+NO_LENGTHS = Lengths()
 
 
 def check_scalars(softmax_scale: object, causal: object) -> None:
@@ -19,14 +41,14 @@ def check_scalars(softmax_scale: object, causal: object) -> None:
     Raises:
         TypeError: one of them has a wrong type.
     """
-    kinds = (int, float, torch.SymFloat, torch.SymInt, type(None))
-    if not isinstance(softmax_scale, kinds) or isinstance(softmax_scale, bool):
+    numbers = (int, float, torch.SymFloat, torch.SymInt, type(None))
+    if not isinstance(softmax_scale, numbers) or isinstance(softmax_scale, bool):
         raise TypeError(f"softmax_scale must be a float or None; its type is {type(softmax_scale).__name__}")
     if not isinstance(causal, bool):
         raise TypeError(f"causal must be a bool; its type is {type(causal).__name__}")
 
 
-def resolve_options(  # noqa: PLR0917  by position: an eager call has no microsecond to spend on names
+def resolve_options(  # noqa: PLR0917  by position: keywords cost host time
     window_size: Any,
     learnable_sink: Any,
     s_aux: Any,
@@ -41,43 +63,54 @@ def resolve_options(  # noqa: PLR0917  by position: an eager call has no microse
     k_descale: Any,
     v_descale: Any,
 ) -> tuple[Any, ...]:
-    """Return (left, right, sink, softcap, attention_chunk, sm_margin) as the operators take them.
+    """Return the first of `Options`, up to the last one that is given: each more costs host time.
 
-    What follows on the last one that is given is left out: each takes time, and its default there less. The
-    window is -1 where it has no limit. The sink is not looked at.
+    So an empty tuple means a call without options. A window side without a limit becomes -1. The sink is not
+    checked here.
 
     Args:
         window_size: a pair of positions, -1 for no limit.
-        learnable_sink: the sink, which goes by two names, or None.
-        s_aux: the other one.
+        learnable_sink: the sink, or None.
+        s_aux: another name of learnable_sink.
         softcap: the cap, or 0.
         attention_chunk: positions a chunk, or 0.
         sm_margin: multiprocessors to leave free, 0 or more.
-        num_splits: parts that the keys may be cut into, 0 or more; they are never cut.
-        pack_gqa: a hint: a bool or None.
-        deterministic: a bool; forward is always deterministic.
-        qv: has no kernel at all and must be None, and so must the descales.
-        q_descale: None.
-        k_descale: None.
-        v_descale: None.
+        num_splits: parts that the keys may be cut into, 0 or more; without effect, they are never cut.
+        pack_gqa: a bool or None; without effect.
+        deterministic: a bool; without effect, forward is always deterministic.
+        qv: None; there is no kernel.
+        q_descale: None; there is no kernel.
+        k_descale: None; there is no kernel.
+        v_descale: None; there is no kernel.
 
     Raises:
         TypeError: a value has a wrong type.
         ValueError: a value is out of range, or two sinks are given.
-        NotImplementedError: a value asks for what no kernel does yet.
+        NotImplementedError: a value needs a kernel that does not exist yet.
     """
-    if not (
-        (type(softcap) is float and 0.0 <= softcap < math.inf and attention_chunk == 0 and sm_margin == 0)
+    # The one test for a call without options; every argument of this function takes part in it.
+    if (
+        (window_size == (-1, -1) and learnable_sink is None and s_aux is None)
+        and (softcap == 0.0 and attention_chunk == 0 and sm_margin == 0)
         and (isinstance(num_splits, int) and num_splits >= 0 and isinstance(deterministic, bool))
         and (pack_gqa is None or isinstance(pack_gqa, bool))
         and (qv is None and q_descale is None and k_descale is None and v_descale is None)
     ):
+        return ()
+    # A quick test of the usual types stands before each call that takes the unusual ones, too.
+    if not (qv is None and q_descale is None and k_descale is None and v_descale is None):
         _check_absent(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    if type(softcap) is not float or not 0.0 <= softcap < math.inf:
         _check_softcap(softcap)
-        _index("attention_chunk", attention_chunk, 0)
-        _index("num_splits", num_splits, 0)
-        _index("sm_margin", sm_margin, 0)
-        _check_hints(pack_gqa, deterministic)
+    if type(attention_chunk) is not int or attention_chunk < 0:
+        attention_chunk = check_index("attention_chunk", attention_chunk, 0)
+    if type(sm_margin) is not int or sm_margin < 0:
+        sm_margin = check_index("sm_margin", sm_margin, 0)
+    if not (
+        (type(num_splits) is int and num_splits >= 0 and type(deterministic) is bool)
+        and (pack_gqa is None or type(pack_gqa) is bool)
+    ):
+        _check_hints(num_splits, pack_gqa, deterministic)
     sink = s_aux if learnable_sink is None else learnable_sink
     if s_aux is not None and s_aux is not sink:
         raise ValueError("learnable_sink and s_aux are two names of one argument: give only one of them")
@@ -98,7 +131,7 @@ def _resolve_window(window_size: Any) -> tuple[int, int]:
         ) from None
     if type(left) is int and type(right) is int and left >= -1 and right >= -1:
         return left, right
-    return _index("window_size", left, -1), _index("window_size", right, -1)
+    return check_index("window_size", left, -1), check_index("window_size", right, -1)
 
 
 def _check_absent(**absent: Any) -> None:
@@ -116,18 +149,25 @@ def _check_softcap(softcap: Any) -> None:
         raise ValueError(f"softcap must be finite and 0 or more; it is {softcap}")
 
 
-def _check_hints(pack_gqa: Any, deterministic: Any) -> None:
+def _check_hints(num_splits: Any, pack_gqa: Any, deterministic: Any) -> None:
+    check_index("num_splits", num_splits, 0)
     if pack_gqa is not None and not isinstance(pack_gqa, bool):
         raise TypeError(f"pack_gqa must be a bool or None; its type is {type(pack_gqa).__name__}")
     if not isinstance(deterministic, bool):
         raise TypeError(f"deterministic must be a bool; its type is {type(deterministic).__name__}")
 
 
-def _index(name: str, value: Any, lowest: int) -> int:
+def check_index(name: str, value: Any, lowest: int) -> int:
+    """Return an argument as an int; it may be a 0-dim integer tensor.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is below ``lowest``.
+    """
     if type(value) is int and value >= lowest:
         return value
     try:
-        number = operator.index(value)  # a 0-dim integer tensor is an index, too
+        number = operator.index(value)
     except (TypeError, ValueError, RuntimeError):
         kind = type(value).__name__
         raise TypeError(f"{name} must be an integer; its type is {kind}, its value {value!r}") from None

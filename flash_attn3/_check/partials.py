@@ -1,4 +1,4 @@
-"""Which partial results may be combined, and the error for everything else."""
+"""Checks of partial results that are to be combined."""
 
 from __future__ import annotations
 
@@ -15,16 +15,29 @@ if TYPE_CHECKING:
 
 MOST_SPLITS = 256
 WIDEST = 512  # head_dim_v
-# What the operator calls them.
 OUT_DTYPES = {
     torch.float32: int(Dtype.FP32),
     torch.float16: int(Dtype.FP16),
     torch.bfloat16: int(Dtype.BF16),
 }
+"""The numbers by which the operator takes dtypes of the output."""
+_NAMES = "torch.float32, torch.float16 or torch.bfloat16"
+
+
+def read_out_dtype(number: int) -> torch.dtype:
+    """Return the dtype of the output for the number that the operator takes.
+
+    Raises:
+        ValueError: it stands for no such dtype.
+    """
+    for dtype, known in OUT_DTYPES.items():
+        if known == number:
+            return dtype
+    raise ValueError(f"out_dtype must be the number of {_NAMES}, {[*OUT_DTYPES.values()]}; it is {number}")
 
 
 def check_partials(out_partial: Any, lse_partial: Any, out: Any, out_dtype: Any) -> None:
-    """Refuse what ``flash_attn3.flash_attn_combine`` cannot take; out and out_dtype may be None.
+    """Refuse arguments that ``flash_attn3.flash_attn_combine`` cannot take; out and out_dtype may be None.
 
     Raises:
         TypeError: one of them has a wrong type or dtype.
@@ -35,7 +48,7 @@ def check_partials(out_partial: Any, lse_partial: Any, out: Any, out_dtype: Any)
         require_tensor(name, tensor)
         if tensor.dtype != torch.float32:
             raise TypeError(f"{name} must be torch.float32; it is {tensor.dtype}")
-        # A meta tensor has a shape and no data: there is nothing to run, and its result can be described.
+        # A meta tensor has no data; the shapes of its results can still be described.
         if tensor.device.type not in ("cuda", "meta"):
             raise ValueError(f"{name} must be a CUDA tensor; it is on {tensor.device}")
     if out_partial.ndim not in (4, 5):
@@ -77,14 +90,12 @@ def _check_output(out_partial: Tensor, out: Any, out_dtype: Any) -> None:
     if out_dtype is not None and not isinstance(out_dtype, torch.dtype):
         raise TypeError(f"out_dtype must be a torch.dtype or None; its type is {type(out_dtype).__name__}")
     if out_dtype is not None and out_dtype not in OUT_DTYPES:
-        raise TypeError(
-            f"out_dtype must be torch.float32, torch.float16 or torch.bfloat16; it is {out_dtype}"
-        )
+        raise TypeError(f"out_dtype must be {_NAMES}; it is {out_dtype}")
     if out is None:
         return
     require_tensor("out", out)
     if out.dtype not in OUT_DTYPES:
-        raise TypeError(f"out must be torch.float32, torch.float16 or torch.bfloat16; it is {out.dtype}")
+        raise TypeError(f"out must be {_NAMES}; it is {out.dtype}")
     if out_dtype is not None and out.dtype != out_dtype:
         raise ValueError(f"out_dtype must be the dtype of out, {out.dtype}, or None; it is {out_dtype}")
     if out.device != out_partial.device:

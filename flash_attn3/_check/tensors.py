@@ -1,85 +1,77 @@
-"""Which tensors a call of attention may be given, and the error for everything else.
+"""Checks of the tensors of attention.
 
-The operator library checks the same things in C++, where it is fast, and can raise only ``RuntimeError``.
-These checks run when it did, and when shapes are inferred without data, so that the caller gets the right
-kind of error.
+The operators check the same in C++, where it is fast, and can raise only ``RuntimeError``. These checks run
+when an operator has failed, and when shapes are inferred without data, to raise the right type of error.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from flash_attn3 import _native
 
+if TYPE_CHECKING:
+    from flash_attn3._check.arguments import Lengths
+
 _DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-@dataclass(frozen=True)
-class Extras:
-    """The tensors that a call may have beside q, k and v, under the names that its errors use."""
-
-    cu_seqlens_q: Any = None
-    cu_seqlens_k: Any = None
-    seqused_q: Any = None
-    seqused_k: Any = None
-    page_table: Any = None
-    learnable_sink: Any = None
-    out: Any = None
-
-
-_NO_EXTRAS = Extras()
-
-
-def check_tensors(q: Tensor, k: Tensor, v: Tensor, extras: Extras = _NO_EXTRAS) -> None:
+def check_tensors(
+    q: Tensor, k: Tensor, v: Tensor, *, lengths: Lengths, sink: Any = None, out: Any = None
+) -> None:
     """Refuse tensors that attention forward cannot take.
 
     Raises:
-        TypeError: one of them is no tensor or has a wrong dtype.
+        TypeError: an argument is no tensor or has a wrong dtype.
         ValueError: a device, rank, size or stride does not fit.
         NotImplementedError: this build holds no kernel for the head_dim.
     """
     shapes = {
         "q": "(batch, seqlen, heads, head_dim)"
-        if extras.cu_seqlens_q is None
+        if lengths.cu_seqlens_q is None
         else "(total_q, heads, head_dim)",
         "k": "(batch, seqlen, heads, head_dim)"
-        if extras.cu_seqlens_k is None
+        if lengths.cu_seqlens_k is None
         else "(total_k, heads, head_dim)",
     }
-    if extras.page_table is not None:
+    if lengths.page_table is not None:
         shapes["k"] = "(pages, page_size, heads, head_dim)"
     shapes["v"] = shapes["k"]
     tensors = {"q": q, "k": k, "v": v}
     for name, tensor in tensors.items():
         require_tensor(name, tensor)
     for name, tensor in tensors.items():
-        dimensions = shapes[name].count(",") + 1
-        if tensor.ndim != dimensions:
-            raise ValueError(
-                f"{name} must have {dimensions} dimensions, {shapes[name]}; its shape is {_shape(tensor)}"
-            )
-        if tensor.dtype not in _DTYPES:
-            raise TypeError(f"{name} must be torch.float16 or torch.bfloat16; it is {tensor.dtype}")
-        if tensor.dtype != q.dtype:
-            raise TypeError(f"{name} must have the dtype of q, {q.dtype}; it is {tensor.dtype}")
-        # A meta tensor has a shape and no data: there is nothing to run, and its result can be described.
-        if tensor.device.type not in ("cuda", "meta"):
-            raise ValueError(f"{name} must be a CUDA tensor; it is on {tensor.device}")
-        if tensor.device != q.device:
-            raise ValueError(f"{name} must be on the device of q, {q.device}; it is on {tensor.device}")
-    batch = _check_sequences(q, extras)
-    _check_shapes(q, k, v, batch, extras)
+        _check_operand(name, tensor, shapes[name], q)
+    batch = _check_lengths(q, lengths)
+    _check_shapes(q, k, v, batch, lengths)
     _check_head_dims(q, v)
-    _check_sink_and_out(q, v, extras)
+    if sink is not None:
+        _check_sink(q, sink)
+    if out is not None:
+        _check_out(q, v, out)
 
 
-def _check_sequences(q: Tensor, extras: Extras) -> int:
-    """Check the tensors that say where sequences begin and end; return how many sequences there are."""
-    cu_seqlens_q = extras.cu_seqlens_q
+def _check_operand(name: str, tensor: Tensor, shape: str, q: Tensor) -> None:
+    dimensions = shape.count(",") + 1
+    if tensor.ndim != dimensions:
+        raise ValueError(f"{name} must have {dimensions} dimensions, {shape}; its shape is {_shape(tensor)}")
+    if tensor.dtype not in _DTYPES:
+        raise TypeError(f"{name} must be torch.float16 or torch.bfloat16; it is {tensor.dtype}")
+    if tensor.dtype != q.dtype:
+        raise TypeError(f"{name} must have the dtype of q, {q.dtype}; it is {tensor.dtype}")
+    # A meta tensor has no data; the shapes of its results can still be described.
+    if tensor.device.type not in ("cuda", "meta"):
+        raise ValueError(f"{name} must be a CUDA tensor; it is on {tensor.device}")
+    if tensor.device != q.device:
+        raise ValueError(f"{name} must be on the device of q, {q.device}; it is on {tensor.device}")
+
+
+def _check_lengths(q: Tensor, lengths: Lengths) -> int:
+    """Check the tensors that say where sequences begin and end; return the number of sequences."""
+    cu_seqlens_q = lengths.cu_seqlens_q
     if cu_seqlens_q is not None:
         require_tensor("cu_seqlens_q", cu_seqlens_q)
         if cu_seqlens_q.ndim != 1 or cu_seqlens_q.shape[0] == 0:
@@ -93,7 +85,7 @@ def _check_sequences(q: Tensor, extras: Extras) -> int:
         ("seqused_q", batch),
         ("seqused_k", batch),
     ):
-        tensor = getattr(extras, name)
+        tensor = getattr(lengths, name)
         if tensor is None:
             continue
         _check_index(name, tensor, q)
@@ -101,13 +93,13 @@ def _check_sequences(q: Tensor, extras: Extras) -> int:
             raise ValueError(f"{name} must have shape ({size},); its shape is {_shape(tensor)}")
         if not tensor.is_contiguous():
             raise ValueError(f"{name} must be contiguous; its stride is {tensor.stride()}")
-    if extras.page_table is not None:
-        _check_page_table(extras, q, batch)
+    if lengths.page_table is not None:
+        _check_page_table(lengths, q, batch)
     return batch
 
 
-def _check_page_table(extras: Extras, q: Tensor, batch: int) -> None:
-    table = extras.page_table
+def _check_page_table(lengths: Lengths, q: Tensor, batch: int) -> None:
+    table = lengths.page_table
     _check_index("page_table", table, q)
     if table.ndim != 2 or table.shape[0] != batch:
         raise ValueError(
@@ -115,9 +107,9 @@ def _check_page_table(extras: Extras, q: Tensor, batch: int) -> None:
         )
     if table.shape[1] > 1 and table.stride(1) != 1:
         raise ValueError(f"page_table must have 1 as its last stride; its stride is {table.stride()}")
-    if extras.cu_seqlens_k is not None:
+    if lengths.cu_seqlens_k is not None:
         raise ValueError("cu_seqlens_k must be None with page_table: pages are not packed")
-    if extras.seqused_k is None:
+    if lengths.seqused_k is None:
         raise ValueError("seqused_k must be given with page_table: pages do not say how many keys they hold")
 
 
@@ -129,14 +121,14 @@ def _check_index(name: str, tensor: Any, q: Tensor) -> None:
         raise ValueError(f"{name} must be on the device of q, {q.device}; it is on {tensor.device}")
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, batch: int, extras: Extras) -> None:
-    if extras.cu_seqlens_k is None and extras.page_table is None:
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, batch: int, lengths: Lengths) -> None:
+    if lengths.cu_seqlens_k is None and lengths.page_table is None:
         for name, tensor in (("k", k), ("v", v)):
             if tensor.shape[0] != batch:
                 raise ValueError(
                     f"{name} must have the batch size of q, {batch}; its shape is {_shape(tensor)}"
                 )
-    if extras.page_table is not None and k.shape[1] == 0:
+    if lengths.page_table is not None and k.shape[1] == 0:
         raise ValueError(f"k must have a page_size of 1 or more; its shape is {_shape(k)}")
     if v.shape[:-1] != k.shape[:-1]:
         raise ValueError(f"v must have the seqlen and heads of k, {_shape(k)}; its shape is {_shape(v)}")
@@ -154,7 +146,7 @@ def _check_head_dims(q: Tensor, v: Tensor) -> None:
     held = {
         (kernel.head_dim, kernel.head_dim_v)
         for kernel in _native.kernels()
-        if kernel.op == "fwd" and kernel.dtype == _DTYPES[q.dtype]
+        if kernel.op == "fwd" and kernel.dtype_in == _DTYPES[q.dtype]
     }
     if not any(q.shape[-1] <= head_dim and v.shape[-1] <= head_dim_v for head_dim, head_dim_v in held):
         pairs = ", ".join(f"{head_dim}/{head_dim_v}" for head_dim, head_dim_v in sorted(held)) or "none"
@@ -164,32 +156,32 @@ def _check_head_dims(q: Tensor, v: Tensor) -> None:
         )
 
 
-def _check_sink_and_out(q: Tensor, v: Tensor, extras: Extras) -> None:
-    sink, out = extras.learnable_sink, extras.out
-    if sink is not None:
-        require_tensor("learnable_sink", sink)
-        if not sink.dtype.is_floating_point:
-            raise TypeError(f"learnable_sink must have a floating dtype; it is {sink.dtype}")
-        if sink.device != q.device:
-            raise ValueError(f"learnable_sink must be on the device of q, {q.device}; it is on {sink.device}")
-        if sink.ndim != 1 or sink.shape[0] != q.shape[-2]:
-            raise ValueError(
-                f"learnable_sink must have shape ({q.shape[-2]},), one for each head of q; "
-                f"its shape is {_shape(sink)}"
-            )
-    if out is not None:
-        require_tensor("out", out)
-        if out.dtype != q.dtype:
-            raise TypeError(f"out must have the dtype of q, {q.dtype}; it is {out.dtype}")
-        if out.device != q.device:
-            raise ValueError(f"out must be on the device of q, {q.device}; it is on {out.device}")
-        wanted = (*q.shape[:-1], v.shape[-1])
-        if tuple(out.shape) != wanted:
-            raise ValueError(f"out must have shape {wanted}; its shape is {_shape(out)}")
+def _check_sink(q: Tensor, sink: Any) -> None:
+    require_tensor("learnable_sink", sink)
+    if not sink.dtype.is_floating_point:
+        raise TypeError(f"learnable_sink must have a floating dtype; it is {sink.dtype}")
+    if sink.device != q.device:
+        raise ValueError(f"learnable_sink must be on the device of q, {q.device}; it is on {sink.device}")
+    if sink.ndim != 1 or sink.shape[0] != q.shape[-2]:
+        raise ValueError(
+            f"learnable_sink must have shape ({q.shape[-2]},), one for each head of q; "
+            f"its shape is {_shape(sink)}"
+        )
+
+
+def _check_out(q: Tensor, v: Tensor, out: Any) -> None:
+    require_tensor("out", out)
+    if out.dtype != q.dtype:
+        raise TypeError(f"out must have the dtype of q, {q.dtype}; it is {out.dtype}")
+    if out.device != q.device:
+        raise ValueError(f"out must be on the device of q, {q.device}; it is on {out.device}")
+    wanted = (*q.shape[:-1], v.shape[-1])
+    if tuple(out.shape) != wanted:
+        raise ValueError(f"out must have shape {wanted}; its shape is {_shape(out)}")
 
 
 def require_tensor(name: str, tensor: Any) -> None:
-    """Refuse what is no tensor.
+    """Refuse an argument that is no tensor.
 
     Raises:
         TypeError: it is none; the text names the argument.

@@ -1,5 +1,5 @@
 (() => {
-  // The lines to copy must be right wherever the page is served from, a mirror or a folder on this disk included.
+  // Put the real address into the commands, also on a mirror or when opened from a folder on disk.
   const configured = document.body.dataset.base;
   const here = location.protocol === "file:" && configured ? configured : new URL(".", location.href).href;
   for (const node of document.querySelectorAll(".base")) node.textContent = here;

@@ -1,1 +1,1 @@
-"""From a row of the table and a toolkit to a cubin, a pack, the host libraries and the payload of a wheel."""
+"""Compiles variants and host libraries, and writes the kernel pack and the payload of a wheel."""

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HOST_DIR = Path(__file__).parents[1] / "host"
-# The headers of the kernels that are compiled here, too.
-SHARED_HEADERS = tuple(HOST_DIR.parent / "device" / name for name in ("params/fwd.h", "params/combine.h"))
+DEVICE_DIR = HOST_DIR.parent / "device"  # its `params` are structures that host and kernels share
 ZIG_VERSION = "0.14.1"
 TARGETS = ("x86_64-linux-gnu.2.17", "aarch64-linux-gnu.2.28")
 
@@ -49,58 +48,37 @@ class HostBuildError(KernelsError):
 
 @dataclass(frozen=True)
 class Library:
-    """A shared library: its file name, its sources in this folder, and how it is linked."""
+    """A shared library: its file name, glob patterns of its sources in a folder, and how it is linked."""
 
     name: str
-    sources: tuple[str, ...]
+    patterns: tuple[str, ...]
+    excluded: tuple[str, ...]
     link_flags: tuple[str, ...]
 
+    def sources(self, folder: Path) -> tuple[str, ...]:
+        """Return the sources in a folder of sources, relative to it, sorted."""
+        found = {path for pattern in self.patterns for path in folder.glob(pattern)}
+        found -= {path for pattern in self.excluded for path in folder.glob(pattern)}
+        return tuple(sorted(path.relative_to(folder).as_posix() for path in found))
 
+
+# A new operator adds files to `ops`: OP.cpp for the runtime, OP_torch.cpp for torch, OP_check.cpp for both.
 RUNTIME = Library(
     name="libflash_attn3.so",
-    sources=(
-        "api.cpp",
-        "ops/combine.cpp",
-        "ops/combine_check.cpp",
-        "system/device.cpp",
-        "system/driver.cpp",
-        "system/error.cpp",
-        "ops/fwd.cpp",
-        "attention/check.cpp",
-        "attention/mask.cpp",
-        "attention/problem.cpp",
-        "attention/tiles.cpp",
-        "pack/kernel.cpp",
-        "pack/launch.cpp",
-        "attention/layout.cpp",
-        "pack/loader.cpp",
-        "pack/pack.cpp",
-        "system/setup_lock.cpp",
-        "attention/tensor_map.cpp",
-        "system/tile_queue.cpp",
-        "pack/choose.cpp",
-    ),
+    patterns=("*.cpp", "system/*.cpp", "pack/*.cpp", "attention/*.cpp", "ops/*.cpp"),
+    excluded=("ops/*_torch.cpp",),
     link_flags=("-Wl,-z,defs",),
 )
 # Without libtorch_cpu.so among its needed libraries the torch functions are not found: Python loads torch's
 # libraries in a scope of their own. It is linked against an empty library of that name, not against torch.
 TORCH = Library(
     name="libflash_attn3_torch.so",
-    sources=(
-        "ops/combine_check.cpp",
-        "system/error.cpp",
-        "attention/check.cpp",
-        "attention/problem.cpp",
-        "attention/layout.cpp",
-        "torch/call.cpp",
-        "torch/checks.cpp",
-        "torch/combine.cpp",
-        "torch/fwd.cpp",
-        "torch/general.cpp",
-        "torch/qkvpacked.cpp",
-        "torch/register.cpp",
-        "torch/tensor.cpp",
+    patterns=(
+        *("torch/*.cpp", "ops/*_torch.cpp", "ops/*_check.cpp"),
+        *("system/error.cpp", "system/library.cpp"),
+        *("attention/check.cpp", "attention/layout.cpp", "attention/problem.cpp"),
     ),
+    excluded=(),
     link_flags=("-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN", "-L.", "-lflash_attn3", "-ltorch_cpu"),
 )
 
@@ -130,7 +108,7 @@ def build_host(target: str, out: Path, version: str) -> tuple[Path, ...]:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".build-") as work:
         compiler = _Compiler(target, Path(work))
-        compiler.compile(sorted({*RUNTIME.sources, *TORCH.sources}), version)
+        compiler.compile(sorted({*RUNTIME.sources(HOST_DIR), *TORCH.sources(HOST_DIR)}), version)
         compiler.link_empty("libtorch_cpu.so")
         built = [compiler.link(library) for library in (RUNTIME, TORCH)]
         return tuple(path.replace(out / path.name) for path in built)
@@ -158,14 +136,14 @@ class _Compiler:
         def compile_one(source: str) -> None:
             output = self.work / f"{source}.o"
             output.parent.mkdir(parents=True, exist_ok=True)
-            includes = ("-I.", "-I../device")
+            includes = ("-I.", f"-I{DEVICE_DIR}")
             self._run("c++", *COMPILE_FLAGS, *includes, define, "-c", source, "-o", str(output), cwd=HOST_DIR)
 
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             list(pool.map(compile_one, sources))
 
     def link(self, library: Library) -> Path:
-        objects = [f"{source}.o" for source in library.sources]
+        objects = [f"{source}.o" for source in library.sources(HOST_DIR)]
         return self._link(library.name, *objects, *library.link_flags)
 
     def link_empty(self, name: str) -> Path:

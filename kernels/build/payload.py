@@ -1,6 +1,6 @@
 """The compiled part of the wheel, as a folder: ``lib/`` and ``build.json``.
 
-Only the standard library is imported here: the build hook uses it inside pip's build isolation.
+Imports the standard library alone, because the build hook uses it inside pip's build isolation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from kernels.build.host import HOST_DIR, RUNTIME, SHARED_HEADERS, TORCH, ZIG_VERSION
+from kernels.build.host import RUNTIME, TORCH
 from kernels.build.pack import PackEntry, write_pack
 
 if TYPE_CHECKING:
@@ -24,35 +24,12 @@ PACK_NAME = "kernels.fa3pack"
 LIBRARY_NAMES = (RUNTIME.name, TORCH.name)
 
 
-def variant_row(variant: Variant) -> dict[str, object]:
-    """Return a row of the kernel table as plain data."""
-    return dataclasses.asdict(variant)
+def variant_fields(variant: Variant) -> dict[str, object]:
+    """Return a variant as ``build.json`` has it: its fields, of `allow` the gates without the reasons.
 
-
-def combined_digest(digests: Mapping[str, str]) -> str:
-    """Combine the digests of named inputs into one, in hex, independent of their order."""
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def folder_digest(folder: Path) -> str:
-    """Digest the source files of a folder: their names and bytes."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return combined_digest(
-        {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    )
-
-
-def host_digest(target: str, version: str) -> str:
-    """Digest everything that decides the bytes of the host libraries."""
-    inputs = {
-        "sources": folder_digest(HOST_DIR),
-        **{path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in SHARED_HEADERS},
-        "target": target,
-        "version": version,
-        "compiler": ZIG_VERSION,
-    }
-    return combined_digest(inputs)
+    A reason is prose, on which the bytes of a wheel do not depend.
+    """
+    return {**dataclasses.asdict(variant), "allow": [gate for gate, _reason in variant.allow]}
 
 
 def write_payload(
@@ -62,29 +39,39 @@ def write_payload(
     libraries: Mapping[str, bytes],
     version: str,
     platform: str,
-    source_digest: str,
 ) -> None:
-    """Fill ``folder`` anew with the pack, the host libraries and ``build.json``.
+    """Write the pack, the host libraries and ``build.json`` into ``folder``.
 
     Args:
-        folder: is emptied first.
+        folder: made if missing; its ``lib/`` and ``build.json`` are replaced, other files stay.
         entries: the compiled kernels.
         libraries: file name -> bytes of the host libraries.
         version: of the distribution.
         platform: the wheel's platform tag, such as ``manylinux_2_17_x86_64``.
-        source_digest: the digest of everything that decided the compiled bytes.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     lib = folder / "lib"
+    shutil.rmtree(lib, ignore_errors=True)
     lib.mkdir(parents=True)
     for name in LIBRARY_NAMES:
         (lib / name).write_bytes(libraries[name])
     write_pack(entries, lib / PACK_NAME)
     document = {
         "version": version,
-        "source_digest": source_digest,
+        "content_digest": _content_digest(lib),
         "platform": platform,
         "toolkits": {entry.variant.name: entry.toolkit for entry in entries},
-        "kernels": [variant_row(entry.variant) for entry in entries],
+        "kernels": [variant_fields(entry.variant) for entry in entries],
     }
     (folder / "build.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _content_digest(lib: Path) -> str:
+    """Return the sha256, in hex, of the names and sha256 of the compiled files.
+
+    It follows from what the compilers put out, not from their sources: a comment in a source changes neither
+    the digest nor the wheel.
+    """
+    lines = (
+        f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sorted(lib.iterdir())
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -14,14 +14,14 @@ from kernels.errors import ToolkitMissingError
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A compiler with the headers that go with it.
+    """A compiler and its headers.
 
     Attributes:
         name: CUDA release, `12.8`.
         nvrtc: The compiler library.
-        builtins: Its companion, which the loader must find before the compiler asks for it.
+        builtins: The library that the compiler opens by name; it has to be loaded first.
         include_dirs: CUDA runtime, CCCL and CUTLASS headers.
-        digest: sha256 over the names, versions and recorded hashes of what the compiler reads.
+        digest: sha256 of the versions of the wheels and of the compiler's recorded hashes.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Toolkit:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where one generation of the wheels puts things, and what the wheels are called."""
+    """Paths and names of the wheels of one major release of CUDA."""
 
     nvrtc: str
-    includes: tuple[tuple[str, str], ...]  # folder, wheel that brings it
+    includes: tuple[tuple[str, str], ...]  # folder, wheel that contains it
     wheels: tuple[str, ...]
 
 
@@ -80,7 +80,7 @@ def find_toolkit(site: Path) -> Toolkit:
     """Find the toolkit in a folder of unpacked wheels, or in a `site-packages`.
 
     Raises:
-        ToolkitMissingError: A part is not there; the message names the wheel that brings it.
+        ToolkitMissingError: A part is missing; the message names the wheel that contains it.
     """
     layout = next((layout for layout in _LAYOUTS if (site / layout.nvrtc).is_file()), None)
     if layout is None:
@@ -108,7 +108,7 @@ def find_toolkit(site: Path) -> Toolkit:
 
 
 def _digest(site: Path, layout: _Layout) -> str:
-    """Hash wheel versions and the recorded hashes of the compiler: its 100 MB need not be read again."""
+    """Hash the versions of the wheels and the hashes in RECORD of the compiler, which has 100 MB itself."""
     state = hashlib.sha256()
     for wheel in layout.wheels:
         found = sorted(site.glob(f"{wheel}-*.dist-info"))

@@ -1,4 +1,4 @@
-"""The GPUs that the portable kernels are compiled for, grouped by what a multiprocessor has."""
+"""The GPUs that the portable kernels are compiled for, one of each size of shared memory and generation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """What the compiler is asked for.
+    """A compile target and the limit that its kernels keep.
 
     Attributes:
-        name: The part of a kernel's name: `sm80`, `ptx80`.
+        name: As part of a variant's name: `sm80`, `ptx80`.
         sm: Compute capability, as `-arch` takes it.
         code: `cubin` or `ptx`.
         smem_bytes: Shared memory that one block may have.
@@ -33,6 +33,6 @@ PORTABLE_TARGETS: tuple[Target, ...] = (
     Target("sm90", "90", "cubin", LARGE_SMEM),
     Target("sm100", "100", "cubin", LARGE_SMEM),
     Target("sm120", "120", "cubin", SMALL_SMEM),
-    # For GPUs that came later: it has to fit the least of them.
+    # For newer GPUs, whose shared memory is not known here: the smallest size fits all of them.
     Target("ptx80", "80", "ptx", SMALL_SMEM),
 )

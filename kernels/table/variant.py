@@ -1,49 +1,63 @@
-"""One row of the kernel table, as plain data: the families of kernels fill it in."""
+"""One entry of the kernel table, as plain data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-ELEMENT_BYTES = 2  # fp16 and bf16
-SLAB = 64  # elements of one swizzled row of shared memory, 128 bytes
-ELEMENTS = {"fp16": "fa3::Half", "bf16": "fa3::Bfloat16"}
+from kernels.table.dtypes import dtype_number
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Integers that only the kernels of one operator have.
+
+    An operator derives a frozen dataclass whose fields are in the order of its C++ tail. This base has no
+    fields, for operators that need none.
+    """
+
+    def words(self) -> tuple[int, ...]:
+        """Return the fields as a kernel pack stores them; booleans are 0 and 1."""
+        return tuple(int(value) for value in astuple(self))
+
+
+NO_TAIL = Tail()
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One kernel: what it computes, what it needs, and how it is launched.
+    """One compiled kernel: what it computes, what it needs, and how it is launched.
 
     Attributes:
         name: Unique; also the kernel's symbol in its image.
-        op: What it computes: `fwd` or `combine`.
-        sm: Compute capability, with its feature letter if it runs on that one alone: `90a`, `80`.
+        op: Operator: `fwd`, `combine`.
+        sm: Compute capability; with a feature letter, the kernel runs on that capability alone: `90a`, `80`.
         code: `cubin`, machine code; or `ptx`, which the driver assembles for any capability from `sm` on.
-        dtype: Of q, k, v and out: `fp16` or `bf16`. Of a combine's partial results: `fp32`.
-        head_dim: Of q and k; the greatest that the kernel takes. 0 for a combine.
-        head_dim_v: Of v and out, the same, all `value_slices` together. 0 for a combine.
-        mask: `full`; `causal` (bottom-right aligned); `local`: windows, chunks and softcap besides; or `any`:
-            the run-time parameters of `local` say which.
+        dtype_in: Element type of the inputs, a name of `dtypes.py`.
+        dtype_out: Element type of the output; `any` if the call chooses it.
+        head_dim: Largest head dimension of q and k; 0 if the operator has no limit.
+        head_dim_v: Largest head dimension of v and out, the same.
+        mask: `full`; `causal` (bottom-right aligned); `local` (windows, chunks and softcap too); or `any`,
+            with the run-time parameters of `local`.
         source: File below `kernels/device`.
-        tile_m: Query rows a thread block works on at a time.
-        tile_n: Keys a step; 0 for a combine.
-        threads: Of a block.
+        tile_m: Query rows that a thread block computes at a time.
+        tile_n: Key rows of one step; 0 for an operator without keys.
+        threads: Threads of a block.
         smem_bytes: Dynamic shared memory of a block.
         blocks_per_sm: Blocks that one multiprocessor holds.
-        macros: The row as the preprocessor sees it: `(name, value)`.
-        dynamic: Takes tiles from a queue in device memory; otherwise there is a block for every tile.
-        box_rows: Rows of one TMA box of q, of k and v, and of out; zeros for a kernel without tensor maps.
-        min_seqlen_q: Serves query sequences of at least this length; of several, the one with the greatest
-            minimum serves.
-        value_slices: Parts of `head_dim_v`; a tile computes one of them.
-        packs_gqa: The query heads of a key head can share a tile.
-        allow: Gates that this row may break, each with the reason: `(gate, reason)`.
+        macros: Preprocessor definitions of the compile: `(name, value)`.
+        tail: Fields of this operator alone.
+        allow: Gates of `kernels/build/report.py` that this variant may break: `(gate, reason)`.
+
+    Raises:
+        UnknownDTypeError: `dtype_in` or `dtype_out` is no name of `dtypes.py`.
     """
 
     name: str
     op: str
     sm: str
     code: str
-    dtype: str
+    dtype_in: str
+    dtype_out: str
     head_dim: int
     head_dim_v: int
     mask: str
@@ -54,19 +68,9 @@ class Variant:
     smem_bytes: int
     blocks_per_sm: int
     macros: tuple[tuple[str, str], ...]
-    dynamic: bool = False
-    box_rows: tuple[int, int, int] = (0, 0, 0)
-    min_seqlen_q: int = 0
-    value_slices: int = 1
-    packs_gqa: bool = False
+    tail: Tail = NO_TAIL
     allow: tuple[tuple[str, str], ...] = ()
 
-
-def slabs(columns: int) -> int:
-    """Return how many swizzled slabs hold so many columns."""
-    return -(-columns // SLAB)
-
-
-def head_dims_name(head_dim: int, head_dim_v: int) -> str:
-    """Return the part of a kernel's name that says its head dimensions: `d128`, `d192x128`."""
-    return f"d{head_dim}" if head_dim == head_dim_v else f"d{head_dim}x{head_dim_v}"
+    def __post_init__(self) -> None:
+        for dtype in (self.dtype_in, self.dtype_out):
+            dtype_number(dtype)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ci.errors import DiskFull
-from ci.files import folder_atomically, lock, sha256_of, write_atomically
+from ci.files import folder_atomically, sha256_of, write_atomically
+from ci.lock import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,7 @@ def test_a_folder_appears_whole(tmp_path: Path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from ci.files import lock
+from ci.lock import lock
 with lock(Path(sys.argv[1]), lambda text: print(text, flush=True)):
     print("held", flush=True)
     time.sleep(60)

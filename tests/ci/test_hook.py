@@ -1,13 +1,13 @@
 """``pip install .`` from a clean copy of the tree: pip brings the compiler, the hook compiles.
 
-It is asked for a few kernels, as a user may ask it.
+The tests compile a few kernels, which FLASH_ATTN3_KERNELS names, as a user may.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import platform
 import subprocess
 import sys
 import zipfile
@@ -22,6 +22,7 @@ from ci.stages.audit import audit
 from kernels.build.host import TARGETS, ZIG_VERSION
 from matrix.model import read_matrix
 from tests.conftest import FEW
+from tests.tree_copy import copy_tree
 
 if TYPE_CHECKING:
     from kernels.table import Variant
@@ -34,30 +35,35 @@ ENVIRONMENT = {**os.environ, "FLASH_ATTN3_KERNELS": " ".join(FEW)}
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what a clone holds."""
-    listing = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
-    files = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True)
     copy = tmp_path_factory.mktemp("tree")
-    for name in filter(None, files.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, copy / name)
+    copy_tree(copy)
     return copy
 
 
 def test_pip_builds_with_what_the_farm_builds_with():
     """The pins that stand in two places agree: of the toolkit, of the other programs, and the platforms."""
     matrix = read_matrix()
-    assert matrix.release.toolkit == hatch_build._TOOLKIT
-    (toolkit,) = (row for row in matrix.toolkit if row.name == hatch_build._TOOLKIT)
+    (toolkit,) = (found for found in matrix.toolkit if found.name == matrix.release.toolkit)
     project = tomli.loads((ROOT / "pyproject.toml").read_text())
     requires = set(project["build-system"]["requires"])
     pinned = {f"{wheel.name}=={wheel.version}" for wheel in toolkit.wheels}
     assert pinned < requires
     assert requires - pinned < set((ROOT / "requirements" / "farm.in").read_text().splitlines())
     assert f"ziglang=={ZIG_VERSION}" in requires
-    platforms = {row.name: (row.target, row.tag) for row in matrix.platform if row.target is not None}
-    assert {f"linux_{machine}": built for machine, built in hatch_build._TARGETS.items()} == platforms
-    assert {target for target, _ in platforms.values()} == set(TARGETS)
+    platforms = {(p.name, p.target, p.tag) for p in matrix.platform if p.target is not None}
+    assert platforms == {
+        (f"linux_{target.split('-')[0]}", target, hatch_build._platform_tag(target)) for target in TARGETS
+    }
+
+
+def test_the_target_is_that_of_this_machine(monkeypatch: pytest.MonkeyPatch):
+    for target, tag in zip(TARGETS, ("manylinux_2_17_x86_64", "manylinux_2_28_aarch64"), strict=True):
+        monkeypatch.setattr(platform, "machine", lambda target=target: target.split("-")[0])
+        assert hatch_build._native_target(TARGETS) == target
+        assert hatch_build._platform_tag(target) == tag
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(OSError, match="compiles on Linux, x86_64 or aarch64; this is linux riscv64"):
+        hatch_build._native_target(TARGETS)
 
 
 def test_pip_compiles_and_installs_from_source(
@@ -90,6 +96,8 @@ def test_an_editable_install_compiles_into_the_tree(tree: Path, wheel: Path, too
         for name in archive.namelist():
             if name.startswith("flash_attn3/lib/"):
                 assert (tree / name).read_bytes() == archive.read(name)
+    for path in (ROOT / "flash_attn3").rglob("*.py"):  # the sources beside them stay
+        assert (tree / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
     (editable,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(editable) as archive:
         (path,) = [name for name in archive.namelist() if name.endswith(".pth")]
@@ -107,7 +115,7 @@ def test_a_pattern_that_names_no_kernel_says_which_are_near(tree: Path, toolkit:
         [sys.executable, "-c", build], check=False, cwd=tree, env=environment, capture_output=True, text=True
     )
     assert result.returncode != 0
-    assert "'fwd_sm90_bf16_d129_full', which matches no row of the table" in result.stderr
+    assert "'fwd_sm90_bf16_d129_full', which matches no variant of the table" in result.stderr
     assert "fwd_sm90_bf16_d128_full" in result.stderr
 
 

@@ -1,4 +1,4 @@
-"""A wheel whose checks say what a test wants them to say, and the report of a run."""
+"""Wheels whose checks emit the events that a test needs, and reports of validations."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+SECTIONS = ["correctness", "combine", "memory", "behaviour", "fresh", "race", "host_time"]
+OPERATORS = {"correctness": "fwd", "combine": "combine"}
 WHEEL_NAME = "flash_attn3-0.1.0-py3-none-any.whl"
 ENVIRONMENT: dict[str, Any] = {
     "package_version": "0.1.0",
@@ -141,7 +143,7 @@ def emit_environment(**changes: Any) -> str:
         "from pathlib import Path\n"
         f"environment = json.loads({json.dumps(environment)!r})\n"
         "environment.setdefault('package_folder', str(Path(flash_attn3.__file__).parent))\n"
-        "emit('environment', environment=environment)\n"
+        f"emit('environment', environment=environment, sections={SECTIONS!r}, operators={OPERATORS!r})\n"
     )
 
 

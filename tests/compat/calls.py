@@ -1,11 +1,10 @@
-"""Tensors without data, and what reaches flash_attn3's own operators when somebody calls with them."""
+"""Tensors without data, for calls whose way to flash_attn3's operators is observed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 SHAPE_Q, SHAPE_K = (2, 16, 4, 64), (2, 24, 2, 64)
 
@@ -23,25 +22,3 @@ def dense() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def index(*shape: int) -> torch.Tensor:
     """An int32 tensor without data."""
     return empty(shape, torch.int32)
-
-
-class Calls(TorchDispatchMode):
-    """Keeps the calls of flash_attn3's operators: (name, arguments by name)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, dict[str, Any]]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == "flash_attn3":
-            # torch passes no argument on that has its default and none other behind it
-            named = {argument.name: argument.default_value for argument in func._schema.arguments}
-            named |= dict(zip(named, args, strict=False)) | (kwargs or {})
-            self.seen.append((func._opname, named))
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def only(self) -> tuple[str, dict[str, Any]]:
-        """The one call that there was."""
-        (call,) = self.seen
-        return call

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import torch
 
 from ci.platforms.environment import Environment, fresh_environment, inspect_interpreter
 from ci.project import ROOT
-from ci.wheel.drop_in import make_compat_wheel
-from tests.flash_attn3.installed import choose_site
+from ci.wheel.compat_wheel import make_compat_wheel
+from tests.flash_attn3.installed import choose_site, remove_site
 from tests.quiet import Quiet
 
 _SITE = pytest.StashKey[Path]()
@@ -26,9 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    site = config.stash.get(_SITE, None)
-    if site is not None and site.name == f"site-{os.getpid()}":
-        shutil.rmtree(site, ignore_errors=True)
+    remove_site(config.stash.get(_SITE, None))
 
 
 @pytest.fixture(scope="session")

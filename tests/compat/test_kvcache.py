@@ -7,7 +7,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flash_attn_interface import flash_attn_with_kvcache
-from tests.compat.calls import SHAPE_Q, Calls, dense, empty, index
+from tests.compat.calls import SHAPE_Q, dense, empty, index
+from tests.flash_attn3.operator_calls import Calls
 
 NO_KERNEL = (
     *("k", "v", "qv", "rotary_cos", "rotary_sin", "cache_batch_idx", "cache_leftpad"),

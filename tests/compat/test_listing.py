@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.errors import CorruptManifest, ReportMismatch, VerifyFailed
+from ci.errors import ReportMismatch, VerifyFailed
 from ci.platforms.environment import run
 from ci.project import project_version
 from ci.stages.audit import audit
@@ -17,6 +17,7 @@ from ci.stages.listing import Context
 from ci.stages.publish import publish, yank
 from ci.stages.trial import trial_environment
 from ci.stages.verify import verify
+from index_site.errors import CorruptManifest
 from index_site.manifest import dump_manifest, parse_manifest, read_manifest
 from tests.quiet import Quiet
 from tests.site_kit import NOW, flash_wheel, report, torch_folder, write_wheel
@@ -142,7 +143,7 @@ def test_a_manifest_that_lists_it_as_stable_alone_is_refused(
 def test_the_pages_show_it_beside_the_project(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
     site = tmp_path / "site"
     _put(site, main, reports=[passed])
-    assert "drop-in" not in (site / "index.html").read_text()
+    assert 'data-command="compat"' not in (site / "index.html").read_text()
     _put(site, compat_wheel)
     for channel in ("stable", "candidate"):
         root = (site / channel / "simple" / "index.html").read_text()
@@ -151,7 +152,7 @@ def test_the_pages_show_it_beside_the_project(tmp_path: Path, compat_wheel: Path
         page = (site / channel / "simple" / "flash-attn-3" / "index.html").read_text()
         assert page.count(".whl</a>") == 1
         assert compat_wheel.name in page
-    assert 'data-command="drop-in"' in (site / "index.html").read_text()
+    assert 'data-command="compat"' in (site / "index.html").read_text()
 
 
 @pytest.fixture

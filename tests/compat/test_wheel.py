@@ -10,7 +10,7 @@ import pytest
 from ci.errors import AuditFailed
 from ci.project import ROOT, project_version
 from ci.stages.audit import audit, require_passed
-from ci.wheel.drop_in import make_compat_wheel
+from ci.wheel.compat_wheel import make_compat_wheel
 from ci.wheel.read import read_wheel
 from tests.quiet import Quiet
 from tests.site_kit import write_wheel

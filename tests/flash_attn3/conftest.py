@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.flash_attn3.installed import REPOSITORY, choose_site
+from tests.flash_attn3.installed import REPOSITORY, choose_site, remove_site
 
 _SITE = pytest.StashKey[Path]()
 
@@ -21,9 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    site = config.stash.get(_SITE, None)
-    if site is not None and site.name == f"site-{os.getpid()}":
-        shutil.rmtree(site, ignore_errors=True)
+    remove_site(config.stash.get(_SITE, None))
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 
 from kernels.build.host import build_host
+from kernels.build.host_inputs import host_digest
 from kernels.build.pack import PackEntry
-from kernels.build.payload import LIBRARY_NAMES, host_digest, write_payload
+from kernels.build.payload import LIBRARY_NAMES, write_payload
 from kernels.table import VARIANTS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,6 +32,12 @@ def choose_site(work: Path) -> Path:
     if "FLASH_ATTN3_SITE" in os.environ:
         return Path(os.environ["FLASH_ATTN3_SITE"])
     return REPOSITORY if torch.cuda.is_available() else _build_site(work)
+
+
+def remove_site(site: Path | None) -> None:
+    """Remove the folder if this process built it."""
+    if site is not None and site.name == f"site-{os.getpid()}":
+        shutil.rmtree(site, ignore_errors=True)
 
 
 def _build_site(work: Path) -> Path:
@@ -50,7 +57,6 @@ def _build_site(work: Path) -> Path:
         libraries={name: (libraries / name).read_bytes() for name in LIBRARY_NAMES},
         version=VERSION,
         platform="manylinux_2_17_x86_64",
-        source_digest="0" * 64,
     )
     ignored = shutil.ignore_patterns("__pycache__", "lib", "build.json")
     shutil.copytree(REPOSITORY / "flash_attn3", package, dirs_exist_ok=True, ignore=ignored)

@@ -8,12 +8,12 @@ import torch
 
 import flash_attn3
 from flash_attn3 import (
+    _native,
     flash_attn_combine,
     flash_attn_func,
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
 )
-from kernels.table import VARIANTS
 
 # The signature that callers of FlashAttention-3 rely on, position by position.
 SIGNATURE = (
@@ -49,7 +49,7 @@ Q, K = _tensor(2, 64, 4, 128), _tensor(2, 33, 2, 128)
 HELD = ", ".join(
     f"{head_dim}/{head_dim_v}"
     for head_dim, head_dim_v in sorted(
-        {(v.head_dim, v.head_dim_v) for v in VARIANTS if v.op == "fwd" and v.dtype == "bf16"}
+        {(k.head_dim, k.head_dim_v) for k in _native.kernels() if k.op == "fwd" and k.dtype_in == "bf16"}
     )
 )
 SINK = _tensor(4, dtype=torch.float32)
@@ -184,9 +184,9 @@ def test_options_are_accepted(options):
 @pytest.mark.parametrize(
     "hints", [{"num_splits": 0}, {"num_splits": 128}, {"pack_gqa": True}, {"deterministic": True}], ids=str
 )
-def test_hints_do_not_leave_the_shortest_way(monkeypatch, hints):
+def test_hints_do_not_leave_the_fast_path(monkeypatch, hints):
     """They have no effect, and a call with them costs no more than one without."""
-    monkeypatch.setattr("flash_attn3.attention.resolve_options", None)
+    monkeypatch.setattr("flash_attn3.attention.forward", None)
     assert flash_attn_func(Q, K, K, **hints).shape == Q.shape
     with pytest.raises(TypeError):
         flash_attn_func(Q, K, K, **hints, softcap=3.0)

@@ -23,7 +23,7 @@ OUT, LSE = _tensor(3, 2, 7, 4, 64), _tensor(3, 2, 7, 4)
 @pytest.fixture
 def combines(monkeypatch):
     """A build that can combine, whatever the kernel table holds."""
-    kernel = _native.Kernel("combine", "combine", "any", "12.8", 80, "fp32", 0, 0, "portable")
+    kernel = _native.Kernel("combine", "combine", "any", "12.8", 80, "fp32", "any", 0, 0, "portable")
     monkeypatch.setattr(_native, "kernels", lambda: (kernel,))
 
 

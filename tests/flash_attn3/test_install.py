@@ -77,33 +77,19 @@ def _code(variant):
     return "exact" if variant.sm.endswith("a") else "portable"
 
 
+def _sm(variant):
+    return int(variant.sm.rstrip("a"))
+
+
 def test_the_kernels_are_those_of_the_table():
     found = {
-        (k.name, k.op, k.mask, k.dtype, k.head_dim, k.head_dim_v, k.sm, k.code) for k in _native.kernels()
+        (k.name, k.op, k.mask, k.dtype_in, k.dtype_out, k.head_dim, k.head_dim_v, k.sm, k.code)
+        for k in _native.kernels()
     }
     assert found == {
-        (v.name, v.op, v.mask, v.dtype, v.head_dim, v.head_dim_v, int(v.sm.rstrip("a")), _code(v))
+        (v.name, v.op, v.mask, v.dtype_in, v.dtype_out, v.head_dim, v.head_dim_v, _sm(v), _code(v))
         for v in VARIANTS
     }
-
-
-def test_a_choice_of_no_kernel_is_no_choice():
-    with pytest.raises(_native.NativeError) as caught:
-        _native.allow_kernels(())
-    assert caught.value.status == _native.Status.INVALID_ARGUMENT
-    _native.allow_kernels()
-
-
-def test_where_a_kernel_runs():
-    def runs(sm, code):
-        kernel = _native.Kernel("k", "fwd", "any", "12.8", sm, "bf16", 64, 64, code)
-        return [gpu for gpu in (75, 80, 86, 89, 90, 100, 103, 120) if kernel.runs_on(gpu)]
-
-    assert runs(90, "exact") == [90]
-    assert runs(80, "portable") == [80, 86, 89]
-    assert runs(86, "portable") == [86, 89]
-    assert runs(100, "portable") == [100, 103]
-    assert runs(80, "ptx") == [80, 86, 89, 90, 100, 103, 120]
 
 
 def test_the_library_has_the_version_of_the_package():

@@ -7,6 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from flash_attn3 import flash_attn_qkvpacked_func
+from tests.flash_attn3.operator_calls import Calls
 
 # torch's own, while it traces an autograd.Function
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -47,13 +48,6 @@ def test_without_options_and_gradients_no_view_is_made(monkeypatch):
     "options", [{"window_size": (4, 0)}, {"softcap": 3.0}, {"attention_chunk": 4}], ids=str
 )
 def test_options_reach_the_call_on_its_views(options):
-    calls = []
-
-    class Calls(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, _types, args=(), kwargs=None):
-            calls.append(func.name())
-            return func(*args, **(kwargs or {}))
-
-    with Calls():
+    with Calls() as calls:
         assert flash_attn_qkvpacked_func(_empty(2, 9, 3, 4, 64), **options).shape == (2, 9, 4, 64)
-    assert "flash_attn3::fwd_masked" in calls
+    assert calls.only[0] == "fwd_masked"

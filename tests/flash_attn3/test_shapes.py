@@ -8,6 +8,7 @@ from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
+from tests.flash_attn3.operator_calls import Calls
 
 # torch.compile instantiates every autograd.Function that it traces, which torch itself deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -213,16 +214,6 @@ def test_a_sink_alone_that_needs_a_gradient_records_the_backward():
     assert type(out.grad_fn).__name__ == "GeneralForwardOnlyBackward"
 
 
-class _Names(torch.utils._python_dispatch.TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, _types, args=(), kwargs=None):
-        self.seen.append(func.name())
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize(
     ("name", "lengths", "options"),
     [
@@ -240,14 +231,14 @@ class _Names(torch.utils._python_dispatch.TorchDispatchMode):
 def test_the_shortest_operator_serves(name, lengths, options):
     """Fewer arguments take less time."""
     options = {key: _int32(3) if key.startswith("seqused") else value for key, value in options.items()}
-    with _Names() as names:
+    with Calls() as calls:
         if lengths is None:
             flash_attn_func(_empty(SHAPE_Q), _empty(SHAPE_K), _empty(SHAPE_K), **options)
         else:
             q, k = (_empty((70, 4, 64) if side in lengths else (3, 30, 4, 64)) for side in "qk")
             starts = (_int32(4) if side in lengths else None for side in "qk")
             flash_attn_varlen_func(q, k, k, *starts, 30, 30, **options)
-    assert [seen for seen in names.seen if seen.startswith("flash_attn3::")] == [f"flash_attn3::{name}"]
+    assert [seen for seen, _ in calls.seen] == [name]
 
 
 class _General(torch.nn.Module):

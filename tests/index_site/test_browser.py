@@ -1,4 +1,4 @@
-"""The human page in a real browser: its lines are right where it is served, and it fits every screen."""
+"""The page for people in a browser: its commands have the right address, and it fits every screen."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ci.store.serve import served
-from index_site import render
-from index_site.manifest import Manifest, dump_manifest, sort_wheels
+from index_site.manifest import Manifest, dump_manifest
+from index_site.pages import render
 from index_site.snippets import snippets
-from tests.site_kit import manifest_wheel, proof
+from tests.site_kit import manifest_wheel, proof, site_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,17 +52,17 @@ def write_site(folder: Path, manifest: Manifest) -> Path:
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds a site at ``wheels/fa3/``, so that its address has a path."""
     folder = tmp_path_factory.mktemp("host")
-    write_site(folder / "wheels" / "fa3", Manifest(wheels=sort_wheels(WHEELS)))
+    write_site(folder / "wheels" / "fa3", site_manifest(*WHEELS))
     return folder
 
 
 def opened(browser: Any, address: str, **options: Any) -> tuple[Any, list[str]]:
     page = browser.new_context(**options).new_page()
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(address)
-    return page, trouble
+    return page, messages
 
 
 def commands(page: Any) -> dict[str, str]:
@@ -72,9 +72,9 @@ def commands(page: Any) -> dict[str, str]:
     return dict(found)
 
 
-def test_lines_name_the_address_the_page_is_served_from(browser: Any, parent: Path) -> None:
+def test_commands_have_the_address_that_the_page_is_served_from(browser: Any, parent: Path) -> None:
     with served(parent) as host:
-        page, trouble = opened(browser, f"{host}wheels/fa3/")
+        page, messages = opened(browser, f"{host}wheels/fa3/")
         ways = snippets(f"{host}wheels/fa3/", "stable", [STABLE])
         assert commands(page) == {way.key: way.command for way in ways}
         files = page.eval_on_selector_all(
@@ -82,21 +82,21 @@ def test_lines_name_the_address_the_page_is_served_from(browser: Any, parent: Pa
         )
         assert dict(files) == {way.file_name: way.file_text for way in ways if way.file_name}
         assert "INDEX_URL" not in page.inner_text("body")
-    assert trouble == []
+    assert messages == []
 
 
-def test_page_opened_from_disk_names_the_folder_or_the_configured_address(
+def test_a_page_opened_from_disk_has_the_folder_or_the_configured_address(
     browser: Any, tmp_path: Path
 ) -> None:
-    bare = write_site(tmp_path / "bare", Manifest(wheels=(STABLE,)))
+    bare = write_site(tmp_path / "bare", site_manifest(STABLE))
     page, _ = opened(browser, (bare / "index.html").as_uri())
     assert commands(page)["pip"] == f"pip install --index-url {bare.as_uri()}/stable/simple/ flash-attn3"
-    known = write_site(tmp_path / "known", Manifest(wheels=(STABLE,), base_url="https://host.example/"))
+    known = write_site(tmp_path / "known", site_manifest(STABLE, base_url="https://host.example/"))
     page, _ = opened(browser, (known / "index.html").as_uri())
     assert commands(page)["pip"] == "pip install --index-url https://host.example/stable/simple/ flash-attn3"
 
 
-def test_without_scripts_the_page_says_what_to_put_in(browser: Any, parent: Path) -> None:
+def test_without_scripts_the_page_explains_its_placeholder(browser: Any, parent: Path) -> None:
     with served(parent) as host:
         page, _ = opened(browser, f"{host}wheels/fa3/", java_script_enabled=False)
         text = page.inner_text("body")
@@ -119,7 +119,7 @@ def test_copy_button_copies_the_line(browser: Any, parent: Path) -> None:
 def test_page_fits_and_can_be_read(browser: Any, parent: Path, scheme: str, width: int) -> None:
     with served(parent) as host:
         for name in ("", "wheels.html"):
-            page, trouble = opened(
+            page, messages = opened(
                 browser,
                 f"{host}wheels/fa3/{name}",
                 viewport={"width": width, "height": 844},
@@ -128,17 +128,17 @@ def test_page_fits_and_can_be_read(browser: Any, parent: Path, scheme: str, widt
             page.eval_on_selector_all("details", "all => all.forEach(n => { n.open = true; })")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate(LOWEST_CONTRAST) >= 4.5
-            assert trouble == []
+            assert messages == []
 
 
-def test_page_asks_for_nothing_but_itself(browser: Any, parent: Path) -> None:
+def test_page_requests_nothing_but_itself(browser: Any, parent: Path) -> None:
     with served(parent) as host:
         page = browser.new_page()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
         page.goto(f"{host}wheels/fa3/")
         page.wait_for_load_state("networkidle")
-    assert asked == [f"{host}wheels/fa3/"]
+    assert requested == [f"{host}wheels/fa3/"]
 
 
 # The smallest ratio of luminances (WCAG 2) between any text on the page and the nearest background behind it.

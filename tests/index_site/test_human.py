@@ -1,4 +1,4 @@
-"""The pages that people read, as text; test_browser.py looks at them."""
+"""The text of the pages that people read; test_browser.py checks how they look."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from typing import Any
 
 import pytest
 
-from index_site import render
 from index_site.gpus import gpu_rows
 from index_site.human import UNKNOWN_BASE
-from index_site.manifest import Exclusion, Manifest, SmSupport, Wheel, sort_wheels
+from index_site.manifest import ExcludedCells, GpuSupport, Manifest, Wheel
+from index_site.pages import render
 from index_site.releases import newest_release
 from index_site.snippets import snippets
-from tests.site_kit import manifest_wheel, proof
+from matrix.block import Block
+from tests.site_kit import manifest_wheel, proof, site_manifest
 
 BASE = "https://host.example/fa3/"
 
 
 def manifest(*wheels: Wheel, base_url: str | None = BASE) -> Manifest:
-    exclusions = (Exclusion(cells="win_amd64", reason="no Windows machine has run it <yet>"),)
-    return Manifest(wheels=sort_wheels(list(wheels)), base_url=base_url, exclusions=exclusions)
+    windows = Block(
+        platform=("win_amd64",), torch=("2.9", "2.10", "2.11"), cuda=("cu128",), sm=("80", "newer")
+    )
+    exclusions = (ExcludedCells(cells=windows, reason="no Windows machine has run it <yet>"),)
+    return site_manifest(*wheels, base_url=base_url, exclusions=exclusions)
 
 
 def text_of(page: bytes) -> str:
@@ -41,7 +45,7 @@ def test_every_way_to_install_is_on_the_page_word_for_word() -> None:
         assert " ".join(way.file_text.split()) in text
 
 
-def test_stable_wheel_shows_what_vouches_for_it() -> None:
+def test_stable_wheel_shows_its_proofs() -> None:
     wheel = manifest_wheel("0.1.0", channel="stable")
     text = index_text(wheel)
     for shown in (
@@ -56,25 +60,57 @@ def test_stable_wheel_shows_what_vouches_for_it() -> None:
     assert f'href="{wheel.proofs[0].path}"' in render(manifest(wheel))["index.html"].decode()
 
 
-def test_each_gpu_is_shown_with_what_serves_it_and_what_was_proven() -> None:
-    """A report speaks for the GPU that it ran on; for others it says only that the source is the same."""
-    validated = proof("x").model_copy(update={"sm": "90", "kernels": ("exact", "portable", "ptx")})
+def test_each_gpu_is_shown_with_what_serves_each_operator_and_what_was_proven() -> None:
+    """A report proves the kernels on the SM of its GPU; for other SMs it proves the source only."""
+    everything = ("exact", "portable", "ptx")
+    validated = proof("x").model_copy(
+        update={"sm": "90", "proven": {"fwd": everything, "combine": everything}}
+    )
     text = index_text(manifest_wheel("0.1.0", channel="stable", proofs=(validated,)))
-    assert "H100, H200, GH200 (sm_90)Kernels of their own: validated on NVIDIA H200" in text
-    other = "built, not yet run on this GPU; the same source passed on NVIDIA H200"
-    assert f"A100, A30 (sm_80)Portable kernels: {other}" in text
-    assert f"GPUs of later architecturesPTX, which the driver compiles at the first call: {other}" in text
+    hopper = "forward: exact sm_90 kernels; combine: portable kernels"
+    assert f"H100, H200, GH200 (sm_90){hopper}validated on NVIDIA H200" in text
+    other = "built, not yet run on this GPU (same source passed on NVIDIA H200)"
+    assert f"A100, A30 (sm_80)forward, combine: portable kernels{other}" in text
+    later = "forward: PTX for the driver to compile; combine: no kernel"
+    assert f"GPUs of later architectures{later}{other}" in text
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"quick": True}, {"passed": False}, {"kernels": ("portable",)}, {"sm": "89"}, {"sm": "", "kernels": ()}],
+    [
+        {"quick": True},
+        {"passed": False},
+        {"proven": {"fwd": ("portable",)}},
+        {"proven": {"combine": ("exact",)}},
+        {"sm": "89"},
+        {"sm": "", "proven": {}},
+    ],
 )
 def test_a_gpu_counts_as_proven_only_after_a_whole_validation_of_its_kernels(change: dict[str, Any]) -> None:
-    validated = proof("x").model_copy(update={"sm": "90", "kernels": ("exact",), **change})
-    (row,) = gpu_rows([SmSupport(sm="90", gpus="H200", kernels="exact")], [validated])
+    h200 = GpuSupport(sm="90", gpus="H200", operators={"fwd": "exact"})
+    whole = proof("x").model_copy(update={"sm": "90", "proven": {"fwd": ("exact",)}})
+    assert gpu_rows([h200], [whole])[0].proven
+    (row,) = gpu_rows([h200], [whole.model_copy(update=change)])
     assert not row.proven
     assert row.status.startswith("built, not yet run on ")
+
+
+def test_a_gpu_counts_as_proven_only_with_every_operator_that_runs_on_it() -> None:
+    both = GpuSupport(sm="90", gpus="H200", operators={"fwd": "exact", "combine": "portable", "decode": None})
+    forward = proof("x").model_copy(update={"sm": "90", "proven": {"fwd": ("exact",)}})
+    (row,) = gpu_rows([both], [forward])
+    assert not row.proven
+    assert row.kernels == "forward: exact sm_90 kernels; combine: portable kernels; decode: no kernel"
+    assert row.status == "forward: validated on NVIDIA H200; combine: built, not yet run on a GPU"
+    combine = proof("y").model_copy(update={"sm": "90", "proven": {"combine": ("portable",)}})
+    (row,) = gpu_rows([both], [forward, combine])
+    assert (row.proven, row.status) == (True, "validated on NVIDIA H200")
+
+
+def test_what_each_operator_takes_is_shown() -> None:
+    text = index_text(manifest_wheel("0.1.0"))
+    assert "forwardbf16, fp16; head dimensions 128; masks causal, full" in text
+    assert "combinefp32" in text
 
 
 def test_candidate_shows_why_it_is_not_stable() -> None:
@@ -89,15 +125,15 @@ def test_candidate_shows_why_it_is_not_stable() -> None:
     assert "flash-attn3==0.2.0" not in text
 
 
-def test_without_a_stable_wheel_the_lines_name_the_candidate_channel() -> None:
+def test_without_a_stable_wheel_the_commands_use_the_candidate_channel() -> None:
     text = index_text(manifest_wheel("0.2.0"))
     assert "No wheel is stable yet." in text
     assert f"pip install --index-url {BASE}candidate/simple/ flash-attn3" in text
 
 
-def test_empty_site_says_so() -> None:
+def test_an_empty_site_has_a_notice() -> None:
     text = index_text()
-    assert "No wheel can be installed from this index yet." in text
+    assert "This index has no wheel to install yet." in text
     assert "pip install" not in text
 
 
@@ -117,17 +153,18 @@ def test_yank_and_its_reason_are_listed() -> None:
 
 def test_exclusions_are_listed_with_reasons_and_escaped() -> None:
     page = render(manifest())["index.html"]
-    assert b"win_amd64" in page
+    text = "win_amd64, torch 2.9\N{EN DASH}2.11, CUDA 12.8, sm_80 or newer GPUs"
+    assert text.encode() in page
     assert b"no Windows machine has run it &lt;yet&gt;" in page
 
 
-def test_unknown_address_is_named_as_such() -> None:
+def test_an_unknown_address_has_an_explained_placeholder() -> None:
     text = index_text(manifest_wheel("0.1.0", channel="stable"), base_url=None)
     assert f"--index-url {UNKNOWN_BASE}stable/simple/" in text
     assert "INDEX_URL stands for the address of this page" in text
 
 
-def test_page_loads_nothing_and_says_so() -> None:
+def test_page_loads_nothing_and_its_policy_forbids_it() -> None:
     for path in ("index.html", "wheels.html"):
         page = render(manifest(manifest_wheel("0.1.0", channel="stable")))[path].decode()
         assert "default-src 'none'" in unescape(page)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index_site.machine import machine_pages
-from index_site.manifest import Manifest, Wheel, sort_wheels
-from tests.site_kit import manifest_wheel
+from tests.site_kit import manifest_wheel, site_manifest
 
 HOST = "https://host.example/deep/path/"
 
@@ -37,14 +36,10 @@ def parsed(page: bytes) -> Anchors:
     return anchors
 
 
-def manifest(*wheels: Wheel) -> Manifest:
-    return Manifest(wheels=sort_wheels(list(wheels)))
-
-
 @pytest.mark.parametrize("path", ["stable/index.html", "stable/simple/flash-attn3/index.html"])
 def test_anchor_carries_what_pip_reads(path: str) -> None:
     wheel = manifest_wheel("0.1.0", channel="stable", yanked='bad "math" & more')
-    anchors = parsed(machine_pages(manifest(wheel))[path])
+    anchors = parsed(machine_pages(site_manifest(wheel))[path])
     (anchor,) = anchors.found
     address, fragment = urldefrag(urljoin(HOST + path, anchor["href"] or ""))
     assert address == HOST + "files/" + wheel.filename
@@ -58,19 +53,19 @@ def test_anchor_carries_what_pip_reads(path: str) -> None:
 
 
 def test_project_page_states_its_status() -> None:
-    pages = machine_pages(manifest(manifest_wheel("0.1.0")))
+    pages = machine_pages(site_manifest(manifest_wheel("0.1.0")))
     assert parsed(pages["candidate/simple/flash-attn3/index.html"]).meta["pypi:project-status"] == "active"
 
 
 def test_wheel_that_is_not_yanked_has_no_yank_mark() -> None:
-    (anchor,) = parsed(machine_pages(manifest(manifest_wheel("0.1.0")))["candidate/index.html"]).found
+    (anchor,) = parsed(machine_pages(site_manifest(manifest_wheel("0.1.0")))["candidate/index.html"]).found
     assert "data-yanked" not in anchor
 
 
 def test_json_project_has_every_field_of_the_api() -> None:
     wheels = [manifest_wheel(version, channel="stable") for version in ("0.10.0", "0.9.0")]
     path = "stable/simple/v1+json/flash-attn3/index.json"
-    document = json.loads(machine_pages(manifest(*wheels))[path])
+    document = json.loads(machine_pages(site_manifest(*wheels))[path])
     assert document["meta"] == {"api-version": "1.4"}
     assert document["name"] == "flash-attn3"
     assert document["project-status"] == {"status": "active"}
@@ -92,13 +87,13 @@ def test_json_project_has_every_field_of_the_api() -> None:
 
 
 def test_plus_of_a_local_version_is_escaped() -> None:
-    pages = machine_pages(manifest(manifest_wheel("0.1.0+cu130.1")))
+    pages = machine_pages(site_manifest(manifest_wheel("0.1.0+cu130.1")))
     (anchor,) = parsed(pages["candidate/index.html"]).found
     assert (anchor["href"] or "").startswith("../files/flash_attn3-0.1.0%2Bcu130.1-py3")
 
 
 def test_stable_lists_proven_wheels_only_and_candidate_lists_all() -> None:
-    pages = machine_pages(manifest(manifest_wheel("0.1.0", channel="stable"), manifest_wheel("0.2.0")))
+    pages = machine_pages(site_manifest(manifest_wheel("0.1.0", channel="stable"), manifest_wheel("0.2.0")))
     listed = {
         channel: len(parsed(pages[f"{channel}/index.html"]).found) for channel in ("stable", "candidate")
     }
@@ -106,14 +101,14 @@ def test_stable_lists_proven_wheels_only_and_candidate_lists_all() -> None:
 
 
 def test_channel_without_wheels_has_valid_empty_pages() -> None:
-    pages = machine_pages(manifest(manifest_wheel("0.1.0")))
+    pages = machine_pages(site_manifest(manifest_wheel("0.1.0")))
     assert parsed(pages["stable/index.html"]).found == []
     assert json.loads(pages["stable/simple/v1+json/index.json"])["projects"] == []
     assert "stable/simple/flash-attn3/index.html" not in pages
 
 
 def test_projects_come_before_the_roots_that_lead_to_them() -> None:
-    paths = list(machine_pages(manifest(manifest_wheel("0.1.0", channel="stable"))))
+    paths = list(machine_pages(site_manifest(manifest_wheel("0.1.0", channel="stable"))))
     assert paths.index("stable/simple/flash-attn3/index.html") < paths.index("stable/simple/index.html")
     assert paths.index("stable/simple/v1+json/flash-attn3/index.json") < paths.index(
         "stable/simple/v1+json/index.json"
@@ -127,9 +122,9 @@ versions = st.from_regex(r"\A[0-9]{1,3}\.[0-9]{1,3}(\.post[0-9])?(\+[a-z0-9]{1,5
 @given(st.lists(versions, unique=True, max_size=8), st.text(max_size=20), st.randoms(use_true_random=False))
 def test_every_view_agrees_on_every_wheel(names: list[str], reason: str, random: object) -> None:
     wheels = [manifest_wheel(version, yanked=reason) for version in names]
-    pages = machine_pages(manifest(*wheels))
+    pages = machine_pages(site_manifest(*wheels))
     random.shuffle(wheels)  # type: ignore[attr-defined]
-    assert machine_pages(manifest(*wheels)) == pages
+    assert machine_pages(site_manifest(*wheels)) == pages
     wanted = {wheel.filename: (wheel.sha256, reason) for wheel in wheels}
     for path, page in pages.items():
         if path.endswith(("candidate/index.html", "candidate/simple/flash-attn3/index.html")):

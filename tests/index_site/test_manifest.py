@@ -1,4 +1,4 @@
-"""The manifest: strict on the way in, canonical on the way out."""
+"""The manifest: strict when read, canonical when written."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ci.errors import CorruptManifest
+from index_site.errors import CorruptManifest, OtherSchema
 from index_site.manifest import (
-    Exclusion,
-    Manifest,
+    ExcludedCells,
     dump_manifest,
     parse_manifest,
     read_manifest,
-    sort_wheels,
     timestamp,
 )
-from tests.site_kit import manifest_wheel
+from matrix.block import Block
+from tests.site_kit import SUPPORT, manifest_wheel, site_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MANIFEST = Manifest(
+MANIFEST = site_manifest(
+    manifest_wheel("0.10.0", channel="stable"),
+    manifest_wheel("0.9.0", yanked="slow"),
     base_url="https://host.example/",
-    exclusions=(Exclusion(cells="win_amd64", reason="no Windows machine has run it: höchste Zeit"),),
-    wheels=sort_wheels([manifest_wheel("0.10.0", channel="stable"), manifest_wheel("0.9.0", yanked="slow")]),
+    exclusions=(
+        ExcludedCells(
+            cells=Block(platform=("win_amd64",)), reason="no Windows machine has run it: höchste Zeit"
+        ),
+    ),
 )
 
 
@@ -37,7 +41,7 @@ def test_round_trip_keeps_every_byte() -> None:
     raw = dump_manifest(MANIFEST)
     assert parse_manifest(raw, name="it") == MANIFEST
     assert dump_manifest(parse_manifest(raw, name="it")) == raw
-    assert json.loads(raw)["schema_version"] == 1
+    assert json.loads(raw)["schema_version"] == 2
 
 
 def test_wheels_are_in_the_order_of_versions() -> None:
@@ -63,7 +67,12 @@ def edited(**changes: Any) -> bytes:
         (b"", "EOF"),
         (dump_manifest(MANIFEST)[:-40], "EOF"),
         (b"[]", "the document: "),
-        (edited(schema_version=2), "schema_version"),
+        (edited(schema_version=1), "schema_version: should be 2, got 1; publish the wheels and reports"),
+        (edited(schema_version="2"), "schema_version: should be 2, got '2'"),
+        (edited(support="0" * 16), "wrong: 0000000000000000"),
+        (edited(supports={}), f"wrong: {SUPPORT.key}"),
+        (edited(supports={"0" * 16: SUPPORT.model_dump(mode="json")}), f"should have the key {SUPPORT.key}"),
+        (edited(exclusions=[{"cells": {"gpu": ["90"]}, "reason": "no"}]), "exclusions.0.cells.gpu"),
         (edited(sha256="abc"), "wheels.1.sha256"),
         (edited(size="12"), "wheels.1.size"),
         (edited(filename="../../etc/passwd"), "wheels.1.filename"),
@@ -79,6 +88,13 @@ def test_wrong_manifest_is_refused_with_the_place(tmp_path: Path, raw: bytes, me
     with pytest.raises(CorruptManifest, match=message) as caught:
         read_manifest(tmp_path)
     assert str(tmp_path / "manifest.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(("version", "other"), [(1, True), (3, True), (2, False)])
+def test_another_schema_is_an_error_of_its_own(version: int, other: bool) -> None:
+    with pytest.raises(CorruptManifest) as caught:
+        parse_manifest(edited(schema_version=version, surprise=1), name="it")
+    assert isinstance(caught.value, OtherSchema) == other
 
 
 def test_missing_manifest(tmp_path: Path) -> None:

@@ -62,26 +62,58 @@ def test_a_cell_that_nothing_serves_or_excludes_is_an_error():
     matrix = read_matrix()
     silent = matrix.model_copy(update={"exclude": matrix.exclude[1:]})
     with pytest.raises(
-        MatrixError, match=r"win_amd64-.*: no artefact serves this cell and no exclusion says why"
+        MatrixError, match=r"win_amd64-.*: no artefact serves this cell, and no exclusion gives a reason"
     ):
         plan(silent)
 
 
 @pytest.mark.parametrize(
-    ("sm", "kernels"),
-    [("80", "portable"), ("90", "exact"), ("120", "portable"), ("newer", "ptx")],
+    ("sm", "forward", "combine"),
+    [
+        ("80", "portable", "portable"),
+        ("90", "exact", "portable"),
+        ("120", "portable", "portable"),
+        ("newer", "ptx", "ptx"),
+    ],
 )
-def test_a_served_cell_says_which_kernels_serve_it(sm: str, kernels: str):
-    served = {row.cell: row.kernels for row in plan(read_matrix()).served}
-    assert served[Cell.parse(f"linux_x86_64-py312-torch2.11-cu130-sm{sm}")] == kernels
+def test_the_plan_gives_the_code_of_each_operator_on_each_sm(sm: str, forward: str, combine: str):
+    planned = plan(read_matrix())
+    assert Cell.parse(f"linux_x86_64-py312-torch2.11-cu130-sm{sm}") in {row.cell for row in planned.served}
+    assert planned.serving[sm] == {"fwd": forward, "combine": combine}
+    assert next(iter(planned.serving[sm])) == "fwd", "required operators come first"
 
 
-def test_a_gpu_that_no_kernel_of_the_table_runs_on_is_an_error():
-    hopper = [row for row in VARIANTS if row.sm == "90a"]
+def test_a_gpu_without_a_kernel_of_a_required_operator_is_an_error():
+    table = [row for row in VARIANTS if row.sm == "90a" or row.op == "combine"]
     with pytest.raises(
-        MatrixError, match=r"-sm80: no kernel of the table serves this cell and no exclusion says why"
+        MatrixError,
+        match=r"-sm80: the table has no kernel of the required operator 'fwd' for this GPU, and no exclusion",
     ):
-        plan(read_matrix(), table=hopper)
+        plan(read_matrix(), table=table)
+
+
+def test_an_operator_that_is_not_required_may_be_missing():
+    """A cell with forward kernels only is served, and the plan shows that combine is missing."""
+    matrix = read_matrix()
+    table = [row for row in VARIANTS if row.op == "fwd" or row.sm == "90"]
+    planned = plan(matrix, table=table)
+    assert planned.served == plan(matrix).served
+    assert planned.serving["80"] == {"fwd": "portable", "combine": None}
+    strict = matrix.release.model_copy(update={"required": ("fwd", "combine")})
+    with pytest.raises(
+        MatrixError, match=r"-sm80: the table has no kernel of the required operator 'combine'"
+    ):
+        plan(matrix.model_copy(update={"release": strict}), table=table)
+
+
+def test_a_required_operator_that_the_table_lacks_is_an_error():
+    matrix = read_matrix()
+    unknown = matrix.release.model_copy(update={"required": ("fwd", "forward")})
+    with pytest.raises(
+        MatrixError,
+        match=r"^release\.required\[1\]: should be an operator of the kernel table \('combine', 'fwd'\)",
+    ):
+        plan(matrix.model_copy(update={"release": unknown}))
 
 
 def test_a_toolkit_serves_no_older_cuda():

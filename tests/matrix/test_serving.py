@@ -4,9 +4,9 @@ import pytest
 
 from kernels.table import VARIANTS
 from matrix.model import read_matrix
-from matrix.serving import NEWER, Kind, compiled_for, serving_kind
+from matrix.serving import NEWER, Code, compiled_for, serving, serving_code, targets_by_operator
 
-EVERYTHING: tuple[tuple[int, Kind], ...] = (
+EVERYTHING: tuple[tuple[int, Code], ...] = (
     (90, "exact"),
     *((sm, "portable") for sm in (80, 86, 89, 90, 100, 120)),
     (80, "ptx"),
@@ -14,7 +14,7 @@ EVERYTHING: tuple[tuple[int, Kind], ...] = (
 
 
 @pytest.mark.parametrize(
-    ("sm", "kind"),
+    ("sm", "code"),
     [
         ("75", None),
         ("80", "portable"),
@@ -31,12 +31,12 @@ EVERYTHING: tuple[tuple[int, Kind], ...] = (
         (NEWER, "ptx"),
     ],
 )
-def test_the_best_kernels_that_run_serve(sm: str, kind: Kind | None):
-    assert serving_kind(sm, EVERYTHING) == kind
+def test_the_best_code_that_runs_serves(sm: str, code: Code | None):
+    assert serving_code(sm, EVERYTHING) == code
 
 
 @pytest.mark.parametrize(
-    ("sm", "kernels", "kind"),
+    ("sm", "targets", "code"),
     [
         ("90", [(90, "exact")], "exact"),
         ("90", [(90, "portable"), (80, "ptx")], "portable"),
@@ -48,18 +48,38 @@ def test_the_best_kernels_that_run_serve(sm: str, kind: Kind | None):
         ("80", [], None),
     ],
 )
-def test_a_kernel_runs_where_its_code_allows(sm: str, kernels: list[tuple[int, Kind]], kind: Kind | None):
-    assert serving_kind(sm, kernels) == kind
+def test_a_kernel_runs_where_its_code_allows(sm: str, targets: list[tuple[int, Code]], code: Code | None):
+    assert serving_code(sm, targets) == code
 
 
-def test_the_rows_of_the_table_tell_what_they_are_compiled_for():
-    compiled = {compiled_for(row) for row in VARIANTS}
-    assert compiled == set(EVERYTHING)
+def test_operators_are_served_apart():
+    """One operator may be exact where another is portable, PTX or missing."""
+    operators: dict[str, list[tuple[int, Code]]] = {
+        "fwd": [(90, "exact"), (80, "portable")],
+        "bwd": [(90, "portable")],
+        "decode": [(80, "ptx")],
+        "append": [(120, "portable")],
+    }
+    assert serving("90", operators) == {"fwd": "exact", "bwd": "portable", "decode": "ptx", "append": None}
+    assert serving("86", operators) == {"fwd": "portable", "bwd": None, "decode": "ptx", "append": None}
+    assert serving(NEWER, operators) == {"fwd": None, "bwd": None, "decode": "ptx", "append": None}
 
 
-def test_the_table_serves_every_gpu_of_the_matrix_and_each_serves_one():
+def test_the_table_is_compiled_for_every_target():
+    assert {compiled_for(variant) for variant in VARIANTS} == set(EVERYTHING)
+
+
+def test_the_table_serves_each_operator_as_documented():
+    operators = targets_by_operator(VARIANTS)
+    assert list(operators) == list(dict.fromkeys(variant.op for variant in VARIANTS))
+    assert operators.keys() == {"fwd", "combine"}
+    assert serving("90", operators) == {"fwd": "exact", "combine": "portable"}
+    assert serving(NEWER, operators) == {"fwd": "ptx", "combine": "ptx"}
+
+
+def test_the_table_serves_every_gpu_of_the_matrix_and_is_compiled_for_no_other():
     names = [sm.name for sm in read_matrix().sm]
-    compiled = {compiled_for(row) for row in VARIANTS if row.op == "fwd"}
-    assert all(serving_kind(name, compiled) for name in names)
-    for number, kind in compiled:
-        assert (NEWER if kind == "ptx" else str(number)) in names
+    for targets in targets_by_operator(VARIANTS).values():
+        assert all(serving_code(name, targets) for name in names)
+        for number, code in targets:
+            assert (NEWER if code == "ptx" else str(number)) in names

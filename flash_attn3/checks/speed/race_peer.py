@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from flash_attn3.checks.speed.race_attention import RaceInputs
     from flash_attn3.checks.speed.race_settings import AttentionSetting
+
+
+# Where builds of the peer register its operator: FlashAttention-3, and a package with its forward alone.
+NAMESPACES = ("flash_attn_3", "fa3_fwd")
 
 
 class PeerMissing(Exception):
@@ -24,7 +28,7 @@ class PeerMissing(Exception):
 
 
 def load_peer(libraries: Sequence[Path]) -> None:
-    """Load the libraries of the peer; the last one registers ``torch.ops.flash_attn_3.fwd``.
+    """Load the libraries of the peer; the last one registers ``fwd`` in one of ``NAMESPACES``.
 
     Args:
         libraries: in the order of loading; for example a CUDA runtime that torch does not include, then
@@ -35,8 +39,14 @@ def load_peer(libraries: Sequence[Path]) -> None:
     """
     for library in libraries:
         _load(library)
-    if libraries and not hasattr(torch.ops.flash_attn_3, "fwd"):
-        raise PeerMissing(f"peer {libraries[-1]}: registers no torch.ops.flash_attn_3.fwd")
+    if libraries and _operator() is None:
+        names = " or ".join(f"torch.ops.{namespace}.fwd" for namespace in NAMESPACES)
+        raise PeerMissing(f"peer {libraries[-1]}: registers no {names}")
+
+
+def _operator() -> Callable[..., Sequence[Tensor]] | None:
+    found = (getattr(getattr(torch.ops, namespace), "fwd", None) for namespace in NAMESPACES)
+    return next((operator for operator in found if operator is not None), None)
 
 
 def _load(library: Path) -> None:
@@ -47,11 +57,18 @@ def _load(library: Path) -> None:
 
 
 def call_fa3(setting: AttentionSetting, inputs: RaceInputs) -> Tensor:
-    """Call the forward operator of the peer without splits, by its schema of 34 arguments."""
+    """Call the forward operator of the peer without splits, by its schema of 34 arguments.
+
+    Raises:
+        PeerMissing: no peer was loaded.
+    """
     q, k, v, lengths = inputs.q, inputs.k, inputs.v, inputs.cu_seqlens
     longest = None if lengths is None else setting.seqlen
     left, right = setting.window_size
-    result = torch.ops.flash_attn_3.fwd(
+    operator = _operator()
+    if operator is None:
+        raise PeerMissing("peer: no operator is registered; load_peer comes first")
+    result = operator(
         *(q, k, v),
         *(None, None, None, None),  # k_new, v_new, q_v, out
         *(lengths, lengths, None),  # cu_seqlens of q, of k and of k_new

@@ -1,17 +1,18 @@
-// Joins partial results of attention over parts of the keys: see combine_params.h. Design note: combine.md.
+// Combines partial results of attention over parts of the keys (`params/combine.h`). Design note: combine.md.
 #include <cutlass/cutlass.h>
 
-#include "params/combine.h"
 #include "arch/sm80/element.cuh"
-#include "parts/softmax.cuh"
+#include "params/combine.h"
+#include "parts/math.cuh"
+#include "parts/warp.cuh"
 
 namespace fa3 {
 
 constexpr int kTileM = FA3_TILE_M;
 constexpr int kThreads = FA3_THREADS;
-static_assert(kTileM == kThreads / 32, "a warp a row while the weights are made");
+static_assert(kTileM == kThreads / 32, "one warp a row computes the weights");
 
-// Where a row lies: element offsets. `split` 0 of the partial results.
+// Element offsets of a row; in the partial results those of split 0.
 struct RowOffsets {
     fa3_i64 out_partial;
     fa3_i64 lse_partial;
@@ -27,24 +28,11 @@ CUTE_DEVICE RowOffsets row_offsets(CombineParams const& p, fa3_i64 row) {
     return {batch * p.out_partial_stride_batch + position * p.out_partial_stride_row + head * p.out_partial_stride_head,
             batch * p.lse_partial_stride_batch + head * p.lse_partial_stride_head + position,
             batch * p.out.stride_batch + position * p.out.stride_row + head * p.out.stride_head,
-            batch * p.lse_stride_batch + head * p.lse_stride_head + position};
+            batch * p.lse.stride_batch + head * p.lse.stride_head + position};
 }
 
-CUTE_DEVICE float warp_max(float x) {
-    CUTE_UNROLL
-    for (int step = 16; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFF, x, step));
-    return x;
-}
-
-CUTE_DEVICE float warp_sum(float x) {
-    CUTE_UNROLL
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xFFFFFFFF, x, step);
-    return x;
-}
-
-// One warp: the weights of a row's splits, which sum to 1 or are all 0. Returns the row's LSE.
-CUTE_DEVICE float make_weights(CombineParams const& p, fa3_i64 lse_partial, float (&weights)[kMaxSplits]) {
-    constexpr float kLog2E = 1.442695040888963f;
+// Computes, with one warp, the weights of a row's splits: they sum to 1, or are all 0. Returns the row's LSE.
+CUTE_DEVICE float compute_weights(CombineParams const& p, fa3_i64 lse_partial, float (&weights)[kMaxSplits]) {
     int const lane = cutlass::canonical_lane_idx();
     float own[kMaxSplits / 32];
     float peak = -infinity();
@@ -55,7 +43,7 @@ CUTE_DEVICE float make_weights(CombineParams const& p, fa3_i64 lse_partial, floa
         peak = fmaxf(peak, own[i]);
     }
     peak = warp_max(peak);
-    float const base = peak == -infinity() ? 0.f : peak;  // -inf - -inf is no number
+    float const base = peak == -infinity() ? 0.f : peak;  // -inf - -inf is NaN
     float sum = 0.f;
     CUTE_UNROLL
     for (int i = 0; i < kMaxSplits / 32; ++i) {
@@ -69,25 +57,25 @@ CUTE_DEVICE float make_weights(CombineParams const& p, fa3_i64 lse_partial, floa
     return sum == 0.f ? -infinity() : peak + logf(sum);
 }
 
-// Neighbouring elements of a row, as one access.
+// Neighbouring elements of a row, accessed at once.
 template <int Count>
 struct alignas(4 * Count) Floats {
     float x[Count];
 };
 template <int Count>
-struct alignas(2 * Count) Halves {
+struct alignas(2 * Count) Words {
     uint16_t bits[Count];
 };
 
 template <class Element, int Count>
-CUTE_DEVICE void store_halves(void* out, fa3_i64 offset, Floats<Count> const& value) {
-    Halves<Count> halves;
+CUTE_DEVICE void store_16bit(void* out, fa3_i64 offset, Floats<Count> const& value) {
+    Words<Count> words;
     CUTE_UNROLL
-    for (int i = 0; i < Count; ++i) halves.bits[i] = static_cast<uint16_t>(pack(Element{}, value.x[i], 0.f));
-    *reinterpret_cast<Halves<Count>*>(static_cast<uint16_t*>(out) + offset) = halves;
+    for (int i = 0; i < Count; ++i) words.bits[i] = static_cast<uint16_t>(pack(Element{}, value.x[i], 0.f));
+    *reinterpret_cast<Words<Count>*>(static_cast<uint16_t*>(out) + offset) = words;
 }
 
-// Sums the rows of this block, Count columns a thread at a time.
+// Sums the splits of this block's rows; a thread takes Count columns at a time.
 template <int Count>
 CUTE_DEVICE void sum_rows(CombineParams const& p, int rows, RowOffsets const (&offsets)[kTileM],
                           float const (&weights)[kTileM][kMaxSplits]) {
@@ -109,15 +97,15 @@ CUTE_DEVICE void sum_rows(CombineParams const& p, int rows, RowOffsets const (&o
         if (p.out_dtype == kFp32) {
             *reinterpret_cast<Floats<Count>*>(static_cast<float*>(p.out.data) + to) = total;
         } else if (p.out_dtype == kFp16) {
-            store_halves<Half>(p.out.data, to, total);
+            store_16bit<Half>(p.out.data, to, total);
         } else {
-            store_halves<Bfloat16>(p.out.data, to, total);
+            store_16bit<Bfloat16>(p.out.data, to, total);
         }
     }
 }
 
-// Whether every row of both tensors starts where four elements can be accessed at once.
-CUTE_DEVICE bool takes_fours(CombineParams const& p) {
+// Whether four elements can be accessed at once in every row of both tensors.
+CUTE_DEVICE bool allows_fours(CombineParams const& p) {
     fa3_i64 const elements = p.head_dim_v | p.out_partial_stride_split | p.out_partial_stride_batch |
                              p.out_partial_stride_row | p.out_partial_stride_head | p.out.stride_batch |
                              p.out.stride_row | p.out.stride_head;
@@ -139,14 +127,14 @@ extern "C" __global__ void __launch_bounds__(fa3::kThreads) FA3_KERNEL(const __g
     int const warp = threadIdx.x / 32;
     if (warp < rows) {
         RowOffsets const at = row_offsets(p, first + warp);
-        float const lse = make_weights(p, at.lse_partial, weights[warp]);
+        float const lse = compute_weights(p, at.lse_partial, weights[warp]);
         if (cutlass::canonical_lane_idx() == 0) {
             offsets[warp] = at;
-            p.lse[at.lse] = lse;
+            p.lse.data[at.lse] = lse;
         }
     }
     __syncthreads();
-    if (takes_fours(p)) {
+    if (allows_fours(p)) {
         sum_rows<4>(p, rows, offsets, weights);
     } else {
         sum_rows<1>(p, rows, offsets, weights);

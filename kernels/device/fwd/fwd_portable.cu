@@ -1,15 +1,19 @@
-// Attention forward for compute capability 8.0 and newer: cp.async in, mma.sync, one thread block a tile. Design note:
-// fwd_portable.md.
+// Attention forward for compute capability 8.0 and newer: cp.async loads, mma.sync, one thread block a tile. Design
+// note: fwd_portable.md.
 //
-// The variant table compiles this file once a row; the row arrives as FA3_* macros. One kernel serves every mask.
+// Compiled once per variant, whose row arrives as FA3_* macros. One kernel serves every mask.
 #include <cutlass/cutlass.h>
 
-#include "params/fwd.h"
-#include "parts/mask.cuh"
 #include "arch/sm80/mma_sync.cuh"
-#include "parts/scheduler.cuh"
-#include "parts/shared_tile.cuh"
-#include "parts/softmax.cuh"
+#include "params/fwd.h"
+#include "parts/load_cp_async.cuh"
+#include "parts/mask.cuh"
+#include "parts/online_softmax.cuh"
+#include "parts/query_row.cuh"
+#include "parts/scale_sign.cuh"
+#include "parts/softcap.cuh"
+#include "parts/store_chunks.cuh"
+#include "parts/tile_order.cuh"
 
 namespace fa3 {
 
@@ -22,13 +26,13 @@ struct Config {
     static constexpr int kWarps = FA3_WARPS;
     static constexpr int kStages = FA3_STAGES;  // buffers for K, and as many for V
     static constexpr bool kQInRegisters = FA3_Q_IN_REGISTERS;
-    static constexpr Mask kMask = Mask::kLocal;  // parameters that are absent leave the other masks
+    static constexpr MaskClass kMask = MaskClass::kLocal;  // absent parameters reduce it to the other masks
 
     static constexpr int kThreads = kWarps * 32;
     static constexpr int kWarpRows = kTileM / kWarps;
-    static constexpr int kRowTiles = kWarpRows / kMmaRows;  // they share every fragment of K and V
-    static constexpr int kSlabs = (kHeadDim + kSlab - 1) / kSlab;
-    static constexpr int kSlabsV = (kHeadDimV + kSlab - 1) / kSlab;
+    static constexpr int kRowTiles = kWarpRows / kMmaRows;  // share every fragment of K and V
+    static constexpr int kSlabs = slab_count<Element>(kHeadDim);
+    static constexpr int kSlabsV = slab_count<Element>(kHeadDimV);
     static constexpr uint32_t kBytesQ = kSlabs * kTileM * kSlabRowBytes;
     static constexpr uint32_t kBytesK = kSlabs * kTileN * kSlabRowBytes;
     static constexpr uint32_t kBytesV = kSlabsV * kTileN * kSlabRowBytes;
@@ -41,164 +45,45 @@ struct Config {
     static_assert(kBytes == FA3_SMEM_BYTES, "the variant row states another size");
 };
 
-// A tile row as the caller sees it.
-struct QueryRow {
-    int position;
-    int head;
+template <bool kValue>
+struct BoolConstant {
+    static constexpr bool value = kValue;
 };
 
-CUTE_DEVICE QueryRow query_row(FwdParams const& p, Work const& work, int tile_row) {
-    int const row = work.first_row + tile_row;
-    int const position = row / p.pack_gqa;
-    return {position, work.head + row - position * p.pack_gqa};
-}
-
-CUTE_DEVICE bool is_there(FwdParams const& p, Work const& work, int tile_row) {
-    return work.first_row + tile_row < work.seqlen_q * p.pack_gqa;
-}
-
-// First row of a sequence, of head 0.
+// Work item of a thread block and what derives from it once. In shared memory: the main loop has no registers to spare.
 template <class Element>
-CUTE_DEVICE Element* sequence(Operand const& operand, int batch, bool packed, int start) {
-    return static_cast<Element*>(operand.data) + batch * operand.stride_batch +
-           (packed ? start * operand.stride_row : 0);
-}
-
-// Keys, or the values of one slice, of one head.
-template <class Element>
-struct KeyRows {
-    Element const* data;  // of the sequence; with pages, of page 0
-    int columns;
-};
-
-template <class Element>
-CUTE_DEVICE KeyRows<Element> key_rows(FwdParams const& p, Operand const& operand, Work const& work, int first_column,
-                                      int columns) {
-    int const head = work.head / (p.heads_q / p.heads_kv);
-    auto const* const first = sequence<Element const>(operand, p.page_table ? 0 : work.batch,
-                                                      p.cu_seqlens_k != nullptr, work.start_k);
-    return {first + head * operand.stride_head + first_column, columns - first_column};
-}
-
-// What a thread block works on. It lies in shared memory: the loop over the keys has no registers to spare for it.
-template <class Element>
-struct Task {
-    Work work;
-    KeyRange clear_blocks;  // that every row sees in full
+struct BlockWork {
+    WorkItem item;
+    KeyRange unmasked_blocks;  // blocks that every row sees in full
     KeyRows<Element> keys;
     KeyRows<Element> values;
 };
 
-// Blocks of keys that need no mask. Capped scores, which are rare, take the masked way throughout.
+// Blocks of keys that need no mask. None with a softcap, which is rare: capped scores take the masked path throughout.
 template <class C>
-CUTE_DEVICE KeyRange clear_blocks(FwdParams const& p, Work const& work) {
-    if (p.softcap_scale != 0.f) return {work.block_end, work.block_end};
-    int const last = min(work.seqlen_q - 1, (work.first_row + C::kTileM - 1) / p.pack_gqa);
-    KeyRange const first_sees = visible_keys<C::kMask>(p, work.first_row / p.pack_gqa, work.seqlen_q, work.seqlen_k);
-    KeyRange const last_sees = visible_keys<C::kMask>(p, last, work.seqlen_q, work.seqlen_k);
+CUTE_DEVICE KeyRange find_unmasked_blocks(FwdParams const& p, WorkItem const& item) {
+    if (p.scale.softcap_scale != 0.f) return {item.block_end, item.block_end};
+    int const last = min(item.seqlen_q - 1, (item.first_row + C::kTileM - 1) / p.tiles.pack_gqa);
+    KeyRange const first_sees =
+        visible_keys<C::kMask>(p.mask, item.first_row / p.tiles.pack_gqa, item.seqlen_q, item.seqlen_k);
+    KeyRange const last_sees = visible_keys<C::kMask>(p.mask, last, item.seqlen_q, item.seqlen_k);
     return {(last_sees.begin + C::kTileN - 1) / C::kTileN, max(0, first_sees.end) / C::kTileN};
 }
 
-// Whether a block of keys may be the last of its sequence, as a type.
-template <bool kValue>
-struct Last {
-    static constexpr bool value = kValue;
-};
-
-// Starts the copy of one block of keys, or of values. Rows from seqlen_k on, which only the last block has, are not
-// read: what lies there may be NaN, and 0 * NaN is NaN.
-template <class C, int Columns, bool kLast>
-CUTE_DEVICE void copy_keys(FwdParams const& p, Work const& work, Operand const& operand,
-                           KeyRows<typename C::Element> const& rows, uint32_t to, int block) {
-    using Row = SourceRow<typename C::Element>;
-    int const first_key = block * C::kTileN;
-    if (p.page_table == nullptr) {
-        auto const* const data = rows.data + first_key * operand.stride_row;
-        copy_tile<C::kTileN, Columns, C::kThreads>(to, rows.columns, [&](int row) {
-            return Row{data + row * operand.stride_row, !kLast || first_key + row < work.seqlen_k};
-        });
-    } else {
-        int const* const pages = p.page_table + static_cast<fa3_i64>(work.batch) * p.page_table_stride;
-        copy_tile<C::kTileN, Columns, C::kThreads>(to, rows.columns, [&](int row) {
-            int const key = first_key + row;
-            if (kLast && key >= work.seqlen_k) return Row{rows.data, false};
-            int const index = static_cast<int>(static_cast<uint32_t>(key) / static_cast<uint32_t>(p.page_size));
-            int const within = key - index * p.page_size;
-            return Row{rows.data + pages[index] * operand.stride_batch + within * operand.stride_row, true};
-        });
-    }
-}
-
-// A scale that is not positive would turn the row maximum into a minimum: give its sign (or its zero) to Q instead.
 template <class C>
 CUTE_DEVICE void fold_scale_sign(unsigned char* q, float scale) {
-    uint32_t const keep = scale == 0.f ? 0u : 0xFFFFFFFFu;
-    uint32_t const flip = scale < 0.f ? 0x80008000u : 0u;
-    auto* const words = reinterpret_cast<uint32_t*>(q);
-    for (uint32_t i = threadIdx.x; i < C::kBytesQ / 4; i += C::kThreads) words[i] = (words[i] & keep) ^ flip;
+    ScaleSign const sign(scale);
+    auto* const pairs = reinterpret_cast<uint32_t*>(q);
+    for (uint32_t i = threadIdx.x; i < C::kBytesQ / 4; i += C::kThreads) pairs[i] = sign.apply(pairs[i]);
 }
 
-// Writes this warp's rows of O, by way of shared memory, so that eight threads write 128 bytes of a row.
-template <class C>
-CUTE_DEVICE void store_output(FwdParams const& p, Work const& work, unsigned char* staging, int warp,
-                              float const (&o)[C::kRowTiles][C::kHeadDimV / 2]) {
-    using Element = typename C::Element;
-    int const lane = cutlass::canonical_lane_idx();
-    CUTE_UNROLL
-    for (int t = 0; t < C::kRowTiles; ++t) {
-        CUTE_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            int const row = warp * C::kWarpRows + t * kMmaRows + half * 8 + lane / 4;
-            CUTE_UNROLL
-            for (int column = 0; column < C::kHeadDimV; column += kChunk) {
-                auto* const slab = staging + column / kSlab * C::kTileM * kSlabRowBytes;
-                float const* const pair = &o[t][column / 2 + 2 * half];
-                *reinterpret_cast<uint32_t*>(slab + chunk_offset(row, column % kSlab / kChunk) + lane % 4 * 4) =
-                    pack(Element{}, pair[0], pair[1]);
-            }
-        }
-    }
-    __syncwarp();
-    auto* const out = sequence<Element>(p.out, work.batch, p.cu_seqlens_q != nullptr, work.start_q);
-    int const chunk = lane % kChunksOfSlab;
-    int const first_column = work.slice * C::kHeadDimV;
-    CUTE_NO_UNROLL
-    for (int pass = 0; pass < C::kWarpRows; pass += 32 / kChunksOfSlab) {
-        int const row = warp * C::kWarpRows + pass + lane / kChunksOfSlab;
-        if (!is_there(p, work, row)) break;
-        QueryRow const at = query_row(p, work, row);
-        Element* const to = out + at.position * p.out.stride_row + at.head * p.out.stride_head + first_column;
-        CUTE_UNROLL
-        for (int slab = 0; slab < C::kSlabsV; ++slab) {
-            int const column = slab * kSlab + chunk * kChunk;
-            if (column < C::kHeadDimV && first_column + column + kChunk <= p.head_dim_v) {
-                *reinterpret_cast<uint4*>(to + column) = *reinterpret_cast<uint4 const*>(
-                    staging + slab * C::kTileM * kSlabRowBytes + chunk_offset(row, chunk));
-            }
-        }
-    }
-    // The last columns of a row that is no whole number of chunks: what lies behind them may be somebody else's.
-    int const tail = p.head_dim_v - p.head_dim_v % kChunk - first_column;
-    if (p.head_dim_v % kChunk == 0 || tail < 0 || tail >= C::kHeadDimV) return;
-    auto const* const slab = staging + tail / kSlab * C::kTileM * kSlabRowBytes;
-    CUTE_NO_UNROLL
-    for (int r = 0; r < C::kWarpRows; ++r) {
-        int const row = warp * C::kWarpRows + r;
-        if (!is_there(p, work, row)) break;
-        QueryRow const at = query_row(p, work, row);
-        Element* const to = out + at.position * p.out.stride_row + at.head * p.out.stride_head + first_column;
-        auto const* const from = reinterpret_cast<Element const*>(slab + chunk_offset(row, tail % kSlab / kChunk));
-        if (lane < p.head_dim_v % kChunk) to[tail + lane] = from[lane];
-    }
-}
-
-// A warp's rows of Q: in registers where there is room for them, read again for every block of keys where not.
+// Fragments of a warp's rows of Q: kept in registers where they fit, else read again for every block of keys.
 template <class C>
 struct QueryFragments {
     using Fragments = uint32_t[C::kRowTiles][4];
     static constexpr int kSteps = C::kHeadDim / kMmaK;
 
-    uint32_t rows;  // where the lane's rows lie: rows_first
+    uint32_t rows;  // address of the warp's rows plus LaneOffsets::rows_first
     Fragments kept[C::kQInRegisters ? kSteps : 1];
 
     CUTE_DEVICE explicit QueryFragments(uint32_t rows) : rows(rows) {}
@@ -224,35 +109,42 @@ struct QueryFragments {
 };
 
 template <class C>
-CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C::Element> const& task) {
+CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork<typename C::Element> const& work) {
     using Element = typename C::Element;
     int const lane = cutlass::canonical_lane_idx();
     int const warp = threadIdx.x / 32;
-    Work const& work = task.work;
+    WorkItem const& item = work.item;
     uint32_t const q_tile = static_cast<uint32_t>(__cvta_generic_to_shared(smem));
     uint32_t const k_tiles = q_tile + C::kBytesQ;
     uint32_t const v_tiles = k_tiles + C::kStages * C::kBytesK;
     auto const copy_k = [&](auto last, uint32_t stage, int block) {
-        copy_keys<C, C::kHeadDim, last.value>(p, work, p.k, task.keys, k_tiles + stage * C::kBytesK, block);
+        copy_key_block<Element, C::kTileN, C::kHeadDim, C::kThreads, last.value>(
+            p.sequences, p.storage, item, p.k, work.keys, k_tiles + stage * C::kBytesK, block);
     };
     auto const copy_v = [&](auto last, uint32_t stage, int block) {
-        copy_keys<C, C::kHeadDimV, last.value>(p, work, p.v, task.values, v_tiles + stage * C::kBytesV, block);
+        copy_key_block<Element, C::kTileN, C::kHeadDimV, C::kThreads, last.value>(
+            p.sequences, p.storage, item, p.v, work.values, v_tiles + stage * C::kBytesV, block);
     };
+    using MayBeLast = BoolConstant<true>;
+    using NotLast = BoolConstant<false>;
 
-    int block = work.block_end - 1;
-    auto const* const queries = sequence<Element const>(p.q, work.batch, p.cu_seqlens_q != nullptr, work.start_q);
-    copy_tile<C::kTileM, C::kHeadDim, C::kThreads>(q_tile, p.head_dim, [&](int row) {
-        QueryRow const at = query_row(p, work, row);
+    auto const row_of = [&](int tile_row) { return query_row(p.tiles, item, item.first_row + tile_row); };
+    auto const is_in_sequence = [&](int tile_row) { return item.first_row + tile_row < row_count(p.tiles, item); };
+    int block = item.block_end - 1;
+    auto const* const queries =
+        sequence_rows<Element const>(p.q, item.batch, p.sequences.cu_seqlens_q != nullptr, item.start_q);
+    copy_tile<Element, C::kTileM, C::kHeadDim, C::kThreads>(q_tile, p.sizes.head_dim, [&](int row) {
+        QueryRow const at = row_of(row);
         return SourceRow<Element>{queries + at.position * p.q.stride_row + at.head * p.q.stride_head,
-                                  is_there(p, work, row)};
+                                  is_in_sequence(row)};
     });
-    copy_k(Last<true>{}, 0, block);
-    if constexpr (C::kStages == 2) copy_v(Last<true>{}, 0, block);
+    copy_k(MayBeLast{}, 0, block);
+    if constexpr (C::kStages == 2) copy_v(MayBeLast{}, 0, block);
     commit_copies();
-    if (p.scale_log2 <= 0.f) {
+    if (p.scale.scale_log2 <= 0.f) {
         wait_copies();
         __syncthreads();
-        fold_scale_sign<C>(smem, p.scale_log2);
+        fold_scale_sign<C>(smem, p.scale.scale_log2);
     }
     uint32_t const q_rows = q_tile + warp * C::kWarpRows * kSlabRowBytes + LaneOffsets::rows_first(lane);
     QueryFragments<C> q(q_rows);
@@ -262,7 +154,7 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         q.keep();
     }
 
-    float const scale_log2 = p.scale_log2 == 0.f ? 1.f : fabsf(p.scale_log2);
+    float const scale_log2 = positive_scale(p.scale.scale_log2);
     OnlineSoftmax softmax[C::kRowTiles];
     float o[C::kRowTiles][C::kHeadDimV / 2];
     CUTE_UNROLL
@@ -278,29 +170,30 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
             CUTE_UNROLL
             for (int half = 0; half < 2; ++half) {
                 int const row = warp * C::kWarpRows + t * kMmaRows + half * 8 + lane / 4;
-                int const position = query_row(p, work, row).position;
-                visible[half] = visible_keys<C::kMask>(p, position, work.seqlen_q, work.seqlen_k);
+                int const position = row_of(row).position;
+                visible[half] = visible_keys<C::kMask>(p.mask, position, item.seqlen_q, item.seqlen_k);
             }
-            if (p.softcap_scale != 0.f) cap_scores(s[t], p.softcap_scale);
+            if (p.scale.softcap_scale != 0.f) cap_scores(s[t], p.scale.softcap_scale);
             mask_scores<C::kMask>(s[t], block * C::kTileN + lane % 4 * 2, visible);
         }
     };
 
-    // With two buffers the next block's copies run under the whole step; with one, V's run under the scores, and the
-    // next K's under the rest. Behind a barrier every warp has read what the copies that follow it overwrite.
+    // Two buffers: the copies of the next block overlap with the whole step. One buffer: those of V overlap with the
+    // scores, those of the next K with the rest. After a barrier every warp has read what the copies behind it
+    // overwrite.
     uint32_t stage = 0;
     CUTE_NO_UNROLL
-    for (; block >= work.block_begin; --block) {
+    for (; block >= item.block_begin; --block) {
         wait_copies();
         __syncthreads();
         uint32_t const k_tile = k_tiles + stage * C::kBytesK;
         uint32_t const v_tile = v_tiles + stage * C::kBytesV;
         if constexpr (C::kStages == 1) {
-            copy_v(Last<true>{}, 0, block);
-        } else if (block > work.block_begin) {
+            copy_v(MayBeLast{}, 0, block);
+        } else if (block > item.block_begin) {
             stage ^= 1;
-            copy_k(Last<false>{}, stage, block - 1);
-            copy_v(Last<false>{}, stage, block - 1);
+            copy_k(NotLast{}, stage, block - 1);
+            copy_v(NotLast{}, stage, block - 1);
         }
         commit_copies();
         float s[C::kRowTiles][C::kTileN / 2];
@@ -308,10 +201,10 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         if constexpr (C::kStages == 1) {
             wait_copies();
             __syncthreads();
-            if (block > work.block_begin) copy_k(Last<false>{}, 0, block - 1);
+            if (block > item.block_begin) copy_k(NotLast{}, 0, block - 1);
             commit_copies();
         }
-        if (block >= task.clear_blocks.end || block < task.clear_blocks.begin) mask(s);
+        if (block >= work.unmasked_blocks.end || block < work.unmasked_blocks.begin) mask(s);
         CUTE_UNROLL
         for (int t = 0; t < C::kRowTiles; ++t) {
             if (softmax[t].update_max(s[t])) softmax[t].rescale(o[t]);
@@ -331,8 +224,8 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
     }
 
     __syncthreads();  // O is staged where Q, K and V lay
-    constexpr float kLog2E = 1.442695040888963f;
-    float* const lse = p.lse + (p.cu_seqlens_q ? fa3_i64(work.start_q) : work.batch * p.lse_stride_batch);
+    float* const lse =
+        p.lse.data + (p.sequences.cu_seqlens_q ? fa3_i64(item.start_q) : item.batch * p.lse.stride_batch);
     CUTE_UNROLL
     for (int t = 0; t < C::kRowTiles; ++t) {
         int const rows[2] = {warp * C::kWarpRows + t * kMmaRows + lane / 4,
@@ -341,18 +234,26 @@ CUTE_DEVICE void attend(FwdParams const& p, unsigned char* smem, Task<typename C
         float row_lse[2];
         CUTE_UNROLL
         for (int half = 0; half < 2; ++half) {
-            sinks_log2[half] = p.sink ? p.sink[query_row(p, work, rows[half]).head] * kLog2E : -infinity();
+            sinks_log2[half] = p.sink ? p.sink[row_of(rows[half]).head] * kLog2E : -infinity();
         }
         softmax[t].finish(sinks_log2, o[t], row_lse);
         CUTE_UNROLL
         for (int half = 0; half < 2; ++half) {
-            QueryRow const at = query_row(p, work, rows[half]);
-            if (lane % 4 == 0 && work.slice == 0 && is_there(p, work, rows[half])) {
-                lse[at.head * p.lse_stride_head + at.position] = row_lse[half];
+            QueryRow const at = row_of(rows[half]);
+            if (lane % 4 == 0 && item.slice == 0 && is_in_sequence(rows[half])) {
+                lse[at.head * p.lse.stride_head + at.position] = row_lse[half];
             }
         }
     }
-    store_output<C>(p, work, smem, warp, o);
+    stage_rows<Element, C::kTileM, C::kRowTiles, C::kHeadDimV>(smem, o, warp);
+    auto* const out =
+        sequence_rows<Element>(p.out, item.batch, p.sequences.cu_seqlens_q != nullptr, item.start_q);
+    int const first_column = item.slice * C::kHeadDimV;
+    store_staged_rows<Element, C::kTileM, C::kWarpRows, C::kHeadDimV>(
+        smem, warp, first_column, p.sizes.head_dim_v, is_in_sequence, [&](int row) {
+            QueryRow const at = row_of(row);
+            return out + at.position * p.out.stride_row + at.head * p.out.stride_head + first_column;
+        });
 }
 
 }  // namespace fa3
@@ -361,19 +262,20 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, FA3_BLOCKS_P
     FA3_KERNEL(const __grid_constant__ fa3::FwdParams p) {
     using C = fa3::Config;
     extern __shared__ __align__(128) unsigned char smem[];
-    __shared__ fa3::Task<C::Element> task;
+    __shared__ fa3::BlockWork<C::Element> work;
     if (threadIdx.x < 32) {
-        fa3::TileFinder<C::kMask, C::kTileM, C::kTileN> finder;
-        fa3::Work const work = finder.find(p, blockIdx.x);
+        fa3::TileOrder<C::kMask, C::kTileM, C::kTileN> order{{p.sequences, p.sizes, p.storage, p.mask, p.tiles}};
+        fa3::WorkItem const item = order.find(blockIdx.x);
         if (threadIdx.x == 0) {
-            task.work = work;
-            if (work.head >= 0) {
-                task.clear_blocks = fa3::clear_blocks<C>(p, work);
-                task.keys = fa3::key_rows<C::Element>(p, p.k, work, 0, p.head_dim);
-                task.values = fa3::key_rows<C::Element>(p, p.v, work, work.slice * C::kHeadDimV, p.head_dim_v);
+            work.item = item;
+            if (item.head >= 0) {
+                work.unmasked_blocks = fa3::find_unmasked_blocks<C>(p, item);
+                work.keys = fa3::key_rows<C::Element>(p.sequences, p.sizes, p.k, item, 0, p.sizes.head_dim);
+                work.values = fa3::key_rows<C::Element>(p.sequences, p.sizes, p.v, item, item.slice * C::kHeadDimV,
+                                                        p.sizes.head_dim_v);
             }
         }
     }
     __syncthreads();
-    if (task.work.head >= 0) fa3::attend<C>(p, smem, task);  // of ragged batches the grid is an upper bound
+    if (work.item.head >= 0) fa3::compute_tile<C>(p, smem, work);  // of a ragged batch the grid is an upper bound
 }

@@ -1,7 +1,8 @@
-// The one structure that the host fills and the combine kernel reads. Plain data, as fwd_params.h, whose integers it takes.
+// Parameters of the combine kernel. Plain data, as `params/fwd.h`.
 #pragma once
 
-#include "params/fwd.h"
+#include "params/integers.h"
+#include "params/operand.h"
 
 namespace fa3 {
 
@@ -33,9 +34,7 @@ struct CombineParams {
     fa3_i64 lse_partial_stride_batch;
     fa3_i64 lse_partial_stride_head;
     Operand out;
-    float* lse;
-    fa3_i64 lse_stride_batch;
-    fa3_i64 lse_stride_head;
+    LseOperand lse;
     fa3_i32 splits;  // 1 to kMaxSplits
     fa3_i32 batch;
     fa3_i32 seqlen;

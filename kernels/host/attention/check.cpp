@@ -1,12 +1,10 @@
 #include "attention/check.h"
 
 #include <math.h>
-#include <stdint.h>
 
 #include <initializer_list>
 
-#include "params/fwd.h"
-#include "attention/layout.h"
+#include "params/tensor_map.h"
 
 namespace fa3 {
 namespace {
@@ -25,84 +23,82 @@ fa3_status check_packed(const fa3_tensor& tensor, const char* argument, const ch
                       shown(tensor.shape[kBatch]), reason);
 }
 
-// A tensor has one batch entry for each sequence, or a single one of packed sequences, or any number of
-// pages.
-fa3_status check_batches(const fa3_fwd_args& args, const Problem& problem, Error error) {
+// One batch entry for each sequence, or one for all packed sequences, or any number of pages.
+fa3_status check_batches(const Inputs& inputs, const Problem& problem, Error error) {
     const bool packed_q = problem.storage_q == Storage::kPacked;
     if (packed_q) {
-        if (fa3_status status = check_packed(args.q, "q", "cu_seqlens_q", error); status != FA3_OK)
+        if (fa3_status status = check_packed(inputs.q, "q", "cu_seqlens_q", error); status != FA3_OK)
             return status;
-    } else if (args.q.shape[kBatch] != problem.batch) {
+    } else if (inputs.q.shape[kBatch] != problem.batch) {
         return error.fail(FA3_INVALID_ARGUMENT, "batch is %lld; it should be %lld, as in q",
-                          shown(problem.batch), shown(args.q.shape[kBatch]));
+                          shown(problem.batch), shown(inputs.q.shape[kBatch]));
     }
     if (problem.storage_k == Storage::kPages) return FA3_OK;
-    if (problem.storage_k == Storage::kPacked) return check_packed(args.k, "k", "cu_seqlens_k", error);
-    return check_size(args.k, problem.storage_k, "k", kBatch, problem.batch, packed_q ? "cu_seqlens_q" : "q",
+    if (problem.storage_k == Storage::kPacked) return check_packed(inputs.k, "k", "cu_seqlens_k", error);
+    return check_size(inputs.k, problem.storage_k, "k", kBatch, problem.batch, packed_q ? "cu_seqlens_q" : "q",
                       error);
 }
 
-fa3_status check_not_negative(const fa3_fwd_args& args, Error error) {
-    const int32_t signs =
-        args.sm_margin | args.attention_chunk | args.batch | args.max_seqlen_q | args.max_seqlen_k;
-    if (signs >= 0) return FA3_OK;  // the only case that has to be quick
-    const struct {
-        const char* argument;
-        int32_t value;
-    } numbers[] = {
-        {"sm_margin", args.sm_margin},       {"attention_chunk", args.attention_chunk}, {"batch", args.batch},
-        {"max_seqlen_q", args.max_seqlen_q}, {"max_seqlen_k", args.max_seqlen_k},
-    };
-    for (const auto& number : numbers) {
-        if (number.value >= 0) continue;
-        error.fail(FA3_INVALID_ARGUMENT, "%s is %d; it should not be negative", number.argument,
-                   number.value);
-        break;
+fa3_status check_dtypes(const Inputs& inputs, Error error) {
+    if (inputs.q.dtype != FA3_FP16 && inputs.q.dtype != FA3_BF16) {
+        return error.fail(FA3_INVALID_ARGUMENT, "q.dtype is %d; it should be %d (fp16) or %d (bf16)",
+                          inputs.q.dtype, FA3_FP16, FA3_BF16);
     }
-    return FA3_INVALID_ARGUMENT;
+    for (const auto& [tensor, argument] : {std::pair{&inputs.k, "k"}, std::pair{&inputs.v, "v"}}) {
+        if (tensor->dtype == inputs.q.dtype) continue;
+        return error.fail(FA3_INVALID_ARGUMENT, "%s.dtype is %d; it should be %d, as in q", argument,
+                          tensor->dtype, inputs.q.dtype);
+    }
+    return FA3_OK;
 }
 
-fa3_status check_numbers(const fa3_fwd_args& args, Error error) {
-    if (args.dtype != FA3_FP16 && args.dtype != FA3_BF16) {
-        return error.fail(FA3_INVALID_ARGUMENT, "dtype is %d; it should be %d (fp16) or %d (bf16)",
-                          args.dtype, FA3_FP16, FA3_BF16);
-    }
-    if (args.causal != 0 && args.causal != 1) {
-        return error.fail(FA3_INVALID_ARGUMENT, "causal is %d; it should be 0 or 1", args.causal);
-    }
-    if (!isfinite(args.softmax_scale)) {
+fa3_status check_scale(const fa3_scale& scale, Error error) {
+    if (!isfinite(scale.softmax_scale)) {
         return error.fail(FA3_INVALID_ARGUMENT, "softmax_scale is %f; it should be a finite float32",
-                          static_cast<double>(args.softmax_scale));
+                          static_cast<double>(scale.softmax_scale));
     }
-    if (!isfinite(args.softcap) || args.softcap < 0 ||
-        (args.softcap > 0 && !isfinite(args.softmax_scale / args.softcap))) {
+    if (!isfinite(scale.softcap) || scale.softcap < 0 ||
+        (scale.softcap > 0 && !isfinite(scale.softmax_scale / scale.softcap))) {
         return error.fail(
             FA3_INVALID_ARGUMENT,
             "softcap is %g; it should be 0, or positive and of a size that softmax_scale / softcap "
             "is a finite float32",
-            static_cast<double>(args.softcap));
+            static_cast<double>(scale.softcap));
     }
-    return check_not_negative(args, error);
+    return FA3_OK;
 }
 
-// The stride of page_table is the only number of it that the kernel is given.
-fa3_status check_pages(const fa3_fwd_args& args, Error error) {
-    if (args.page_table == nullptr) return FA3_OK;
-    if (args.cu_seqlens_k != nullptr) {
+fa3_status check_mask(const fa3_mask& mask, Error error) {
+    if (mask.causal != 0 && mask.causal != 1) {
+        return error.fail(FA3_INVALID_ARGUMENT, "causal is %d; it should be 0 or 1", mask.causal);
+    }
+    return check_not_negative(mask.attention_chunk, "attention_chunk", error);
+}
+
+fa3_status check_sequence_numbers(const fa3_sequences& sequences, Error error) {
+    fa3_status status = check_not_negative(sequences.batch, "batch", error);
+    if (status == FA3_OK) status = check_not_negative(sequences.max_seqlen_q, "max_seqlen_q", error);
+    return status == FA3_OK ? check_not_negative(sequences.max_seqlen_k, "max_seqlen_k", error) : status;
+}
+
+fa3_status check_pages(const Inputs& inputs, Error error) {
+    const fa3_sequences& sequences = inputs.sequences;
+    if (sequences.page_table == nullptr) return FA3_OK;
+    if (sequences.cu_seqlens_k != nullptr) {
         return error.fail(
             FA3_INVALID_ARGUMENT,
-            "cu_seqlens_k is given, but with a page_table it should not be: seqused_k has the lengths");
+            "cu_seqlens_k is given; with a page_table it should be null, and seqused_k should have the lengths");
     }
-    if (args.seqused_k == nullptr) {
+    if (sequences.seqused_k == nullptr) {
         return error.fail(
             FA3_INVALID_ARGUMENT,
             "seqused_k is missing; with a page_table it should give the length of every sequence");
     }
-    if (args.page_table_stride < 0 || args.page_table_stride > INT32_MAX) {
+    if (sequences.page_table_stride < 0 || sequences.page_table_stride > INT32_MAX) {
         return error.fail(FA3_INVALID_ARGUMENT, "page_table has stride %lld; it should be between 0 and %d",
-                          shown(args.page_table_stride), INT32_MAX);
+                          shown(sequences.page_table_stride), INT32_MAX);
     }
-    if (args.k.shape[kSeqlen] == 0) {
+    if (inputs.k.shape[kSeqlen] == 0) {
         return error.fail(FA3_INVALID_ARGUMENT, "k has page_size 0; it should be positive");
     }
     return FA3_OK;
@@ -122,64 +118,26 @@ fa3_status check_lengths(const Problem& problem, Error error) {
     return FA3_OK;
 }
 
-fa3_status check_same_slots(const fa3_tensor& tensor, const char* argument, const fa3_tensor& other,
-                            const char* other_argument, Storage storage, Error error) {
-    const int64_t rows = rows_per_slot(tensor, storage);
-    const int64_t other_rows = rows_per_slot(other, storage);
-    if (rows == other_rows) return FA3_OK;
-    return error.fail(FA3_INVALID_ARGUMENT,
-                      "%s has a %s stride of %lld times its %s stride; it should be %lld times, as in %s",
-                      argument, dimension_name(storage, kBatch), shown(rows),
-                      dimension_name(storage, kSeqlen), shown(other_rows), other_argument);
-}
-
 uintptr_t number_of(const void* address) { return reinterpret_cast<uintptr_t>(address); }
-
-fa3_status check_addresses(const fa3_fwd_args& args, Error error) {
-    if (args.lse == nullptr) {
-        return error.fail(FA3_INVALID_ARGUMENT, "lse is null; it should be a 4-byte aligned device address");
-    }
-    const uintptr_t bits = number_of(args.lse) | number_of(args.sink) | number_of(args.cu_seqlens_q) |
-                           number_of(args.cu_seqlens_k) | number_of(args.seqused_q) |
-                           number_of(args.seqused_k) | number_of(args.page_table);
-    if (bits % 4 == 0) return FA3_OK;  // the only case that has to be quick
-    const struct {
-        const char* argument;
-        const void* address;
-    } arrays[] = {
-        {"lse", args.lse},
-        {"sink", args.sink},
-        {"cu_seqlens_q", args.cu_seqlens_q},
-        {"cu_seqlens_k", args.cu_seqlens_k},
-        {"seqused_q", args.seqused_q},
-        {"seqused_k", args.seqused_k},
-        {"page_table", args.page_table},
-    };
-    for (const auto& array : arrays) {
-        if (number_of(array.address) % 4 == 0) continue;
-        error.fail(FA3_INVALID_ARGUMENT, "%s is %p; it should be a 4-byte aligned device address",
-                   array.argument, array.address);
-        break;
-    }
-    return FA3_INVALID_ARGUMENT;
-}
 
 }  // namespace
 
-fa3_status check_problem(const fa3_fwd_args& args, const Problem& problem, Error error) {
+fa3_status check_inputs(const Inputs& inputs, const Problem& problem, Error error) {
     const Storage of_q = problem.storage_q;
     const Storage of_k = problem.storage_k;
-    fa3_status status = check_numbers(args, error);
-    if (status == FA3_OK) status = check_extents(args.q, of_q, "q", error);
-    if (status == FA3_OK) status = check_extents(args.k, of_k, "k", error);
-    if (status == FA3_OK) status = check_extents(args.v, of_k, "v", error);
-    if (status == FA3_OK) status = check_pages(args, error);
-    if (status == FA3_OK) status = check_batches(args, problem, error);
-    if (status == FA3_OK)
-        status = check_size(args.k, of_k, "k", kHeadDim, args.q.shape[kHeadDim], "q", error);
+    fa3_status status = check_dtypes(inputs, error);
+    if (status == FA3_OK) status = check_mask(inputs.mask, error);
+    if (status == FA3_OK) status = check_scale(inputs.scale, error);
+    if (status == FA3_OK) status = check_sequence_numbers(inputs.sequences, error);
+    if (status == FA3_OK) status = check_extents(inputs.q, of_q, "q", error);
+    if (status == FA3_OK) status = check_extents(inputs.k, of_k, "k", error);
+    if (status == FA3_OK) status = check_extents(inputs.v, of_k, "v", error);
+    if (status == FA3_OK) status = check_pages(inputs, error);
+    if (status == FA3_OK) status = check_batches(inputs, problem, error);
+    if (status == FA3_OK) status = check_size(inputs.k, of_k, "k", kHeadDim, problem.head_dim, "q", error);
     for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
         if (status == FA3_OK)
-            status = check_size(args.v, of_k, "v", dimension, args.k.shape[dimension], "k", error);
+            status = check_size(inputs.v, of_k, "v", dimension, inputs.k.shape[dimension], "k", error);
     }
     if (status == FA3_OK && !problem.is_dense()) status = check_lengths(problem, error);
     if (status != FA3_OK) return status;
@@ -192,36 +150,79 @@ fa3_status check_problem(const fa3_fwd_args& args, const Problem& problem, Error
     return FA3_OK;
 }
 
-fa3_status check_output_shape(const fa3_fwd_args& args, const Problem& problem, Error error) {
+fa3_status check_output_shape(const fa3_tensor& out, const Inputs& inputs, const Problem& problem, Error error) {
     const Storage storage = problem.storage_q;
-    fa3_status status = check_extents(args.out, storage, "out", error);
+    if (out.dtype != inputs.q.dtype) {
+        return error.fail(FA3_INVALID_ARGUMENT, "out.dtype is %d; it should be %d, as in q", out.dtype,
+                          inputs.q.dtype);
+    }
+    fa3_status status = check_extents(out, storage, "out", error);
     for (Dimension dimension : {kBatch, kSeqlen, kHeads}) {
         if (status == FA3_OK)
-            status = check_size(args.out, storage, "out", dimension, args.q.shape[dimension], "q", error);
+            status = check_size(out, storage, "out", dimension, inputs.q.shape[dimension], "q", error);
     }
-    if (status != FA3_OK) return status;
-    return check_size(args.out, storage, "out", kHeadDim, args.v.shape[kHeadDim], "v", error);
+    return status == FA3_OK ? check_size(out, storage, "out", kHeadDim, problem.head_dim_v, "v", error) : status;
 }
 
-fa3_status check_output(const fa3_fwd_args& args, const Problem& problem, Error error) {
-    fa3_status status = check_output_shape(args, problem, error);
-    if (status == FA3_OK) status = check_layout(args.out, problem.storage_q, "out", error);
-    if (status != FA3_OK || is_empty(args.out)) return status;
-    return check_room(args.out, problem.storage_q, "out", error);
+fa3_status check_output(const fa3_tensor& out, const Inputs& inputs, const Problem& problem, Error error) {
+    fa3_status status = check_output_shape(out, inputs, problem, error);
+    if (status == FA3_OK) status = check_layout(out, problem.storage_q, "out", error);
+    if (status != FA3_OK || is_empty(out)) return status;
+    return check_room(out, problem.storage_q, "out", error);
 }
 
-fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error error) {
-    fa3_status status = check_output(args, problem, error);
-    if (status == FA3_OK) status = check_layout(args.q, problem.storage_q, "q", error);
-    if (status == FA3_OK) status = check_layout(args.k, problem.storage_k, "k", error);
-    if (status == FA3_OK) status = check_layout(args.v, problem.storage_k, "v", error);
-    if (status != FA3_OK) return status;
-    if (!problem.is_dense()) status = check_same_slots(args.v, "v", args.k, "k", problem.storage_k, error);
-    if (!problem.is_dense() && status == FA3_OK)
-        status = check_same_slots(args.out, "out", args.q, "q", problem.storage_q, error);
-    if (status != FA3_OK || is_empty(args.out)) return status;
+fa3_status check_layouts(const Inputs& inputs, const Problem& problem, Error error) {
+    fa3_status status = check_layout(inputs.q, problem.storage_q, "q", error);
+    if (status == FA3_OK) status = check_layout(inputs.k, problem.storage_k, "k", error);
+    if (status == FA3_OK) status = check_layout(inputs.v, problem.storage_k, "v", error);
+    if (status != FA3_OK || problem.is_dense()) return status;
+    return check_same_slots(inputs.v, "v", inputs.k, "k", problem.storage_k, error);
+}
 
-    return check_addresses(args, error);
+fa3_status check_same_slots(const fa3_tensor& tensor, const char* argument, const fa3_tensor& other,
+                            const char* other_argument, Storage storage, Error error) {
+    const int64_t rows = rows_per_slot(tensor, storage);
+    const int64_t other_rows = rows_per_slot(other, storage);
+    if (rows == other_rows) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT,
+                      "%s has a %s stride of %lld times its %s stride; it should be %lld times, as in %s",
+                      argument, dimension_name(storage, kBatch), shown(rows),
+                      dimension_name(storage, kSeqlen), shown(other_rows), other_argument);
+}
+
+fa3_status check_sequence_arrays(const fa3_sequences& sequences, Error error) {
+    const struct {
+        const char* argument;
+        const void* address;
+    } arrays[] = {
+        {"cu_seqlens_q", sequences.cu_seqlens_q}, {"cu_seqlens_k", sequences.cu_seqlens_k},
+        {"seqused_q", sequences.seqused_q},       {"seqused_k", sequences.seqused_k},
+        {"page_table", sequences.page_table},
+    };
+    for (const auto& array : arrays) {
+        if (fa3_status status = check_optional_address(array.address, array.argument, 4, error); status != FA3_OK)
+            return status;
+    }
+    return FA3_OK;
+}
+
+fa3_status check_address(const void* address, const char* argument, uintptr_t alignment, Error error) {
+    if (address != nullptr && number_of(address) % alignment == 0) return FA3_OK;
+    if (address == nullptr) {
+        return error.fail(FA3_INVALID_ARGUMENT, "%s is null; it should be a %zu-byte aligned device address", argument,
+                          static_cast<size_t>(alignment));
+    }
+    return error.fail(FA3_INVALID_ARGUMENT, "%s is %p; it should be a %zu-byte aligned device address",
+                      argument, address, static_cast<size_t>(alignment));
+}
+
+fa3_status check_optional_address(const void* address, const char* argument, uintptr_t alignment, Error error) {
+    return address == nullptr ? FA3_OK : check_address(address, argument, alignment, error);
+}
+
+fa3_status check_not_negative(int64_t value, const char* argument, Error error) {
+    if (value >= 0) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT, "%s is %lld; it should not be negative", argument, shown(value));
 }
 
 }  // namespace fa3

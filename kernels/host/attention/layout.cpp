@@ -2,14 +2,14 @@
 
 #include <initializer_list>
 
-#include "params/fwd.h"
+#include "params/tensor_map.h"
 
 namespace fa3 {
 namespace {
 
 constexpr int64_t kStrideLimit = int64_t{1} << 40;  // bytes
 
-// Rows of a ragged tensor are numbered through, in 31 bits, and the number after the last one is used, too.
+// Row numbers of a ragged tensor are 31-bit; the number behind the last row is used, too.
 constexpr int64_t kMaxRaggedRow = INT32_MAX - 1;
 
 fa3_status check_rows(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
@@ -22,7 +22,7 @@ fa3_status check_rows(const fa3_tensor& tensor, Storage storage, const char* arg
             argument, shown(tensor.stride[0]), dimension_name(storage, 0), shown(tensor.stride[1]),
             dimension_name(storage, 1));
     }
-    if (static_cast<fa3_u64>(rows.stride * kElementBytes) >= kRaggedWrapBytes) {
+    if (static_cast<fa3_u64>(rows.stride * info_of(tensor.dtype).bytes) >= kRaggedWrapBytes) {
         return error.fail(FA3_INVALID_ARGUMENT,
                           "%s has stride %lld in its %s dimension; it should be below 2^34 bytes", argument,
                           shown(rows.stride), dimension_name(storage, 1));
@@ -33,6 +33,12 @@ fa3_status check_rows(const fa3_tensor& tensor, Storage storage, const char* arg
                           argument, shown(kMaxRaggedRow), shown(rows.stride));
     }
     return FA3_OK;
+}
+
+fa3_status check_dtype(const fa3_tensor& tensor, const char* argument, Error error) {
+    if (is_dtype(tensor.dtype)) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT, "%s.dtype is %d; it should be %d (fp16), %d (bf16) or %d (fp32)",
+                      argument, tensor.dtype, FA3_FP16, FA3_BF16, FA3_FP32);
 }
 
 }  // namespace
@@ -48,6 +54,7 @@ bool is_empty(const fa3_tensor& tensor) {
 }
 
 fa3_status check_extents(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    if (fa3_status status = check_dtype(tensor, argument, error); status != FA3_OK) return status;
     for (int i = kBatch; i <= kHeadDim; ++i) {
         if (tensor.shape[i] < 0 || tensor.shape[i] > INT32_MAX) {
             return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should be between 0 and %d", argument,
@@ -75,8 +82,8 @@ bool find_rows(const fa3_tensor& tensor, Rows* rows) {
     const int64_t slot = tensor.stride[0];
     const int64_t row = tensor.stride[1];
     const bool one_slot = tensor.shape[0] <= 1;
-    if (tensor.shape[1] <= 1) {  // nothing is known of the step inside a slot: let one lead to the next
-        *rows = one_slot ? Rows{kCopyElements, 0} : Rows{slot, 1};
+    if (tensor.shape[1] <= 1) {  // the stride of a dimension of size 1 has no meaning: a row is a whole slot
+        *rows = one_slot ? Rows{copy_elements(tensor.dtype), 0} : Rows{slot, 1};
         return true;
     }
     *rows = {row, one_slot || row == 0 ? 0 : slot / row};
@@ -91,6 +98,7 @@ int64_t rows_per_slot(const fa3_tensor& tensor, Storage storage) {
 }
 
 fa3_status check_layout(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    if (fa3_status status = check_dtype(tensor, argument, error); status != FA3_OK) return status;
     for (int i = 0; i < kRank; ++i) {
         if (tensor.shape[i] < 0) {
             return error.fail(FA3_INVALID_ARGUMENT, "%s has %s %lld; it should not be negative", argument,
@@ -106,15 +114,17 @@ fa3_status check_layout(const fa3_tensor& tensor, Storage storage, const char* a
         return error.fail(FA3_INVALID_ARGUMENT, "%s.data is %p; it should be a multiple of %lld bytes",
                           argument, tensor.data, shown(kCopyAlignment));
     }
+    const int64_t step = copy_elements(tensor.dtype);
+    const int64_t limit = kStrideLimit / info_of(tensor.dtype).bytes;
     for (int i = 0; i < kRank - 1; ++i) {
         const int64_t stride = tensor.stride[i];
         if (tensor.shape[i] == 1) continue;
-        if (stride < 0 || stride % kCopyElements != 0 || stride >= kStrideLimit / kElementBytes) {
+        if (stride < 0 || stride % step != 0 || stride >= limit) {
             return error.fail(
                 FA3_INVALID_ARGUMENT,
                 "%s has stride %lld in its %s dimension; it should be a multiple of %lld elements "
                 "(%lld bytes), not negative and below 2^40 bytes",
-                argument, shown(stride), dimension_name(storage, i), shown(kCopyElements),
+                argument, shown(stride), dimension_name(storage, i), shown(step),
                 shown(kCopyAlignment));
         }
     }

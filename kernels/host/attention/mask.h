@@ -1,20 +1,18 @@
-// The mask of a call: which kind of kernel applies it, and the numbers it is given.
+// The mask of a call: the class of kernel that applies it, and its parameters.
 #pragma once
 
-#include <stdint.h>
-
 #include "attention/problem.h"
-#include "pack/kernel.h"
+#include "attention/mask_class.h"
+#include "params/mask.h"
 
 namespace fa3 {
 
-struct FwdMask {
-    Mask kind;
-    int32_t window_left;  // negative: all
-    int32_t window_right;
-    int32_t attention_chunk;
+struct ResolvedMask {
+    Mask mask;
+    MaskParams params;
 };
 
-FwdMask resolve_mask(const fa3_fwd_args& args, const Problem& problem);
+// A softcap needs a kernel of the local class.
+ResolvedMask resolve_mask(const Inputs& inputs, const Problem& problem);
 
 }  // namespace fa3

@@ -2,26 +2,29 @@
 
 namespace fa3 {
 
-Problem describe(const fa3_fwd_args& args) {
+Problem problem_of(const Inputs& inputs) {
+    const fa3_sequences& sequences = inputs.sequences;
     Problem problem;
-    problem.storage_q = args.cu_seqlens_q != nullptr ? Storage::kPacked
-                        : args.seqused_q != nullptr  ? Storage::kSlots
-                                                     : Storage::kDense;
-    problem.storage_k = args.page_table != nullptr     ? Storage::kPages
-                        : args.cu_seqlens_k != nullptr ? Storage::kPacked
-                        : args.seqused_k != nullptr    ? Storage::kSlots
-                                                       : Storage::kDense;
-    problem.batch = args.batch;
-    problem.heads_q = args.q.shape[2];
-    problem.heads_kv = args.k.shape[2];
-    problem.bound_q = args.q.shape[1];
-    problem.bound_k = problem.storage_k == Storage::kPages ? args.max_seqlen_k : args.k.shape[1];
-    // Packed sequences are at least one row long here, so that a longest length of 0 launches: only the
-    // device knows whether it is true.
+    problem.storage_q = sequences.cu_seqlens_q != nullptr ? Storage::kPacked
+                        : sequences.seqused_q != nullptr  ? Storage::kSlots
+                                                          : Storage::kDense;
+    problem.storage_k = sequences.page_table != nullptr     ? Storage::kPages
+                        : sequences.cu_seqlens_k != nullptr ? Storage::kPacked
+                        : sequences.seqused_k != nullptr    ? Storage::kSlots
+                                                            : Storage::kDense;
+    problem.batch = sequences.batch;
+    problem.heads_q = inputs.q.shape[kHeads];
+    problem.heads_kv = inputs.k.shape[kHeads];
+    problem.head_dim = inputs.q.shape[kHeadDim];
+    problem.head_dim_v = inputs.v.shape[kHeadDim];
+    problem.bound_q = inputs.q.shape[kSeqlen];
+    problem.bound_k = problem.storage_k == Storage::kPages ? sequences.max_seqlen_k : inputs.k.shape[kSeqlen];
+    // At least 1 for packed sequences, so that a longest length of 0 launches: whether it is right is known on the
+    // device alone.
     problem.seqlen_q = problem.storage_q != Storage::kPacked ? problem.bound_q
-                       : args.max_seqlen_q > 1               ? args.max_seqlen_q
+                       : sequences.max_seqlen_q > 1          ? sequences.max_seqlen_q
                                                              : 1;
-    problem.seqlen_k = problem.storage_k == Storage::kPacked ? args.max_seqlen_k : problem.bound_k;
+    problem.seqlen_k = problem.storage_k == Storage::kPacked ? sequences.max_seqlen_k : problem.bound_k;
     return problem;
 }
 

@@ -1,12 +1,28 @@
-// The sizes of an attention forward call, however its sequences are stored.
+// The operands and the sizes of an attention call, for any operator.
 #pragma once
 
 #include <stdint.h>
 
-#include "flash_attn3.h"
 #include "attention/layout.h"
+#include "flash_attn3.h"
 
 namespace fa3 {
+
+// What every attention call reads.
+struct Inputs {
+    const fa3_tensor& q;
+    const fa3_tensor& k;
+    const fa3_tensor& v;
+    const fa3_sequences& sequences;
+    const fa3_mask& mask;
+    const fa3_scale& scale;
+};
+
+// The inputs of an operator's arguments, which have these fields.
+template <typename Args>
+Inputs inputs_of(const Args& args) {
+    return {args.q, args.k, args.v, args.sequences, args.mask, args.scale};
+}
 
 struct Problem {
     Storage storage_q;  // of q and out
@@ -14,15 +30,17 @@ struct Problem {
     int64_t batch;
     int64_t heads_q;
     int64_t heads_kv;
+    int64_t head_dim;
+    int64_t head_dim_v;
     int64_t seqlen_q;  // of every sequence, or the longest
     int64_t seqlen_k;
-    int64_t bound_q;  // no sequence is longer, whatever the caller says
+    int64_t bound_q;  // upper bounds of the lengths, from the shapes
     int64_t bound_k;
 
     bool is_dense() const { return storage_q == Storage::kDense && storage_k == Storage::kDense; }
 };
 
-// Says nothing of whether the sizes make sense: check_problem does.
-Problem describe(const fa3_fwd_args& args);
+// Checks nothing: check_inputs does.
+Problem problem_of(const Inputs& inputs);
 
 }  // namespace fa3

@@ -6,7 +6,7 @@ namespace fa3 {
 namespace {
 
 constexpr uint32_t kMapRank = 5;
-constexpr uint32_t kBoxColumns = 64;                // 128 bytes, the swizzle's width
+constexpr int64_t kBoxBytes = 128;                  // width of the swizzle
 constexpr uint64_t kRaggedExtent = (1u << 31) - 1;  // of origins and wraps: any that a kernel can name
 
 // Fastest dimension first.
@@ -15,7 +15,7 @@ struct Geometry {
     uint64_t byte_strides[kMapRank - 1];
 };
 
-// All that a map follows from, without padding.
+// Everything that determines a map, without padding.
 struct Description {
     void* address;
     Geometry geometry;
@@ -26,9 +26,9 @@ struct Description {
 };
 static_assert(sizeof(Description) == 112);
 
-// A thread's maps of late, each in the place that its address gives it. Encoding four of them takes the
-// driver longer than all else that a warm call does here. They are kept without the alignment that the driver
-// asks for, because the linker pads a library by a page where thread-local data have more of it than code.
+// Recent maps of this thread, in slots by address: encoding four maps takes the driver longer than the rest of a warm
+// call. Cached maps lack the alignment of TensorMap, because the linker pads a library by a page where thread-local data
+// are aligned more strictly than code.
 struct CachedMap {
     Description description;
     unsigned char map[sizeof(TensorMap)];
@@ -36,22 +36,22 @@ struct CachedMap {
 constexpr int kCacheBits = 7;
 thread_local CachedMap cache[1 << kCacheBits];
 
-CachedMap& place_of(const void* address) {
+CachedMap& slot_of(const void* address) {
     constexpr uint64_t kGoldenRatio = 0x9e3779b97f4a7c15;
     return cache[reinterpret_cast<uint64_t>(address) * kGoldenRatio >> (64 - kCacheBits)];
 }
 
-// The stride of a dimension of extent 1 is never used, but it must be legal.
+// The stride of a dimension of extent 1 is not used, but it must be legal.
 uint64_t byte_stride(const fa3_tensor& tensor, int dimension) {
     return static_cast<uint64_t>(tensor.shape[dimension] <= 1 ? kCopyAlignment
-                                                              : tensor.stride[dimension] * kElementBytes);
+                                                              : tensor.stride[dimension] * info_of(tensor.dtype).bytes);
 }
 
 uint64_t extent(const fa3_tensor& tensor, int dimension) {
     return static_cast<uint64_t>(tensor.shape[dimension]);
 }
 
-// The strides of an empty tensor are not checked, so they are not used either.
+// The strides of an empty tensor are not checked, and so not used.
 Geometry empty_geometry(const fa3_tensor& tensor, Storage storage) {
     if (storage == Storage::kDense) {
         return {{extent(tensor, 3), 1, 1, 1, 1},
@@ -69,7 +69,7 @@ Geometry dense_geometry(const fa3_tensor& tensor) {
 Geometry ragged_geometry(const fa3_tensor& tensor) {
     Rows rows;
     find_rows(tensor, &rows);
-    const uint64_t row = static_cast<uint64_t>(rows.stride * kElementBytes);
+    const uint64_t row = static_cast<uint64_t>(rows.stride * info_of(tensor.dtype).bytes);
     return {{extent(tensor, 3), extent(tensor, 2), kRaggedRows, kRaggedExtent, kRaggedExtent},
             {byte_stride(tensor, 2), row, row, kRaggedWrapBytes - row}};
 }
@@ -77,18 +77,18 @@ Geometry ragged_geometry(const fa3_tensor& tensor) {
 }  // namespace
 
 fa3_status encode_tensor_map(const cuda::Driver& driver, int32_t device, const fa3_tensor& tensor,
-                             Storage storage, const char* argument, fa3_dtype dtype, Box box, void* spare,
+                             Storage storage, const char* argument, Box box, void* spare,
                              TensorMap* map, Error error) {
     const bool empty = is_empty(tensor);
     const Description wanted = {empty ? spare : tensor.data,
                                 empty                        ? empty_geometry(tensor, storage)
                                 : storage == Storage::kDense ? dense_geometry(tensor)
                                                              : ragged_geometry(tensor),
-                                {kBoxColumns, box.heads, box.rows, 1, 1},
-                                dtype == FA3_FP16 ? cuda::kTensorFloat16 : cuda::kTensorBfloat16,
+                                {static_cast<uint32_t>(kBoxBytes / info_of(tensor.dtype).bytes), box.heads, box.rows, 1, 1},
+                                info_of(tensor.dtype).tensor_map_type,
                                 device,
                                 0};
-    CachedMap& cached = place_of(wanted.address);
+    CachedMap& cached = slot_of(wanted.address);
     if (memcmp(&cached.description, &wanted, sizeof(wanted)) == 0) {
         memcpy(map, cached.map, sizeof(*map));
         return FA3_OK;

@@ -1,4 +1,4 @@
-// How the tensor copy engine (TMA) is told about a tensor.
+// Descriptors of tensors for the tensor copy engine (TMA).
 #pragma once
 
 #include "system/driver.h"
@@ -7,16 +7,16 @@
 
 namespace fa3 {
 
-// What is copied at a time, 64 elements wide.
+// What one instruction copies, 128 bytes wide.
 struct Box {
     uint32_t heads;
     uint32_t rows;
 };
 
-// Makes the map of a tensor that passed check_layout; fwd_params.h says what the kernels expect of it. An
-// empty tensor is described at `spare`, an aligned address that is never read.
+// Encodes the map of a tensor that passed check_layout, as `params/tensor_map.h` defines it. An empty tensor gets the
+// address `spare`, which is aligned and not read.
 fa3_status encode_tensor_map(const cuda::Driver& driver, int32_t device, const fa3_tensor& tensor,
-                             Storage storage, const char* argument, fa3_dtype dtype, Box box, void* spare,
+                             Storage storage, const char* argument, Box box, void* spare,
                              TensorMap* map, Error error);
 
 }  // namespace fa3

@@ -1,23 +1,26 @@
-// How the work of an attention forward call is cut into tiles, and how many thread blocks take them.
+// Division of the query rows of an attention call into tiles.
 #pragma once
 
 #include <stdint.h>
 
-#include "params/fwd.h"
-#include "system/device.h"
-#include "system/error.h"
 #include "attention/mask.h"
 #include "attention/problem.h"
-#include "pack/pack.h"
+#include "params/tiles.h"
+#include "system/device.h"
+#include "system/error.h"
 
 namespace fa3 {
 
-// Fills pack_gqa, pack_shift, value_slices, tiles_m, tiles and l2_heads.
-fa3_status fill_tiles(const fa3_fwd_args& args, const Problem& problem, const FwdMask& mask,
-                      const Kernel& kernel, FwdParams& params, Error error);
+// What a kernel can do with a tile.
+struct TileShape {
+    uint32_t rows;           // of queries
+    uint32_t value_columns;  // of v and out; more are computed by further tiles
+    bool packs_gqa;          // the query heads of a key head can share a tile
+    uint32_t box_rows;       // of the tensor map of q; 0 without tensor maps
+};
 
-// Thread blocks of a launch: a kernel with a queue gets no more than run at once, any other a block a tile.
-// In whole clusters.
-uint32_t grid_size(const Device& device, const Kernel& kernel, int32_t sm_margin, int32_t tiles);
+// Fails when there are more tiles than a launch can number.
+fa3_status divide_into_tiles(const Inputs& inputs, const Problem& problem, const ResolvedMask& mask,
+                             const TileShape& shape, const Device& device, TileParams* tiles, Error error);
 
 }  // namespace fa3

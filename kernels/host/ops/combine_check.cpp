@@ -2,8 +2,9 @@
 
 #include <stdint.h>
 
-#include "params/combine.h"
+#include "attention/check.h"
 #include "attention/layout.h"
+#include "params/combine.h"
 
 namespace fa3 {
 namespace {
@@ -16,12 +17,6 @@ fa3_status check_unit_stride(const fa3_tensor& tensor, const char* argument, Err
                       argument, shown(tensor.stride[kHeadDim]));
 }
 
-fa3_status check_address(const void* address, const char* argument, uintptr_t alignment, Error error) {
-    if (address != nullptr && reinterpret_cast<uintptr_t>(address) % alignment == 0) return FA3_OK;
-    return error.fail(FA3_INVALID_ARGUMENT, "%s is %p; it should be a %zu-byte aligned device address",
-                      argument, address, static_cast<size_t>(alignment));
-}
-
 }  // namespace
 
 fa3_status check_parts(const fa3_combine_args& args, Error error) {
@@ -29,9 +24,13 @@ fa3_status check_parts(const fa3_combine_args& args, Error error) {
         return error.fail(FA3_INVALID_ARGUMENT, "out_partial has %d splits; it should have 1 to %d",
                           args.splits, kMaxSplits);
     }
-    if (args.out_dtype < FA3_FP16 || args.out_dtype > FA3_FP32) {
+    if (args.out_partial.dtype != FA3_FP32) {
+        return error.fail(FA3_INVALID_ARGUMENT, "out_partial.dtype is %d; it should be %d (fp32)",
+                          args.out_partial.dtype, FA3_FP32);
+    }
+    if (!is_dtype(args.out.dtype)) {
         return error.fail(FA3_INVALID_ARGUMENT,
-                          "out_dtype is %d; it should be %d (fp16), %d (bf16) or %d (fp32)", args.out_dtype,
+                          "out_dtype is %d; it should be %d (fp16), %d (bf16) or %d (fp32)", args.out.dtype,
                           FA3_FP16, FA3_BF16, FA3_FP32);
     }
     fa3_status status = check_extents(args.out_partial, Storage::kDense, "out_partial", error);
@@ -52,7 +51,7 @@ fa3_status check_combine(const fa3_combine_args& args, Error error) {
     }
     if (status != FA3_OK || is_empty(args.out)) return status;
 
-    const uintptr_t out_alignment = args.out_dtype == FA3_FP32 ? 4 : 2;
+    const uintptr_t out_alignment = static_cast<uintptr_t>(info_of(args.out.dtype).bytes);
     status = check_unit_stride(args.out_partial, "out_partial", error);
     if (status == FA3_OK) status = check_unit_stride(args.out, "out", error);
     if (status == FA3_OK) status = check_room(args.out, Storage::kDense, "out", error);

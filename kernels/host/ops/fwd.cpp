@@ -1,147 +1,213 @@
+// Attention forward: check, choose a kernel, fill its parameters, launch.
 #include "ops/fwd.h"
 
-#include <stdint.h>
+#include <optional>
 
-#include "params/fwd.h"
-#include "system/device.h"
 #include "attention/check.h"
 #include "attention/mask.h"
-#include "attention/problem.h"
-#include "attention/tiles.h"
-#include "pack/launch.h"
-#include "attention/layout.h"
+#include "attention/params.h"
 #include "attention/tensor_map.h"
+#include "attention/tiles.h"
+#include "pack/choose.h"
+#include "pack/kernel_info.h"
+#include "pack/launch.h"
+#include "params/fwd.h"
+#include "system/structure.h"
 
 namespace fa3 {
 namespace {
 
-constexpr float kLog2E = 1.44269504088896340736f;
+constexpr OpName kOp("fwd");
 
-uint32_t greatest_common_divisor(uint32_t a, uint32_t b) {
-    while (b != 0) {
-        const uint32_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
+// The tail of a record of this operator.
+struct FwdTail {
+    uint32_t dynamic;     // 1: the kernel takes tiles from a TileQueue; 0: one block a tile
+    uint32_t box_rows_q;  // of the boxes of its tensor maps; 0: the kernel computes addresses
+    uint32_t box_rows_kv;
+    uint32_t box_rows_out;
+    uint32_t min_seqlen_q;  // for query sequences of at least this length, in dense calls; 0: for any
+    uint32_t value_slices;  // tiles that share a row's head_dim_v columns
+    uint32_t packs_gqa;     // 1: query heads that share a key head can share a tile
+
+    bool uses_tensor_maps() const { return box_rows_q != 0; }
+};
+
+bool is_box(uint32_t rows, bool used) { return used ? 1 <= rows && rows <= 256 : rows == 0; }
+
+// All boxes or none, and whole slices.
+bool is_sound(const Record& record, const FwdTail& tail) {
+    const bool used = tail.uses_tensor_maps();
+    return is_box(tail.box_rows_q, used) && is_box(tail.box_rows_kv, used) && is_box(tail.box_rows_out, used) &&
+           tail.dynamic <= 1 && tail.packs_gqa <= 1 && 1 <= tail.value_slices && tail.value_slices <= 16 &&
+           record.head_dim_v % tail.value_slices == 0 && record.head_dim_v != 0;
 }
 
-void fill_sizes(const fa3_fwd_args& args, const Problem& problem, FwdParams& params) {
-    params.batch = static_cast<int32_t>(problem.batch);
-    params.heads_q = static_cast<int32_t>(problem.heads_q);
-    params.heads_kv = static_cast<int32_t>(problem.heads_kv);
-    params.head_dim = static_cast<int32_t>(args.q.shape[3]);
-    params.head_dim_v = static_cast<int32_t>(args.v.shape[3]);
-    params.seqlen_q = static_cast<int32_t>(problem.seqlen_q);
-    params.seqlen_k = static_cast<int32_t>(problem.seqlen_k);
+// The tail; sound defaults where the record has another one, which `check_tail` refuses once the record is chosen.
+FwdTail tail_of(const Record& record) {
+    FwdTail tail = {};
+    if (!read_tail(record, &tail) || tail.value_slices == 0) tail.value_slices = 1;
+    return tail;
 }
 
-// A softcap that a tiny softmax_scale cannot reach has nothing to do, and a scale of 0 means "none" to the
-// kernel.
-void fill_scores(const fa3_fwd_args& args, const FwdMask& mask, FwdParams& params) {
-    params.softcap_scale = args.softcap > 0 ? args.softmax_scale / args.softcap : 0;
-    params.scale_log2 = (params.softcap_scale != 0 ? args.softcap : args.softmax_scale) * kLog2E;
-    params.window_left = mask.window_left;
-    params.window_right = mask.window_right;
-    params.attention_chunk = mask.attention_chunk;
-    params.sink = args.sink;
+fa3_status check_tail(const Record& record, Error error) {
+    FwdTail tail;
+    if (read_tail(record, &tail) && is_sound(record, tail)) return FA3_OK;
+    return error.fail(FA3_BAD_PACK, "kernel %s of the pack is malformed: a field of fwd is out of range", record.name);
 }
 
-void fill_sequences(const fa3_fwd_args& args, const Problem& problem, const Kernel& kernel,
-                    FwdParams& params) {
-    params.cu_seqlens_q = args.cu_seqlens_q;
-    params.cu_seqlens_k = args.cu_seqlens_k;
-    params.seqused_q = args.seqused_q;
-    params.seqused_k = args.seqused_k;
-    params.page_table = args.page_table;
-    params.ragged_q = problem.storage_q != Storage::kDense;
-    params.ragged_k = problem.storage_k != Storage::kDense;
-    params.rows_per_batch_q = static_cast<int32_t>(rows_per_slot(args.q, problem.storage_q));
-    params.rows_per_batch_k = static_cast<int32_t>(rows_per_slot(args.k, problem.storage_k));
-    params.box_rows_kv = static_cast<int32_t>(kernel.box_rows_kv);
-    if (problem.storage_k == Storage::kPages) {
-        params.page_size = static_cast<int32_t>(args.k.shape[1]);
-        params.page_table_stride = static_cast<int32_t>(args.page_table_stride);
-    }
-    if (problem.storage_k == Storage::kPages && kernel.uses_tensor_maps()) {
-        params.box_rows_kv = static_cast<int32_t>(
-            greatest_common_divisor(static_cast<uint32_t>(args.k.shape[1]), kernel.box_rows_kv));
-    }
+// Columns of k and v that a kernel computes for each key, in whole slices of v.
+int64_t computed_columns(const Record& record, int64_t head_dim_v) {
+    const int64_t slice = record.head_dim_v / tail_of(record).value_slices;
+    int64_t columns_v = slice;
+    while (columns_v < head_dim_v) columns_v += slice;
+    return record.head_dim + columns_v;
 }
 
-Operand operand(const fa3_tensor& tensor, Storage storage) {
-    return {tensor.data, storage == Storage::kPacked ? 0 : tensor.stride[0], tensor.stride[1],
-            tensor.stride[2]};
+// The fewest columns first; of equals the kernel for the longest sequences.
+bool precedes(const Record& a, const Record& b, int64_t head_dim_v) {
+    const int64_t columns = computed_columns(a, head_dim_v);
+    const int64_t other_columns = computed_columns(b, head_dim_v);
+    if (columns != other_columns) return columns < other_columns;
+    if (a.head_dim != b.head_dim) return a.head_dim < b.head_dim;
+    return tail_of(a).min_seqlen_q > tail_of(b).min_seqlen_q;
 }
 
-void fill_operands(const fa3_fwd_args& args, const Problem& problem, FwdParams& params) {
+// The length that a schedule for long sequences may depend on: none in ragged batches, where the kernel of a sequence may
+// not depend on the other sequences.
+std::optional<int64_t> common_seqlen_q(const Problem& problem) {
+    if (problem.storage_q == Storage::kDense) return problem.seqlen_q;
+    return {};
+}
+
+fa3_status choose(const Pack& pack, const Device& device, const fa3_fwd_args& args, const Problem& problem, Mask mask,
+                  const Record** record, Error error) {
+    const Wanted wanted = {kOp, mask, args.q.dtype, args.out.dtype, problem.head_dim, problem.head_dim_v};
+    const int64_t assumed = assumed_seqlen_q();
+    const int64_t given = common_seqlen_q(problem).value_or(0);
+    const int64_t seqlen_q = given > assumed ? given : assumed;
+    const auto accepts = [&](const Record& candidate) { return tail_of(candidate).min_seqlen_q <= seqlen_q; };
+    const auto comes_first = [&](const Record& a, const Record& b) { return precedes(a, b, problem.head_dim_v); };
+    const fa3_status status = choose_kernel(pack, device, wanted, accepts, comes_first, record, error);
+    return status == FA3_OK ? check_tail(**record, error) : status;
+}
+
+// A checked call and its kernel.
+struct Plan {
+    Problem problem;
+    ResolvedMask mask;
+    Target target;
+    const Record* kernel = nullptr;  // null: nothing to compute
+};
+
+fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error error) {
+    const Inputs inputs = inputs_of(args);
+    fa3_status status = check_output(args.out, inputs, problem, error);
+    if (status == FA3_OK) status = check_layouts(inputs, problem, error);
+    if (status == FA3_OK && !problem.is_dense())
+        status = check_same_slots(args.out, "out", args.q, "q", problem.storage_q, error);
+    if (status != FA3_OK || is_empty(args.out)) return status;
+    status = check_address(args.lse, "lse", 4, error);
+    if (status == FA3_OK) status = check_optional_address(args.sink, "sink", 4, error);
+    return status == FA3_OK ? check_sequence_arrays(args.sequences, error) : status;
+}
+
+fa3_status make_plan(const fa3_fwd_args& args, Plan* plan, Error error) {
+    const Inputs inputs = inputs_of(args);
+    plan->problem = problem_of(inputs);
+    fa3_status status = check_inputs(inputs, plan->problem, error);
+    if (status == FA3_OK) status = check_not_negative(args.sm_margin, "sm_margin", error);
+    if (status == FA3_OK) status = check_buffers(args, plan->problem, error);
+    if (status != FA3_OK || is_empty(args.out) || plan->problem.batch == 0) return status;
+
+    plan->mask = resolve_mask(inputs, plan->problem);
+    status = find_target(args.device, &plan->target, error);
+    if (status != FA3_OK) return status;
+    const Device& device = *plan->target.device;
+    status = choose(*plan->target.pack, device, args, plan->problem, plan->mask.mask, &plan->kernel, error);
+    if (status != FA3_OK) return status;
+    if (args.sm_margin < device.multiprocessors) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT,
+                      "sm_margin is %d; it should be less than the %d multiprocessors of device %d", args.sm_margin,
+                      device.multiprocessors, device.ordinal);
+}
+
+// Heads that share a tile lie side by side in the boxes of q and out.
+fa3_status encode_tensors(const cuda::Driver& driver, const fa3_fwd_args& args, const Problem& problem,
+                          const FwdTail& tail, FwdParams& params, Error error) {
+    const auto encode = [&](const fa3_tensor& tensor, Storage storage, const char* argument, uint32_t heads,
+                            uint32_t box_rows, TensorMap& map) {
+        return encode_tensor_map(driver, args.device, tensor, storage, argument, {heads, box_rows / heads},
+                                 args.out.data, &map, error);
+    };
+    const uint32_t box_rows_kv = static_cast<uint32_t>(params.box_rows_kv);
+    const uint32_t heads = static_cast<uint32_t>(params.tiles.pack_gqa);
+    const uint32_t heads_out = heads < tail.box_rows_out ? heads : tail.box_rows_out;
+    fa3_status status = encode(args.q, problem.storage_q, "q", heads, tail.box_rows_q, params.q_map);
+    if (status == FA3_OK) status = encode(args.k, problem.storage_k, "k", 1, box_rows_kv, params.k_map);
+    if (status == FA3_OK) status = encode(args.v, problem.storage_k, "v", 1, box_rows_kv, params.v_map);
+    if (status == FA3_OK)
+        status = encode(args.out, problem.storage_q, "out", heads_out, tail.box_rows_out, params.out_map);
+    return status;
+}
+
+fa3_status fill_params(const fa3_fwd_args& args, const Plan& plan, const FwdTail& tail, FwdParams& params,
+                       Error error) {
+    const Inputs inputs = inputs_of(args);
+    const Problem& problem = plan.problem;
     params.q = operand(args.q, problem.storage_q);
     params.k = operand(args.k, problem.storage_k);
     params.v = operand(args.v, problem.storage_k);
     params.out = operand(args.out, problem.storage_q);
-    params.lse = args.lse;
-    params.lse_stride_head = args.q.shape[1];
-    params.lse_stride_batch = problem.storage_q == Storage::kPacked ? 0 : args.q.shape[1] * problem.heads_q;
+    params.lse = lse_operand(args.lse, problem);
+    params.sink = args.sink;
+    params.sequences = sequence_params(inputs);
+    params.scale = scale_params(inputs);
+    params.mask = plan.mask.params;
+    params.sizes = size_params(problem);
+    params.storage = storage_params(inputs, problem);
+    params.box_rows_kv = static_cast<int32_t>(
+        tail.uses_tensor_maps() ? box_rows_of_keys(inputs, problem, tail.box_rows_kv) : 0);
+    const TileShape shape = {plan.kernel->tile_m, plan.kernel->head_dim_v / tail.value_slices, tail.packs_gqa == 1,
+                             tail.box_rows_q};
+    return divide_into_tiles(inputs, problem, plan.mask, shape, *plan.target.device, &params.tiles, error);
 }
 
-// Where heads share a tile, they lie side by side in the boxes of q and out, too.
-fa3_status encode_tensors(const cuda::Driver& driver, const fa3_fwd_args& args, const Problem& problem,
-                          const Kernel& kernel, FwdParams& params, Error error) {
-    const auto encode = [&](const fa3_tensor& tensor, Storage storage, const char* argument, uint32_t heads,
-                            uint32_t box_rows, TensorMap& map) {
-        return encode_tensor_map(driver, args.device, tensor, storage, argument,
-                                 static_cast<fa3_dtype>(args.dtype), {heads, box_rows / heads}, args.out.data,
-                                 &map, error);
-    };
-    const uint32_t box_rows_kv = static_cast<uint32_t>(params.box_rows_kv);
-    const uint32_t heads = static_cast<uint32_t>(params.pack_gqa);
-    const uint32_t heads_out = heads < kernel.box_rows_out ? heads : kernel.box_rows_out;
-    fa3_status status = encode(args.q, problem.storage_q, "q", heads, kernel.box_rows_q, params.q_map);
-    if (status == FA3_OK) status = encode(args.k, problem.storage_k, "k", 1, box_rows_kv, params.k_map);
-    if (status == FA3_OK) status = encode(args.v, problem.storage_k, "v", 1, box_rows_kv, params.v_map);
-    if (status == FA3_OK)
-        status = encode(args.out, problem.storage_q, "out", heads_out, kernel.box_rows_out, params.out_map);
-    return status;
-}
-
-}  // namespace
-
-fa3_status fwd(const fa3_fwd_args& args, Error error) {
-    const Problem problem = describe(args);
-    if (fa3_status status = check_problem(args, problem, error); status != FA3_OK) return status;
-    if (fa3_status status = check_buffers(args, problem, error); status != FA3_OK) return status;
-    if (is_empty(args.out) || problem.batch == 0) return FA3_OK;
-
-    const FwdMask mask = resolve_mask(args, problem);
-    const Wanted wanted = {
-        Op::kFwd,        mask.kind,       static_cast<fa3_dtype>(args.dtype),
-        args.q.shape[3], args.v.shape[3], problem.storage_q == Storage::kDense ? problem.seqlen_q : 0};
-    Target target;
-    if (fa3_status status = find_target(args.device, wanted, &target, error); status != FA3_OK) return status;
-    const cuda::Driver& driver = *target.driver;
-    const Kernel& kernel = *target.kernel;
-    Device& device = *target.device;
-    if (args.sm_margin >= device.multiprocessors) {
-        return error.fail(FA3_INVALID_ARGUMENT,
-                          "sm_margin is %d; it should be less than the %d multiprocessors of device %d",
-                          args.sm_margin, device.multiprocessors, device.ordinal);
-    }
-
+fa3_status run(const fa3_fwd_args& args, Error error) {
+    Plan plan;
+    if (fa3_status status = make_plan(args, &plan, error); status != FA3_OK || plan.kernel == nullptr) return status;
+    const cuda::Driver& driver = *plan.target.driver;
+    Device& device = *plan.target.device;
+    const FwdTail tail = tail_of(*plan.kernel);
     FwdParams params = {};
     const cuda::Stream stream = static_cast<cuda::Stream>(args.stream);
     ContextScope context(driver);
-    fill_scores(args, mask, params);
-    fill_sizes(args, problem, params);
-    fill_sequences(args, problem, kernel, params);
-    fill_operands(args, problem, params);
-    fa3_status status = fill_tiles(args, problem, mask, kernel, params, error);
+    fa3_status status = fill_params(args, plan, tail, params, error);
     if (status == FA3_OK) status = context.enter(device, error);
-    if (status == FA3_OK && kernel.dynamic) status = device.queues.take(driver, stream, &params.queue, error);
-    if (status == FA3_OK && kernel.uses_tensor_maps())
-        status = encode_tensors(driver, args, problem, kernel, params, error);
+    if (status == FA3_OK && tail.dynamic == 1) status = device.queues.take(driver, stream, &params.queue, error);
+    if (status == FA3_OK && tail.uses_tensor_maps())
+        status = encode_tensors(driver, args, plan.problem, tail, params, error);
     if (status != FA3_OK) return status;
-    const uint32_t blocks = grid_size(device, kernel, args.sm_margin, params.tiles);
-    return launch(target, blocks, stream, &params, error);
+    const uint32_t tiles = static_cast<uint32_t>(params.tiles.count);
+    const uint32_t blocks =
+        tail.dynamic == 1 ? resident_blocks(device, *plan.kernel, args.sm_margin, tiles) : tiles;
+    return launch_all(plan.target, {{plan.kernel, blocks, &params, /*overlaps_previous=*/false}}, stream, error);
 }
 
+}  // namespace
 }  // namespace fa3
+
+fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size) {
+    fa3_fwd_args known;
+    const fa3::Error sink{error, error_size};
+    const fa3_status status = fa3::read_struct(args, "fa3_fwd_args", &known, sink);
+    return status == FA3_OK ? fa3::run(known, sink) : status;
+}
+
+fa3_status fa3_fwd_kernel(const fa3_fwd_args* args, fa3_kernel_info* info, char* error, size_t error_size) {
+    fa3_fwd_args known;
+    fa3::Plan plan;
+    const fa3::Error sink{error, error_size};
+    fa3_status status = fa3::read_struct(args, "fa3_fwd_args", &known, sink);
+    if (status == FA3_OK) status = fa3::make_plan(known, &plan, sink);
+    return status == FA3_OK ? fa3::write_kernel_info(plan.kernel, info, sink) : status;
+}

@@ -1,7 +1,8 @@
 #include "pack/choose.h"
 
-#include <algorithm>
 #include <atomic>
+
+#include "attention/dtype.h"
 
 namespace fa3 {
 namespace {
@@ -10,141 +11,122 @@ constexpr uint32_t kAllCodes = (1u << kCodes) - 1;
 constexpr int kSmsPerMajor = 10;
 
 std::atomic<uint32_t> allowed_codes{kAllCodes};
-std::atomic<int32_t> least_seqlen_q{0};  // that is assumed
+std::atomic<int32_t> least_seqlen_q{0};
 
 bool is_allowed(Code code) {
     return allowed_codes.load(std::memory_order_relaxed) >> static_cast<int>(code) & 1;
 }
 
-bool has_instructions(const KernelKey& key, int sm) {
+bool has_instructions(const Key& key, int sm) {
     if (key.code == Code::kExact) return key.sm == sm;
     return key.sm <= sm && (key.code == Code::kPtx || key.sm / kSmsPerMajor == sm / kSmsPerMajor);
 }
 
-bool runs_on(const KernelKey& key, const Device& device) {
+bool runs_on(const Key& key, const Device& device) {
     return has_instructions(key, device.sm) && key.smem_bytes <= static_cast<uint32_t>(device.shared_bytes) &&
            is_allowed(key.code);
 }
 
-bool covers(const KernelKey& key, const Wanted& wanted) {
-    return key.head_dim >= wanted.head_dim && key.head_dim_v >= wanted.head_dim_v;
-}
+bool takes_dtype(uint8_t dtype, int32_t wanted) { return dtype == wanted || dtype == kAnyDtype; }
 
-// Columns of k and v that it works on for each key, in whole slices of v.
-int64_t columns(const KernelKey& key, const Wanted& wanted) {
-    int64_t columns_v = key.slice_columns;
-    while (columns_v < wanted.head_dim_v) columns_v += key.slice_columns;
-    return key.head_dim + columns_v;
-}
-
-bool is_better(const KernelKey& key, const KernelKey& other, const Wanted& wanted) {
-    if (key.code != other.code) return key.code < other.code;
-    if (key.sm != other.sm) return key.sm > other.sm;
-    const int64_t work = columns(key, wanted);
-    const int64_t other_work = columns(other, wanted);
-    if (work != other_work) return work < other_work;
-    if (key.head_dim != other.head_dim) return key.head_dim < other.head_dim;
-    return key.min_seqlen_q > other.min_seqlen_q;
+// All of `serves` but the head dimensions.
+bool serves_type(const Key& key, const Device& device, const Wanted& wanted) {
+    return takes_dtype(key.dtype_in, wanted.dtype_in) && takes_dtype(key.dtype_out, wanted.dtype_out) &&
+           (key.masks >> static_cast<int>(wanted.mask) & 1) != 0 && key.op == wanted.op && runs_on(key, device);
 }
 
 // As "sm_90a", "sm_80" or "sm_80 PTX".
-void append_target(Text& text, const KernelKey& key) {
+void append_target(Text& text, const Key& key) {
     text.append("sm_%u%s", key.sm, key.code == Code::kExact ? "a" : key.code == Code::kPtx ? " PTX" : "");
 }
 
-bool same_target(const KernelKey& a, const KernelKey& b) { return a.sm == b.sm && a.code == b.code; }
+bool same_target(const Key& a, const Key& b) { return a.sm == b.sm && a.code == b.code; }
 
-bool is_listed(const Pack& pack, uint32_t index) {
+// Whether an earlier kernel of the pack is like this one.
+template <typename IsLike>
+bool is_listed(const Pack& pack, uint32_t index, const IsLike& is_like) {
     for (uint32_t i = 0; i < index; ++i) {
-        if (same_target(pack.keys[i], pack.keys[index])) return true;
+        if (is_like(pack.keys[i], pack.keys[index])) return true;
     }
     return false;
 }
 
-// How many kernels of each op there are for each target, as "sm_90a (36 fwd), sm_80 (14 fwd, 1 combine)".
+bool same_target_and_op(const Key& a, const Key& b) { return same_target(a, b) && a.op == b.op; }
+
+// The number of kernels of each operator for each target, as "sm_90a (36 fwd), sm_80 (14 fwd, 1 combine)".
 void append_contents(Text& text, const Pack& pack) {
     if (pack.count == 0) text.append("no kernel");
     for (uint32_t i = 0; i < pack.count; ++i) {
-        if (is_listed(pack, i)) continue;
+        if (is_listed(pack, i, same_target)) continue;
         text.append(i == 0 ? "" : ", ");
         append_target(text, pack.keys[i]);
         const char* separator = " (";
-        for (Op op : {Op::kFwd, Op::kCombine, Op::kOther}) {
+        for (uint32_t j = i; j < pack.count; ++j) {
+            const Key& first = pack.keys[j];
+            if (!same_target(pack.keys[i], first) || is_listed(pack, j, same_target_and_op)) continue;
             unsigned count = 0;
-            for (uint32_t j = i; j < pack.count; ++j) {
-                count += same_target(pack.keys[i], pack.keys[j]) && pack.keys[j].op == op;
-            }
-            if (count == 0) continue;
-            text.append("%s%u %s", separator, count, op_name(op));
+            for (uint32_t k = j; k < pack.count; ++k) count += same_target_and_op(first, pack.keys[k]);
+            text.append("%s%u %s", separator, count, first.op.text);
             separator = ", ";
         }
         text.append(")");
     }
 }
 
-// The head dimensions of the kernels that would serve any, as "64/64, 192/128", each once.
+// The head dimensions of the kernels that serve the call but for these, as "64/64, 192/128", each once.
 void append_head_dims(Text& text, const Pack& pack, const Device& device, const Wanted& wanted) {
-    const uint32_t asked = service(wanted.op, wanted.dtype, wanted.mask);
-    const auto serves = [&](const KernelKey& key) {
-        return runs_on(key, device) && (key.services & asked) != 0 && key.min_seqlen_q == 0;
+    const auto like = [&](const Key& a, const Key& b) {
+        return serves_type(a, device, wanted) && a.head_dim == b.head_dim && a.head_dim_v == b.head_dim_v;
     };
     for (uint32_t i = 0; i < pack.count; ++i) {
-        const KernelKey& key = pack.keys[i];
-        bool is_new = serves(key);
-        for (uint32_t j = 0; is_new && j < i; ++j) {
-            const KernelKey& other = pack.keys[j];
-            is_new = !serves(other) || key.head_dim != other.head_dim || key.head_dim_v != other.head_dim_v;
-        }
-        if (is_new) text.append("%s%u/%u", text.length == 0 ? "" : ", ", key.head_dim, key.head_dim_v);
+        const Key& key = pack.keys[i];
+        if (!serves_type(key, device, wanted) || is_listed(pack, i, like)) continue;
+        text.append("%s%u/%u", text.length == 0 ? "" : ", ", key.head_dim, key.head_dim_v);
     }
     if (text.length == 0) text.append("none");
 }
 
 }  // namespace
 
-fa3_status check_device(const Pack& pack, const Device& device, Error error) {
+bool serves(const Key& key, const Device& device, const Wanted& wanted) {
+    return key.head_dim >= wanted.head_dim && key.head_dim_v >= wanted.head_dim_v && serves_type(key, device, wanted);
+}
+
+int compare_targets(const Key& a, const Key& b) {
+    if (a.code != b.code) return a.code < b.code ? -1 : 1;
+    return a.sm == b.sm ? 0 : a.sm > b.sm ? -1 : 1;
+}
+
+fa3_status check_device(const Pack& pack, const Device& device, const char* op, Error error) {
     for (uint32_t i = 0; i < pack.count; ++i) {
-        if (runs_on(pack.keys[i], device)) return FA3_OK;
+        const Key& key = pack.keys[i];
+        if (runs_on(key, device) && (op == nullptr || strcmp(key.op.text, op) == 0)) return FA3_OK;
     }
     Text contents;
     append_contents(contents, pack);
     const bool all = allowed_codes.load() == kAllCodes;
-    return error.fail(FA3_UNSUPPORTED, "device %d (%s, sm_%d) has no kernel%s; this build holds %s",
-                      device.ordinal, device.name, device.sm, all ? "" : " that is allowed", contents.data);
+    return error.fail(FA3_UNSUPPORTED, "device %d (%s, sm_%d) has no %s%skernel%s; this build holds %s",
+                      device.ordinal, device.name, device.sm, op == nullptr ? "" : op, op == nullptr ? "" : " ",
+                      all ? "" : " that is allowed", contents.data);
 }
 
-fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& wanted, const Kernel** kernel,
-                         Error error) {
-    const uint32_t asked = service(wanted.op, wanted.dtype, wanted.mask);
-    const int64_t seqlen_q = std::max<int64_t>(wanted.seqlen_q, least_seqlen_q.load(std::memory_order_relaxed));
-    const KernelKey* best = nullptr;
-    for (uint32_t i = 0; i < pack.count; ++i) {
-        const KernelKey& key = pack.keys[i];
-        if ((key.services & asked) == 0 || key.min_seqlen_q > seqlen_q) continue;
-        if (!covers(key, wanted) || !runs_on(key, device)) continue;
-        if (best == nullptr || is_better(key, *best, wanted)) best = &key;
-    }
-    if (best != nullptr) {
-        *kernel = &pack.kernels[best - pack.keys];
-        return FA3_OK;
-    }
-    if (fa3_status status = check_device(pack, device, error); status != FA3_OK) return status;
-    if (wanted.op != Op::kFwd) {
+fa3_status fail_choice(const Pack& pack, const Device& device, const Wanted& wanted, Error error) {
+    if (fa3_status status = check_device(pack, device, nullptr, error); status != FA3_OK) return status;
+    if (wanted.head_dim == 0) {  // an operator without head dimensions
         Text contents;
         append_contents(contents, pack);
-        return error.fail(FA3_UNSUPPORTED, "no %s kernel for sm_%d; this build holds %s", op_name(wanted.op),
-                          device.sm, contents.data);
+        return error.fail(FA3_UNSUPPORTED, "no %s kernel for sm_%d; this build holds %s", wanted.op.text, device.sm,
+                          contents.data);
     }
-    constexpr const char* kDtypeNames[] = {"fp16", "bf16"};
-    const char* dtype = kDtypeNames[wanted.dtype];
+    const char* dtype = info_of(wanted.dtype_in).name;
     Text head_dims;
     append_head_dims(head_dims, pack, device, wanted);
     return error.fail(
         FA3_UNSUPPORTED,
-        "no fwd kernel for %s, head_dim %lld, head_dim of v %lld, mask %s on sm_%d; those of this "
+        "no %s kernel for %s, head_dim %lld, head_dim of v %lld, mask %s on sm_%d; those of this "
         "build for %s and this mask have head_dim/head_dim of v up to: %s",
-        dtype, shown(wanted.head_dim), shown(wanted.head_dim_v), mask_name(wanted.mask), device.sm, dtype,
-        head_dims.data);
+        wanted.op.text, dtype, shown(wanted.head_dim), shown(wanted.head_dim_v), mask_name(wanted.mask), device.sm,
+        dtype, head_dims.data);
 }
 
 fa3_status allow_kernels(uint32_t codes, int32_t seqlen_q, Error error) {
@@ -159,5 +141,7 @@ fa3_status allow_kernels(uint32_t codes, int32_t seqlen_q, Error error) {
     least_seqlen_q.store(seqlen_q);
     return FA3_OK;
 }
+
+int32_t assumed_seqlen_q() { return least_seqlen_q.load(std::memory_order_relaxed); }
 
 }  // namespace fa3

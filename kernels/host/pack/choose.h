@@ -1,32 +1,58 @@
-// Which kernel of the pack serves a call.
+// The choice of the kernel that serves a call.
 #pragma once
 
-#include "system/device.h"
+#include <stdint.h>
+
 #include "pack/pack.h"
+#include "system/device.h"
 
 namespace fa3 {
 
 struct Wanted {
-    Op op;
+    OpName op;
     Mask mask;
-    fa3_dtype dtype;
+    int32_t dtype_in;  // fa3_dtype
+    int32_t dtype_out;
     int64_t head_dim;
     int64_t head_dim_v;
-    int64_t seqlen_q;  // of every sequence; 0 when they differ, so that no sequence's kernel depends on its
-                       // neighbours
 };
 
-// Of the kernels that run on the device and cover the call: a cubin for exactly this SM before a portable
-// one, and PTX last, each of the newest SM; then the one with the least work, and of equals the one made for
-// the longest sequences that these still are. FA3_UNSUPPORTED, saying what the pack holds, when there is
-// none.
-fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& wanted, const Kernel** kernel,
-                         Error error);
+// Whether a kernel runs on the device, is allowed, and covers the call by its common fields.
+bool serves(const Key& key, const Device& device, const Wanted& wanted);
 
-// FA3_OK when the pack holds any kernel for this device.
-fa3_status check_device(const Pack& pack, const Device& device, Error error);
+// The order of preference that holds for every operator: a cubin for exactly this SM before a portable one, and PTX last,
+// each of the newest SM. Negative when `a` comes first, 0 when neither does.
+int compare_targets(const Key& a, const Key& b);
+
+// The error of a call that no kernel serves.
+fa3_status fail_choice(const Pack& pack, const Device& device, const Wanted& wanted, Error error);
+
+// Of the kernels that serve the call and that `accepts(record)`, the first by compare_targets and then by
+// `precedes(record, other)`. FA3_UNSUPPORTED, with the contents of the pack, when there is none.
+template <typename Accepts, typename Precedes>
+fa3_status choose_kernel(const Pack& pack, const Device& device, const Wanted& wanted, const Accepts& accepts,
+                         const Precedes& precedes, const Record** record, Error error) {
+    const Key* best = nullptr;
+    *record = nullptr;
+    for (uint32_t i = 0; i < pack.count; ++i) {
+        const Key& key = pack.keys[i];
+        const Record& candidate = pack.records[i];
+        if (!serves(key, device, wanted) || !accepts(candidate)) continue;
+        const int order = best == nullptr ? -1 : compare_targets(key, *best);
+        if (order > 0 || (order == 0 && !precedes(candidate, **record))) continue;
+        best = &key;
+        *record = &candidate;
+    }
+    return best != nullptr ? FA3_OK : fail_choice(pack, device, wanted, error);
+}
+
+// FA3_OK when the pack holds a kernel of the operator (null: of any) for this device.
+fa3_status check_device(const Pack& pack, const Device& device, const char* op, Error error);
 
 // See fa3_allow_kernels.
 fa3_status allow_kernels(uint32_t codes, int32_t seqlen_q, Error error);
+
+// The length of query sequences that the choice assumes at least.
+int32_t assumed_seqlen_q();
 
 }  // namespace fa3

@@ -3,37 +3,53 @@
 #include "pack/loader.h"
 
 namespace fa3 {
+namespace {
 
-fa3_status find_target(int32_t ordinal, const Wanted& wanted, Target* target, Error error) {
+constexpr size_t kMaxLaunches = 8;
+
+}  // namespace
+
+fa3_status find_target(int32_t ordinal, Target* target, Error error) {
     fa3_status status = cuda::get_driver(&target->driver, error);
     if (status == FA3_OK) status = get_device(*target->driver, ordinal, &target->device, error);
-    if (status == FA3_OK) status = get_pack(&target->pack, error);
-    if (status == FA3_OK)
-        status = choose_kernel(*target->pack, *target->device, wanted, &target->kernel, error);
-    return status;
+    return status == FA3_OK ? get_pack(&target->pack, error) : status;
 }
 
-fa3_status launch(const Target& target, uint32_t blocks, cuda::Stream stream, void* params, Error error) {
-    const Kernel& kernel = *target.kernel;
-    cuda::Function function = nullptr;
-    const fa3_status status =
-        get_function(*target.driver, *target.device, *target.pack, kernel, &function, error);
-    if (status != FA3_OK) return status;
-    cuda::LaunchAttribute cluster = {};
-    cluster.id = cuda::LaunchAttribute::kClusterDimension;
-    cluster.cluster = {kernel.cluster, 1, 1};
-    cuda::LaunchConfig config = {};
-    config.grid_x = blocks;
-    config.grid_y = config.grid_z = 1;
-    config.block_x = kernel.threads;
-    config.block_y = config.block_z = 1;
-    config.shared_bytes = kernel.smem_bytes;
-    config.stream = stream;
-    config.attributes = &cluster;
-    config.attribute_count = kernel.cluster > 1 ? 1 : 0;
-    void* parameters[] = {params};
-    const cuda::Result result = target.driver->launch(&config, function, parameters, nullptr);
-    return result == cuda::kSuccess ? FA3_OK : target.driver->fail(result, "cuLaunchKernelEx", error);
+fa3_status launch_all(const Target& target, std::initializer_list<Launch> launches, cuda::Stream stream, Error error) {
+    cuda::Function functions[kMaxLaunches];
+    size_t count = 0;
+    for (const Launch& launch : launches) {
+        if (count == kMaxLaunches) {
+            return error.fail(FA3_DRIVER_ERROR, "a call has more than %zu launches", kMaxLaunches);
+        }
+        const fa3_status status = get_function(*target.driver, *target.device, *target.pack, *launch.kernel,
+                                               &functions[count++], error);
+        if (status != FA3_OK) return status;
+    }
+    count = 0;
+    for (const Launch& launch : launches) {
+        cuda::LaunchAttribute overlap = {};
+        overlap.id = cuda::LaunchAttribute::kProgrammaticStreamSerialization;
+        overlap.programmatic_stream_serialization_allowed = 1;
+        cuda::LaunchConfig config = {};
+        config.grid_x = launch.blocks;
+        config.grid_y = config.grid_z = 1;
+        config.block_x = launch.kernel->threads;
+        config.block_y = config.block_z = 1;
+        config.shared_bytes = launch.kernel->smem_bytes;
+        config.stream = stream;
+        config.attributes = &overlap;
+        config.attribute_count = launch.overlaps_previous ? 1 : 0;
+        void* parameters[] = {launch.params};
+        const cuda::Result result = target.driver->launch(&config, functions[count++], parameters, nullptr);
+        if (result != cuda::kSuccess) return target.driver->fail(result, "cuLaunchKernelEx", error);
+    }
+    return FA3_OK;
+}
+
+uint32_t resident_blocks(const Device& device, const Record& kernel, int32_t sm_margin, int64_t work_items) {
+    const int64_t resident = int64_t{device.multiprocessors - sm_margin} * kernel.blocks_per_sm;
+    return static_cast<uint32_t>(work_items < resident ? work_items : resident);
 }
 
 }  // namespace fa3

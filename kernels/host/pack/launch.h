@@ -1,22 +1,37 @@
-// The kernel that serves a call, and its launch.
+// Launches of a call.
 #pragma once
 
-#include "system/device.h"
+#include <stdint.h>
+
+#include <initializer_list>
+
 #include "pack/pack.h"
-#include "pack/choose.h"
+#include "system/device.h"
+#include "system/driver.h"
 
 namespace fa3 {
 
+// Where a call runs.
 struct Target {
     const cuda::Driver* driver;
     Device* device;
     const Pack* pack;
-    const Kernel* kernel;
 };
 
-fa3_status find_target(int32_t ordinal, const Wanted& wanted, Target* target, Error error);
+fa3_status find_target(int32_t ordinal, Target* target, Error error);
 
-// Launches with the one structure that the kernel takes. Needs the device's context current.
-fa3_status launch(const Target& target, uint32_t blocks, cuda::Stream stream, void* params, Error error);
+struct Launch {
+    const Record* kernel;
+    uint32_t blocks;
+    void* params;            // the one structure that the kernel takes
+    bool overlaps_previous;  // programmatic dependent launch: the kernel waits for the previous launch itself
+};
+
+// Enqueues the launches in order. All kernels are loaded before the first launch, so that a failure to load enqueues
+// nothing. Needs the context of the device current.
+fa3_status launch_all(const Target& target, std::initializer_list<Launch> launches, cuda::Stream stream, Error error);
+
+// Blocks of a persistent kernel: no more than are resident at once. `sm_margin` multiprocessors stay free.
+uint32_t resident_blocks(const Device& device, const Record& kernel, int32_t sm_margin, int64_t work_items);
 
 }  // namespace fa3

@@ -1,14 +1,13 @@
-// From a row of the pack to a kernel that can be launched.
+// Loading of kernels.
 #pragma once
 
-#include "system/device.h"
 #include "pack/pack.h"
+#include "system/device.h"
 
 namespace fa3 {
 
-// The kernel's handle on this device; it is loaded, and PTX compiled, at first use. Needs the device's
-// context current.
-fa3_status get_function(const cuda::Driver& driver, const Device& device, const Pack& pack,
-                        const Kernel& kernel, cuda::Function* function, Error error);
+// The handle of a kernel on this device. The first use loads it and compiles PTX. Needs the context of the device current.
+fa3_status get_function(const cuda::Driver& driver, const Device& device, const Pack& pack, const Record& record,
+                        cuda::Function* function, Error error);
 
 }  // namespace fa3

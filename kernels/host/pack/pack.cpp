@@ -1,15 +1,10 @@
 #include "pack/pack.h"
 
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "system/file.h"
+#include "system/library.h"
 #include "system/setup_lock.h"
 
 namespace fa3 {
@@ -17,7 +12,7 @@ namespace {
 
 constexpr char kFileName[] = "kernels.fa3pack";
 constexpr char kMagic[8] = {'F', 'A', '3', 'P', 'A', 'C', 'K', 1};
-constexpr uint32_t kFormat = 2;
+constexpr uint32_t kFormat = 3;
 
 struct Header {
     char magic[8];
@@ -29,7 +24,7 @@ struct Header {
 static_assert(sizeof(Header) == 32);
 
 std::atomic<const Pack*> current_pack;
-Pack* opened_packs;  // all that were ever in use; guarded by the setup lock
+Pack* opened_packs;  // every pack that was in use; guarded by the setup lock
 
 struct CrcTable {
     uint32_t of[256];
@@ -42,7 +37,7 @@ struct CrcTable {
     }
 };
 
-// CRC-32 as zlib computes it: it tells damage, not malice; a wheel's sha256 is for that.
+// CRC-32 as zlib computes it, against damage. Against tampering there is the sha256 of the wheel.
 uint64_t crc32(const void* data, size_t size) {
     static constexpr CrcTable kTable;
     uint32_t digest = 0xffffffff;
@@ -52,53 +47,18 @@ uint64_t crc32(const void* data, size_t size) {
     return digest ^ 0xffffffff;
 }
 
-class File {
-  public:
-    explicit File(const char* path) : descriptor_(open(path, O_RDONLY | O_CLOEXEC)) {}
-    ~File() {
-        if (is_open()) close(descriptor_);
-    }
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
-
-    bool is_open() const { return descriptor_ >= 0; }
-
-    // All zeros when it cannot be told.
-    struct stat status() const {
-        struct stat status = {};
-        fstat(descriptor_, &status);
-        return status;
-    }
-
-    bool read_at(uint64_t offset, void* data, size_t size) const {
-        char* next = static_cast<char*>(data);
-        while (size > 0) {
-            const ssize_t got = pread(descriptor_, next, size, static_cast<off_t>(offset));
-            if (got < 0 && errno == EINTR) continue;
-            if (got <= 0) return false;
-            next += got;
-            offset += static_cast<uint64_t>(got);
-            size -= static_cast<size_t>(got);
-        }
-        return true;
-    }
-
-  private:
-    int descriptor_;
-};
-
-fa3_status read_table(const char* path, const File& file, const Header& header, Kernel* kernels,
+fa3_status read_table(const char* path, const File& file, const Header& header, Record* records,
                       Error error) {
-    const size_t bytes = header.count * sizeof(Kernel);
-    if (!file.read_at(sizeof(Header), kernels, bytes)) {
-        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: %s", path, strerror(errno));
+    const size_t bytes = header.count * sizeof(Record);
+    if (!file.read_at(sizeof(Header), records, bytes)) {
+        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: %s", path, file_error());
     }
-    if (crc32(kernels, bytes) != header.table_digest) {
+    if (crc32(records, bytes) != header.table_digest) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: its table does not match its digest",
                           path);
     }
     for (uint32_t i = 0; i < header.count; ++i) {
-        if (!is_sound(kernels[i], header.file_size)) {
+        if (!is_sound(records[i], header.file_size)) {
             return error.fail(FA3_BAD_PACK, "kernel pack %s is malformed: row %u has a field out of range",
                               path, i);
         }
@@ -109,11 +69,10 @@ fa3_status read_table(const char* path, const File& file, const Header& header, 
 fa3_status open_pack(const char* path, Pack& pack, Error error) {
     const File file(path);
     if (!file.is_open()) {
-        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be opened: %s", path, strerror(errno));
+        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be opened: %s", path, file_error());
     }
     Header header;
-    const struct stat status_of_file = file.status();
-    const uint64_t size = static_cast<uint64_t>(status_of_file.st_size);
+    const uint64_t size = file.size();
     if (size < sizeof(header) || !file.read_at(0, &header, sizeof(header))) {
         return error.fail(FA3_BAD_PACK,
                           "kernel pack %s is truncated: it has %llu bytes, less than its header", path,
@@ -131,41 +90,40 @@ fa3_status open_pack(const char* path, Pack& pack, Error error) {
             FA3_BAD_PACK, "kernel pack %s is truncated or altered: it has %llu bytes, its header says %llu",
             path, static_cast<unsigned long long>(size), static_cast<unsigned long long>(header.file_size));
     }
-    if (header.count > (size - sizeof(header)) / sizeof(Kernel)) {
+    if (header.count > (size - sizeof(header)) / sizeof(Record)) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: %u rows do not fit in it", path,
                           header.count);
     }
     pack.count = header.count;
-    pack.modified = status_of_file.st_mtim;
-    pack.path = realpath(path, nullptr);  // the process may change its folder before an image is read
-    pack.kernels = static_cast<Kernel*>(calloc(header.count, sizeof(Kernel)));
-    pack.keys = static_cast<KernelKey*>(calloc(header.count, sizeof(KernelKey)));
+    pack.modified = file.modified();
+    pack.path = absolute_path(path);  // the process may change its folder before an image is read
+    pack.records = static_cast<Record*>(calloc(header.count, sizeof(Record)));
+    pack.keys = static_cast<Key*>(calloc(header.count, sizeof(Key)));
     pack.loaded = static_cast<std::atomic<cuda::Function>*>(
         calloc(static_cast<size_t>(kMaxDevices) * header.count, sizeof(std::atomic<cuda::Function>)));
-    const bool has_rows = pack.kernels != nullptr && pack.keys != nullptr && pack.loaded != nullptr;
-    if (pack.path == nullptr || (header.count > 0 && !has_rows)) {
+    const bool has_memory = pack.records != nullptr && pack.keys != nullptr && pack.loaded != nullptr;
+    if (pack.path == nullptr || (header.count > 0 && !has_memory)) {
         return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be read: out of memory", path);
     }
-    if (fa3_status status = read_table(path, file, header, pack.kernels, error); status != FA3_OK)
+    if (fa3_status status = read_table(path, file, header, pack.records, error); status != FA3_OK)
         return status;
-    for (uint32_t i = 0; i < pack.count; ++i) pack.keys[i] = key_of(pack.kernels[i]);
+    for (uint32_t i = 0; i < pack.count; ++i) pack.keys[i] = key_of(pack.records[i]);
     return FA3_OK;
 }
 
 void free_pack(Pack* pack) {
     free(pack->path);
-    free(pack->kernels);
+    free(pack->records);
     free(pack->keys);
     free(pack->loaded);
     free(pack);
 }
 
-// The times of a file do not tell alone: two writes can fall into one tick of the clock. But the rows have
-// the digests of all the rest.
+// The time of the last change does not suffice: two writes can share one tick of the clock. The records have the digests of
+// all images.
 bool is_same(const Pack& a, const Pack& b) {
-    return a.modified.tv_sec == b.modified.tv_sec && a.modified.tv_nsec == b.modified.tv_nsec &&
-           a.count == b.count && strcmp(a.path, b.path) == 0 &&
-           memcmp(a.kernels, b.kernels, a.count * sizeof(Kernel)) == 0;
+    return a.modified == b.modified && a.count == b.count && strcmp(a.path, b.path) == 0 &&
+           memcmp(a.records, b.records, a.count * sizeof(Record)) == 0;
 }
 
 // With the setup lock held.
@@ -190,15 +148,10 @@ fa3_status use_pack(const char* path, Error error) {
 }
 
 fa3_status use_default_pack(Error error) {
-    Dl_info library;
-    char path[PATH_MAX];
-    if (dladdr(reinterpret_cast<void*>(fa3_version), &library) == 0) {
-        return error.fail(FA3_BAD_PACK, "the folder of this library, where %s lies, cannot be found",
-                          kFileName);
+    char path[kMaxPath];
+    if (!path_beside_library(kFileName, path, sizeof(path))) {
+        return error.fail(FA3_BAD_PACK, "the folder of this library, with %s, cannot be found", kFileName);
     }
-    const char* slash = strrchr(library.dli_fname, '/');
-    const int folder = slash == nullptr ? 0 : static_cast<int>(slash - library.dli_fname) + 1;
-    snprintf(path, sizeof(path), "%.*s%s", folder, library.dli_fname, kFileName);
     return use_pack(path, error);
 }
 
@@ -223,25 +176,25 @@ fa3_status set_pack(const char* path, Error error) {
     return use_pack(path, error);
 }
 
-fa3_status read_image(const Pack& pack, const Kernel& kernel, void** image, Error error) {
+fa3_status read_image(const Pack& pack, const Record& record, void** image, Error error) {
     const File file(pack.path);
     if (!file.is_open()) {
-        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be opened: %s", pack.path, strerror(errno));
+        return error.fail(FA3_BAD_PACK, "kernel pack %s cannot be opened: %s", pack.path, file_error());
     }
-    char* bytes = static_cast<char*>(malloc(kernel.image_size));
+    char* bytes = static_cast<char*>(malloc(record.image_size));
     if (bytes == nullptr) {
-        return error.fail(FA3_BAD_PACK, "kernel %s cannot be read: out of memory", kernel.name);
+        return error.fail(FA3_BAD_PACK, "kernel %s cannot be read: out of memory", record.name);
     }
     const char* damage = nullptr;
-    if (!file.read_at(kernel.image_offset, bytes, kernel.image_size) ||
-        crc32(bytes, kernel.image_size) != kernel.image_digest) {
+    if (!file.read_at(record.image_offset, bytes, record.image_size) ||
+        crc32(bytes, record.image_size) != record.image_digest) {
         damage = "does not match its digest";
-    } else if (static_cast<Code>(kernel.code) == Code::kPtx && bytes[kernel.image_size - 1] != '\0') {
+    } else if (static_cast<Code>(record.code) == Code::kPtx && bytes[record.image_size - 1] != '\0') {
         damage = "is PTX that does not end with NUL";
     }
     if (damage != nullptr) {
         free(bytes);
-        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: kernel %s %s", pack.path, kernel.name,
+        return error.fail(FA3_BAD_PACK, "kernel pack %s is altered: kernel %s %s", pack.path, record.name,
                           damage);
     }
     *image = bytes;

@@ -2,35 +2,34 @@
 #pragma once
 
 #include <stdint.h>
-#include <time.h>
 
 #include <atomic>
 
+#include "pack/record.h"
 #include "system/device.h"
 #include "system/error.h"
-#include "pack/kernel.h"
 
 namespace fa3 {
 
 struct Pack {
     char* path;
-    timespec modified;
+    int64_t modified;  // nanoseconds
     uint32_t count;
-    Kernel* kernels;
-    KernelKey* keys;                      // of the kernels, in their order
-    std::atomic<cuda::Function>* loaded;  // [kMaxDevices][count], null until a kernel's first use there
-    Pack* next;                           // that was opened before this one
+    Record* records;
+    Key* keys;                            // of the records, in their order
+    std::atomic<cuda::Function>* loaded;  // [kMaxDevices][count], null until the first use of the kernel
+    Pack* next;                           // opened before this one
 };
 
-// The pack in use: the last one named, else the one beside this library. A pack is never freed, because
-// kernels loaded from it may be running.
+// The pack in use: the last one of set_pack, else the file beside this library. A pack is never freed, because kernels
+// loaded from it may be running.
 fa3_status get_pack(const Pack** pack, Error error);
 
-// Opens and checks the pack at `path`; on failure the pack in use stays. One that was in use before and is
-// unchanged since comes back with its loaded kernels.
+// Opens and checks the pack at `path`; on failure the pack in use stays. A pack that was in use before keeps its loaded
+// kernels if its file is unchanged.
 fa3_status set_pack(const char* path, Error error);
 
 // Reads a kernel's cubin or PTX and checks its digest. The caller frees `*image`.
-fa3_status read_image(const Pack& pack, const Kernel& kernel, void** image, Error error);
+fa3_status read_image(const Pack& pack, const Record& record, void** image, Error error);
 
 }  // namespace fa3

@@ -8,7 +8,7 @@ namespace {
 Device devices[kMaxDevices];
 
 // With the setup lock held.
-fa3_status describe(const cuda::Driver& driver, int ordinal, Device& device, Error error) {
+fa3_status read_attributes(const cuda::Driver& driver, int ordinal, Device& device, Error error) {
     int major = 0;
     int minor = 0;
     cuda::Result result = driver.device_get(&device.handle, ordinal);
@@ -16,16 +16,17 @@ fa3_status describe(const cuda::Driver& driver, int ordinal, Device& device, Err
     result = driver.device_get_name(device.name, sizeof(device.name), device.handle);
     if (result != cuda::kSuccess) return driver.fail(result, "cuDeviceGetName", error);
     const struct {
-        int attribute;
+        int number;
         int* value;
-    } questions[] = {
+    } attributes[] = {
         {cuda::kAttributeCapabilityMajor, &major},
         {cuda::kAttributeCapabilityMinor, &minor},
         {cuda::kAttributeMultiprocessorCount, &device.multiprocessors},
         {cuda::kAttributeSharedBytesPerBlock, &device.shared_bytes},
+        {cuda::kAttributeL2CacheBytes, &device.l2_bytes},
     };
-    for (const auto& question : questions) {
-        result = driver.device_get_attribute(question.value, question.attribute, device.handle);
+    for (const auto& attribute : attributes) {
+        result = driver.device_get_attribute(attribute.value, attribute.number, device.handle);
         if (result != cuda::kSuccess) return driver.fail(result, "cuDeviceGetAttribute", error);
     }
     device.ordinal = ordinal;
@@ -45,7 +46,7 @@ fa3_status get_device(const cuda::Driver& driver, int ordinal, Device** device, 
     if ((*device)->described.load(std::memory_order_acquire)) return FA3_OK;
 
     SetupLock lock;
-    return (*device)->described.load() ? FA3_OK : describe(driver, ordinal, **device, error);
+    return (*device)->described.load() ? FA3_OK : read_attributes(driver, ordinal, **device, error);
 }
 
 fa3_status ContextScope::enter(Device& device, Error error) {

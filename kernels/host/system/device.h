@@ -1,4 +1,4 @@
-// One GPU: what is asked of the driver once and then only read.
+// One GPU: attributes that are read from the driver once.
 #pragma once
 
 #include <atomic>
@@ -16,7 +16,8 @@ struct Device {
     cuda::DeviceHandle handle;
     int sm;  // 10 * major + minor of its compute capability
     int multiprocessors;
-    int shared_bytes;  // that one thread block can have
+    int shared_bytes;  // the most that a thread block can have
+    int l2_bytes;
     char name[96];
     std::atomic<cuda::Context> context;  // primary context, null until first use
     std::atomic<bool> described;
@@ -26,7 +27,7 @@ struct Device {
 // Needs no context.
 fa3_status get_device(const cuda::Driver& driver, int ordinal, Device** device, Error error);
 
-// Makes the device's primary context current while it lives, then restores the caller's.
+// Makes the primary context of a device current during its lifetime, then restores the caller's.
 class ContextScope {
   public:
     explicit ContextScope(const cuda::Driver& driver) : driver_(driver) {}

@@ -1,10 +1,10 @@
 #include "system/driver.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 
 #include <atomic>
 
+#include "system/library.h"
 #include "system/setup_lock.h"
 
 namespace fa3::cuda {
@@ -23,14 +23,14 @@ void mark_forked() {
 
 __attribute__((constructor)) void watch_forks() { pthread_atfork(nullptr, nullptr, mark_forked); }
 
-// Finds functions until one is missing; then remembers that one's name.
+// Looks up functions and keeps the name of the first that is missing.
 class Resolver {
   public:
     explicit Resolver(void* library) : library_(library) {}
 
     template <typename FunctionPointer>
     void find(FunctionPointer& function, const char* name) {
-        void* symbol = dlsym(library_, name);
+        void* symbol = find_symbol(library_, name);
         function = reinterpret_cast<FunctionPointer>(symbol);
         if (symbol == nullptr && missing_ == nullptr) missing_ = name;
     }
@@ -75,11 +75,12 @@ const char* find_functions(void* library, Driver& driver) {
 }
 
 fa3_status load(Driver& driver, Error error) {
-    void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+    void* library = open_library(kLibrary);
     if (library == nullptr) {
-        return error.fail(FA3_NO_DRIVER, "the CUDA driver was not found: %s", dlerror());
+        return error.fail(FA3_NO_DRIVER, "the CUDA driver was not found: %s", library_error());
     }
-    // The version comes first: an old driver lacks functions, and its version says more than their names.
+    // The version comes first: an old driver lacks functions, and an error with its version is clearer than one with their
+    // names.
     Resolver(library).find(driver.driver_get_version, "cuDriverGetVersion");
     if (driver.driver_get_version == nullptr || driver.driver_get_version(&driver.version) != kSuccess) {
         return error.fail(FA3_NO_DRIVER, "%s does not report a driver version; CUDA %d.%d or newer is needed",

@@ -1,10 +1,10 @@
-// The few driver functions this library calls, found in libcuda.so.1 at run time, so that neither building
-// nor loading it needs a CUDA toolkit or a GPU. Names and layouts follow the CUDA driver API.
+// The driver functions that this library calls, loaded at run time, so that neither building nor loading it needs a
+// CUDA toolkit or a GPU. Names and layouts follow the CUDA driver API.
 #pragma once
 
 #include <stdint.h>
 
-#include "params/fwd.h"
+#include "params/tensor_map.h"
 #include "system/error.h"
 
 namespace fa3::cuda {
@@ -23,6 +23,7 @@ constexpr Result kErrorNoDevice = 100;
 constexpr Result kErrorUnsupportedPtx = 222;
 
 constexpr int kAttributeMultiprocessorCount = 16;
+constexpr int kAttributeL2CacheBytes = 38;
 constexpr int kAttributeCapabilityMajor = 75;
 constexpr int kAttributeCapabilityMinor = 76;
 constexpr int kAttributeSharedBytesPerBlock = 97;  // what a kernel can opt in to
@@ -31,23 +32,18 @@ constexpr int kCaptureStatusNone = 0;
 constexpr int kCaptureModeRelaxed = 2;
 constexpr unsigned kStreamNonBlocking = 1;
 
-constexpr int kTensorFloat16 = 6;
-constexpr int kTensorBfloat16 = 9;
 constexpr int kInterleaveNone = 0;
 constexpr int kSwizzle128B = 3;
 constexpr int kL2Promotion256B = 3;
 constexpr int kFillZeros = 0;
 
-struct ClusterSize {
-    unsigned x, y, z;
-};
-
 struct LaunchAttribute {
-    static constexpr unsigned kClusterDimension = 4;
+    // The launch may begin before the previous one on its stream has ended; the kernel waits for it itself.
+    static constexpr unsigned kProgrammaticStreamSerialization = 6;
     unsigned id;
     char padding[4];
     union {
-        ClusterSize cluster;
+        int programmatic_stream_serialization_allowed;
         char bytes[64];
     };
 };
@@ -96,14 +92,14 @@ struct Driver {
                                       int swizzle, int l2_promotion, int fill);
     Result (*launch)(const LaunchConfig* config, Function function, void** parameters, void** extra);
 
-    // Explains a failed driver call; returns FA3_DRIVER_ERROR.
+    // Writes the error of a failed driver call; returns FA3_DRIVER_ERROR.
     fa3_status fail(Result result, const char* call, Error error) const;
 };
 
-// The process's driver, loaded and initialised by the first call that succeeds.
+// The driver of this process, loaded and initialised by the first call that succeeds.
 fa3_status get_driver(const Driver** driver, Error error);
 
-// While it lives, this thread may allocate and load modules even when a stream is being captured.
+// During its lifetime this thread may allocate and load modules while a stream is being captured.
 class CaptureRelaxed {
   public:
     explicit CaptureRelaxed(const Driver& driver) : driver_(driver) { driver_.exchange_capture_mode(&mode_); }

@@ -1,4 +1,4 @@
-// How a function explains its failure: a status, and one sentence in the caller's buffer.
+// Errors: a status, and one sentence in the buffer of the caller.
 #pragma once
 
 #include <stddef.h>
@@ -16,10 +16,10 @@ struct Error {
     __attribute__((format(printf, 3, 4))) fa3_status fail(fa3_status status, const char* format, ...) const;
 };
 
-// For %lld, which takes no int64_t everywhere.
+// For %lld, whose argument is not int64_t on every platform.
 inline long long shown(int64_t value) { return value; }
 
-// A sentence built piece by piece; what does not fit is cut.
+// A sentence in pieces, cut at the size of the buffer.
 struct Text {
     char data[2048];
     size_t length = 0;

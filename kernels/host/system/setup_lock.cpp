@@ -10,7 +10,7 @@ pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 void lock() { pthread_mutex_lock(&mutex); }
 void unlock() { pthread_mutex_unlock(&mutex); }
 
-// Another thread may hold the lock at the moment of a fork; the child would then wait for ever.
+// Another thread may hold the lock during a fork; without these handlers the child would deadlock.
 __attribute__((constructor)) void survive_fork() { pthread_atfork(lock, unlock, unlock); }
 
 }  // namespace

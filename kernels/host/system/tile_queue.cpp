@@ -7,22 +7,20 @@
 namespace fa3 {
 namespace {
 
-constexpr size_t kQueueBytes =
-    128;  // a cache line each: queues of different streams do not disturb each other
-constexpr size_t kSlabBytes = 64 << 10;
+constexpr size_t kQueueBytes = 128;  // a cache line, so that queues of different streams share none
+constexpr size_t kBlockBytes = 64 << 10;
 
-// The legacy stream, whose handle is null, cannot be captured and is one for each device: nothing is asked
-// about it, and this is its id here.
+// Id of the legacy stream, whose handle is null. It cannot be captured, and a device has one.
 constexpr unsigned long long kLegacyStream = ~0ull;
 
-// Zeroes a slab on a stream of its own: the legacy stream may be unusable while another one is captured.
-cuda::Result zero(const cuda::Driver& driver, cuda::DevicePointer slab, const char** call) {
+// Zeroes a block on a stream of its own: the legacy stream may be unusable while another one is captured.
+cuda::Result zero(const cuda::Driver& driver, cuda::DevicePointer block, const char** call) {
     cuda::Stream stream = nullptr;
     *call = "cuStreamCreate";
     cuda::Result result = driver.stream_create(&stream, cuda::kStreamNonBlocking);
     if (result != cuda::kSuccess) return result;
     *call = "cuMemsetD8Async";
-    result = driver.memory_set_async(slab, 0, kSlabBytes, stream);
+    result = driver.memory_set_async(block, 0, kBlockBytes, stream);
     if (result == cuda::kSuccess) {
         *call = "cuStreamSynchronize";
         result = driver.stream_synchronize(stream);
@@ -43,7 +41,7 @@ fa3_status QueuePool::take(const cuda::Driver& driver, cuda::Stream stream, Tile
             SetupLock lock;
             return allocate(driver, queue, error);
         }
-        // An id names one stream for the life of the process; a handle may be used again for another.
+        // An id belongs to one stream until the process ends; a handle may be reused for another stream.
         result = driver.stream_get_id(stream, &id);
         if (result != cuda::kSuccess) return driver.fail(result, "cuStreamGetId", error);
     }
@@ -76,17 +74,17 @@ fa3_status QueuePool::add(const cuda::Driver& driver, uint64_t stream_id, TileQu
 fa3_status QueuePool::allocate(const cuda::Driver& driver, TileQueue** queue, Error error) {
     if (next_ == end_) {
         const cuda::CaptureRelaxed relaxed(driver);
-        cuda::DevicePointer slab = 0;
+        cuda::DevicePointer block = 0;
         const char* call = "cuMemAlloc";
-        cuda::Result result = driver.memory_allocate(&slab, kSlabBytes);
+        cuda::Result result = driver.memory_allocate(&block, kBlockBytes);
         if (result != cuda::kSuccess) return driver.fail(result, call, error);
-        result = zero(driver, slab, &call);
+        result = zero(driver, block, &call);
         if (result != cuda::kSuccess) {
-            driver.memory_free(slab);
+            driver.memory_free(block);
             return driver.fail(result, call, error);
         }
-        next_ = slab;
-        end_ = slab + kSlabBytes;
+        next_ = block;
+        end_ = block + kBlockBytes;
     }
     *queue = reinterpret_cast<TileQueue*>(next_);
     next_ += kQueueBytes;

@@ -1,18 +1,19 @@
-// The work queues of persistent kernels, in device memory.
+// Work queues of persistent kernels, in device memory.
 #pragma once
 
 #include <stdint.h>
 
 #include <atomic>
 
+#include "params/tile_queue.h"
 #include "system/driver.h"
 #include "system/error.h"
 
 namespace fa3 {
 
-// Launches on one stream follow each other, and a kernel leaves its queue as it found it: one queue serves a
-// stream for ever. A captured launch may be replayed on any stream, so each gets a queue of its own; only two
-// executables made from one captured graph share theirs, and must not run at the same time.
+// Launches on one stream run in order, and a kernel resets its queue when it ends: one queue serves a stream until the
+// process ends. A captured launch may be replayed on any stream, so each gets a queue of its own; two executables made
+// from one captured graph share a queue and must not run at the same time.
 class QueuePool {
   public:
     // The queue for the next launch on `stream`. Needs the device's context current.

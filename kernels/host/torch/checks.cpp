@@ -1,9 +1,9 @@
 #include "torch/checks.h"
 
-#include <dlfcn.h>
-#include <string.h>
-
 #include <atomic>
+
+#include "system/library.h"
+#include "torch/dtypes.h"
 
 namespace fa3 {
 
@@ -25,12 +25,12 @@ fa3_status check_dtypes(const TorchTensor& q, std::initializer_list<const TorchT
     return FA3_OK;
 }
 
-fa3_status check_dtype(const TorchTensor& tensor, int32_t dtype, Error error) {
-    if (tensor.dtype() == dtype) return FA3_OK;
+fa3_status check_dtype(const TorchTensor& tensor, int32_t torch_dtype, Error error) {
+    if (tensor.dtype() == torch_dtype) return FA3_OK;
     Text got;
     Text wanted;
     append_dtype(got, tensor.dtype());
-    append_dtype(wanted, dtype);
+    append_dtype(wanted, torch_dtype);
     return error.fail(FA3_INVALID_ARGUMENT, "%s has dtype %s; it should be %s", tensor.argument(), got.data,
                       wanted.data);
 }
@@ -53,38 +53,15 @@ fa3_status check_devices(const TorchTensor& first, std::initializer_list<const T
                       first.argument(), device.data);
 }
 
-fa3_status read_int(StableIValue value, const char* argument, int32_t least, int32_t* number, Error error) {
-    const int64_t given = static_cast<int64_t>(value);
-    if (given < least || given > INT32_MAX) {
-        return error.fail(FA3_INVALID_ARGUMENT, "%s is %lld; it should be between %d and %d", argument,
-                          shown(given), least, INT32_MAX);
-    }
-    *number = static_cast<int32_t>(given);
-    return FA3_OK;
-}
-
-double as_double(StableIValue value) {
-    double number;
-    memcpy(&number, &value, sizeof(number));
-    return number;
-}
-
-std::optional<double> take_double(StableIValue box) {
-    if (box == 0) return {};
-    return as_double(unbox(box));
-}
-
-bool as_bool(StableIValue value) { return (value & 0xff) != 0; }
-
-// The function lives in libtorch_cuda, which a torch for CPUs does not have; so it is looked up, not linked.
+// The function is in libtorch_cuda, which a torch for CPUs lacks; so it is looked up, not linked.
 fa3_status current_stream(int32_t device, void** stream, Error error) {
     using GetStream = AOTITorchError (*)(int32_t device, void** stream);
     static std::atomic<GetStream> found;
     GetStream get_stream = found.load(std::memory_order_relaxed);
     if (get_stream == nullptr) {
-        void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+        void* library = find_loaded_library("libtorch_cuda.so");
         if (library != nullptr) {
-            get_stream = reinterpret_cast<GetStream>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
+            get_stream = reinterpret_cast<GetStream>(find_symbol(library, "aoti_torch_get_current_cuda_stream"));
         }
         if (get_stream == nullptr) {
             return error.fail(FA3_NO_DRIVER,

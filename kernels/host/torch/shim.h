@@ -48,7 +48,7 @@ AOTITorchError aoti_torch__reinterpret_tensor(AtenTensorHandle self, int64_t ran
 AOTITorchError aoti_torch_copy_(AtenTensorHandle self, AtenTensorHandle source, int32_t non_blocking);
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 
-AOTITorchError aoti_torch_library_init_def(const char* name, const char* file, uint32_t line,
+AOTITorchError aoti_torch_library_init_fragment(const char* name, const char* file, uint32_t line,
                                            TorchLibraryHandle* library);
 AOTITorchError aoti_torch_library_init_impl(const char* name, const char* dispatch_key, const char* file,
                                             uint32_t line, TorchLibraryHandle* library);

@@ -2,7 +2,8 @@
 
 #include <utility>
 
-#include <new>
+#include "torch/dtypes.h"
+#include "torch/stack.h"
 
 namespace fa3 {
 namespace {
@@ -32,17 +33,6 @@ void set_extents(Storage storage, const int64_t* sizes, const int64_t* strides, 
         view->shape[i] = sizes[i - first];
         view->stride[i] = strides[i - first];
     }
-}
-
-StableIValue unbox(StableIValue box) {
-    StableIValue* inner = reinterpret_cast<StableIValue*>(box);
-    const StableIValue value = *inner;
-    if (torch_delete_stable_ivalue != nullptr) {
-        torch_delete_stable_ivalue(inner);
-    } else {
-        ::operator delete(inner);  // torch's own, for its libraries are searched first
-    }
-    return value;
 }
 
 TorchTensor::TorchTensor(const char* argument, StableIValue owned)
@@ -92,6 +82,7 @@ fa3_status TorchTensor::view(Storage storage, fa3_tensor* view, Error error) con
     fa3_status status = shape(rank_of(storage), dimensions, &sizes, &strides, error);
     if (status != FA3_OK) return status;
     set_extents(storage, sizes, strides, view);
+    view->dtype = dtype_of_torch(dtype_);
     return data(&view->data, error);
 }
 
@@ -161,7 +152,7 @@ fa3_status TorchTensor::make_readable(Storage storage, fa3_tensor* view, Error e
     const int64_t rank = rank_of(storage);
     TorchTensor copy(argument_);
     fa3_status status =
-        copy.allocate_rows(rank, view->shape + kRank - rank, kCopyElements, dtype_, *this, error);
+        copy.allocate_rows(rank, view->shape + kRank - rank, copy_elements(view->dtype), dtype_, *this, error);
     if (status == FA3_OK) status = move_to(copy, error);
     return status == FA3_OK ? this->view(storage, view, error) : status;
 }
@@ -170,29 +161,6 @@ StableIValue TorchTensor::release() {
     const StableIValue value = reinterpret_cast<StableIValue>(handle_);
     handle_ = nullptr;
     return value;
-}
-
-void append_dtype(Text& text, int32_t dtype) {
-    const struct {
-        int32_t dtype;
-        const char* name;
-    } known[] = {
-        {aoti_torch_dtype_float16(), "float16"},
-        {aoti_torch_dtype_bfloat16(), "bfloat16"},
-        {aoti_torch_dtype_float32(), "float32"},
-        {aoti_torch_dtype_float64(), "float64"},
-        {aoti_torch_dtype_float8_e4m3fn(), "float8_e4m3fn"},
-        {aoti_torch_dtype_float8_e5m2(), "float8_e5m2"},
-        {aoti_torch_dtype_int8(), "int8"},
-        {aoti_torch_dtype_uint8(), "uint8"},
-        {aoti_torch_dtype_int32(), "int32"},
-        {aoti_torch_dtype_int64(), "int64"},
-        {aoti_torch_dtype_bool(), "bool"},
-    };
-    for (const auto& entry : known) {
-        if (entry.dtype == dtype) return text.append("%s", entry.name);
-    }
-    text.append("number %d of torch's scalar types", dtype);
 }
 
 void append_device(Text& text, const TorchTensor& tensor) {

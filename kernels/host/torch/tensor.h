@@ -1,4 +1,4 @@
-// A tensor of torch, owned, under the name of the argument it came in.
+// An owned tensor of torch, with the name of its argument.
 #pragma once
 
 #include "system/error.h"
@@ -6,10 +6,6 @@
 #include "torch/shim.h"
 
 namespace fa3 {
-
-// What is in the box of an optional argument that is given. The box, which lies on the heap, is freed; null
-// stands for one that is not given.
-StableIValue unbox(StableIValue box);
 
 class TorchTensor {
   public:
@@ -30,12 +26,12 @@ class TorchTensor {
     int32_t device_index() const { return device_index_; }
     bool is_on_device_of(const TorchTensor& other) const;
 
-    // Fails unless the tensor is strided and has the `wanted` number of dimensions; `dimensions` names them,
-    // as "(batch, columns)".
+    // Fails unless the tensor is strided and has the `wanted` number of dimensions, whose names are `dimensions`, as
+    // "(batch, columns)".
     fa3_status shape(int64_t wanted, const char* dimensions, int64_t** sizes, int64_t** strides,
                      Error error) const;
 
-    // The same for an operand of attention: four dimensions, or three when sequences are packed.
+    // An operand of attention: four dimensions, or three for packed sequences. Its dtype is -1 where no kernel has it.
     fa3_status view(Storage storage, fa3_tensor* view, Error error) const;
 
     fa3_status data(void** address, Error error) const;
@@ -44,8 +40,7 @@ class TorchTensor {
     fa3_status allocate(int64_t rank, const int64_t* shape, const int64_t* strides, int32_t dtype,
                         const TorchTensor& like, Error error);
 
-    // The same, contiguous, but that its rows (of its last dimension) start at multiples of `row_step`
-    // elements.
+    // The same, contiguous except that its rows (of its last dimension) start at multiples of `row_step` elements.
     fa3_status allocate_rows(int64_t rank, const int64_t* shape, int64_t row_step, int32_t dtype,
                              const TorchTensor& like, Error error);
 
@@ -53,15 +48,15 @@ class TorchTensor {
     fa3_status look_into(const TorchTensor& other, int64_t rank, const int64_t* shape, const int64_t* strides,
                          int64_t offset, Error error);
 
-    // Takes over the elements of a tensor of its shape.
+    // Copies the elements of a tensor of its shape.
     fa3_status copy_from(const TorchTensor& other, Error error);
 
     void swap(TorchTensor& other);
 
-    // Becomes `copy`, which was allocated with its shape, after its elements were copied there.
+    // Copies its elements to `copy`, which has its shape, and becomes it.
     fa3_status move_to(TorchTensor& copy, Error error);
 
-    // Becomes a copy of itself that the tensor copy engine can read, and `view` the copy's view.
+    // Becomes a copy of itself that the tensor copy engine can read; `view` becomes the view of the copy.
     fa3_status make_readable(Storage storage, fa3_tensor* view, Error error);
 
     StableIValue release();
@@ -74,14 +69,13 @@ class TorchTensor {
     int32_t device_index_ = -1;
 };
 
-// The dimensions that torch sees: all four, or all but the first, which packed sequences do not have.
+// Dimensions of the torch tensor: four, or three for packed sequences, which have no batch.
 int64_t rank_of(Storage storage);
 
-// A view's shape and strides from those that torch sees.
+// Sets the shape and strides of a view from those of the torch tensor.
 void set_extents(Storage storage, const int64_t* sizes, const int64_t* strides, fa3_tensor* view);
 
-// For example "float32" and "cuda:0".
-void append_dtype(Text& text, int32_t dtype);
+// For example "cuda:0".
 void append_device(Text& text, const TorchTensor& tensor);
 
 }  // namespace fa3

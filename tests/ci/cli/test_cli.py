@@ -1,4 +1,4 @@
-"""The command line as a user meets it: another process, exit codes, standard output and standard error."""
+"""The command line in a process of its own: exit codes, standard output and standard error."""
 
 from __future__ import annotations
 
@@ -83,7 +83,17 @@ def test_variants_as_json():
     rows = json.loads(farm("variants", "--json").stdout)
     assert [row["name"] for row in rows] == [variant.name for variant in VARIANTS]
     for row, variant in zip(rows, VARIANTS, strict=True):
-        for field in ("op", "sm", "dtype", "head_dim", "head_dim_v", "mask", "threads", "smem_bytes"):
+        for field in (
+            "op",
+            "sm",
+            "dtype_in",
+            "dtype_out",
+            "head_dim",
+            "head_dim_v",
+            "mask",
+            "threads",
+            "smem_bytes",
+        ):
             assert row[field] == getattr(variant, field)
 
 
@@ -118,7 +128,12 @@ def test_plan_as_json_names_every_cell_once():
     known = {row["artefact"] for row in document["artefacts"]}
     assert {row["artefact"] for row in document["cells"]} <= known
     assert all(row["reason"] for row in document["exclusions"])
-    assert document["release"] == {"cadence_days": 14, "channels": ["stable", "candidate"], "toolkit": "12.8"}
+    assert document["release"] == {
+        "cadence_days": 14,
+        "channels": ["stable", "candidate"],
+        "toolkit": "12.8",
+        "required": ["fwd"],
+    }
 
 
 def test_plan_for_people_gives_every_reason_and_gpu():
@@ -154,7 +169,7 @@ def test_a_toolkit_wheel_that_is_not_there_is_one_error(tmp_path: Path):
     result = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 13
     line = result.stderr.splitlines()[-1]
-    assert line.startswith("farm: error: toolkit 12.8: pip could not fetch nvidia-cuda-nvrtc-cu12")
+    assert line.startswith("farm: error: toolkit 12.8: pip could not download nvidia-cuda-nvrtc-cu12")
 
 
 def test_audit_of_the_wheel(whole_wheel: Path):
@@ -211,8 +226,8 @@ def test_serve_shows_lines_that_work_until_it_is_interrupted(tmp_path: Path):
             page = session.get(f"{base[1]}candidate/simple/flash-attn3/", timeout=10)
         assert wheel.name in page.text
         process.send_signal(signal.SIGINT)
-        rest, said = process.communicate(timeout=10)
-    assert (process.returncode, rest, said) == (0, "", "")
+        rest, errors = process.communicate(timeout=10)
+    assert (process.returncode, rest, errors) == (0, "", "")
 
 
 def test_the_script_refuses_an_old_python():

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ci.engine.cache import Cache
+from ci.engine.engine import Job, run_jobs
 from ci.engine.job import USAGE
-from ci.engine.local import Job, parallel_jobs, run_jobs
+from ci.engine.local import LocalEngine, parallel_jobs
 from ci.errors import BuildFailed
 from tests.quiet import Quiet
 
@@ -28,9 +29,13 @@ def counting(name: str, log: Path) -> Job:
 
 
 def run(jobs: list[Job], work: Path, progress: Quiet, parallel: int = 2) -> dict[str, dict[str, bytes]]:
-    """The files that the jobs made, without what each one took."""
+    """The files that the jobs made, without the resource usage of each."""
     made = run_jobs(
-        jobs, cache=Cache(work / "cache"), folder=work / "jobs", parallel=parallel, progress=progress
+        jobs,
+        engine=LocalEngine(parallel),
+        cache=Cache(work / "cache"),
+        folder=work / "jobs",
+        progress=progress,
     )
     assert all(USAGE in files for files in made.values())
     return {name: {file: files[file] for file in files if file != USAGE} for name, files in made.items()}
@@ -75,8 +80,8 @@ def test_a_failure_keeps_its_exit_code_and_says_one_line(tmp_path: Path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_crash_without_a_word_is_a_failed_build(tmp_path: Path):
-    with pytest.raises(BuildFailed, match="without a word") as caught:
+def test_a_crash_without_a_message_is_a_failed_build(tmp_path: Path):
+    with pytest.raises(BuildFailed, match=r"^bad: its job failed without a message") as caught:
         run([job("bad", "exit 1")], tmp_path, Quiet())
     assert caught.value.exit_code == 30
 
@@ -91,17 +96,17 @@ def test_what_was_finished_before_a_failure_is_kept(tmp_path: Path):
 
 
 def test_jobs_that_may_fail_are_left_out_with_a_warning_each(tmp_path: Path):
-    """Each says what the compiler said of it, and nothing of what it said of another."""
-    said = {"one": "is refused:\\nx.cu(42): error: no\\nx.cu(43): error: nor this", "three": "spills"}
-    bad = [job(name, f"printf 'k: error: {name} {text}\\n' >&2; exit 15") for name, text in said.items()]
+    """Each warning holds the compiler's messages about its own job only."""
+    messages = {"one": "is refused:\\nx.cu(42): error: no\\nx.cu(43): error: nor this", "three": "spills"}
+    bad = [job(name, f"printf 'k: error: {name} {text}\\n' >&2; exit 15") for name, text in messages.items()]
     good = [job(name, f'printf {name} > "$0/file"') for name in ("two", "four")]
     progress = Quiet()
     jobs = [bad[0], good[0], bad[1], good[1]]
     made = run_jobs(
         jobs,
+        engine=LocalEngine(),
         cache=Cache(tmp_path / "cache"),
         folder=tmp_path / "jobs",
-        parallel=1,
         progress=progress,
         may_fail=True,
     )
@@ -113,14 +118,14 @@ def test_a_job_that_may_fail_and_says_nothing_is_named(tmp_path: Path):
     progress = Quiet()
     made = run_jobs(
         [job("one", "kill -9 $$"), job("one_more", "echo 'k: error: one_more spills' >&2; exit 15")],
+        engine=LocalEngine(),
         cache=Cache(tmp_path / "cache"),
         folder=tmp_path / "jobs",
-        parallel=1,
         progress=progress,
         may_fail=True,
     )
     assert made == {}
-    assert progress.warned == ["one: its job failed without a word", "one_more spills"]
+    assert progress.warned == ["one: its job failed without a message", "one_more spills"]
 
 
 def test_paths_with_odd_characters_work(tmp_path: Path):

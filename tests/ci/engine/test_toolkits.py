@@ -60,7 +60,7 @@ def test_the_wheels_lie_unpacked_side_by_side(tmp_path: Path, wheelhouse: Path, 
     assert os.access(site / "fa3_test_compiler" / "bin" / "program", os.X_OK)
 
 
-def test_it_is_fetched_once(tmp_path: Path, wheelhouse: Path, matrix: Matrix):
+def test_it_is_downloaded_once(tmp_path: Path, wheelhouse: Path, matrix: Matrix):
     site = fetch_toolkit(
         matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse, progress=Quiet()
     )
@@ -85,7 +85,7 @@ def test_an_altered_wheel_is_refused(tmp_path: Path, wheelhouse: Path, matrix: M
 
 
 @pytest.mark.slow
-def test_pip_fetches_what_the_wheelhouse_lacks(
+def test_pip_downloads_what_the_wheelhouse_lacks(
     tmp_path: Path, wheelhouse: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -105,7 +105,7 @@ def test_a_wheel_that_is_not_there_is_one_clear_error(
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     (wheelhouse / "fa3_test_headers-1.0-py3-none-any.whl").unlink()
     with pytest.raises(
-        ToolkitUnavailable, match=r"toolkit 12\.8: pip could not fetch fa3-test-headers: "
+        ToolkitUnavailable, match=r"toolkit 12\.8: pip could not download fa3-test-headers: "
     ) as caught:
         fetch_toolkit(
             matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse, progress=Quiet()
@@ -122,10 +122,10 @@ def test_pip_refuses_another_file_of_that_name(
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheelhouse))
     altered = wheelhouse / "fa3_test_headers-1.0-py3-none-any.whl"
     altered.write_bytes(altered.read_bytes() + b"\0")
-    with pytest.raises(ToolkitUnavailable, match="pip could not fetch"):
+    with pytest.raises(ToolkitUnavailable, match="pip could not download"):
         fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None, progress=Quiet())
 
 
-def test_an_unknown_toolkit_is_told_the_nearest():
+def test_the_error_for_an_unknown_toolkit_names_the_nearest():
     with pytest.raises(UnknownToolkit, match=r"no toolkit is called '12\.9'; .*12\.8"):
         named_toolkit(read_matrix(), "12.9")

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ci.errors import CorruptReport
-from ci.gpu_side.case_record import case_record
 from ci.gpu_side.report_file import report_digest, write_report
+from ci.gpu_side.reported_case import reported_case
 from ci.proof.report import read_report
 from tests.ci.validation_kit import CASE, RACE, document, failed, write
 
@@ -29,26 +29,27 @@ def test_what_was_written_is_read(tmp_path: Path):
     assert report.host_times[0].us == 12.5
 
 
-def test_kinds_of_kernels_pass_case_by_case(tmp_path: Path):
-    """A kind with one wrong case has not passed, and checks of another section speak for none."""
+def test_a_code_of_an_operator_passes_with_all_its_cases(tmp_path: Path):
+    """A failed case fails one code of one operator; other sections count for no operator."""
     portable, ptx = ({**CASE, "params": {"kernels": kind}} for kind in ("portable", "ptx"))
     memory = {**CASE, "section": "memory", "params": {"kernels": "exact"}}
-    cases = [portable, failed(portable, "wrong"), ptx, memory]
+    combine = {**portable, "section": "combine"}
+    cases = [portable, failed(portable, "wrong"), ptx, memory, combine]
     path = write(
         tmp_path / "r.json",
         cases=cases,
-        totals={"cases": 4, "races": 1, "failed": 1},
+        totals={"cases": 5, "races": 1, "failed": 1},
         passed=False,
     )
-    assert read_report(path).kinds_passed == ("ptx",)
-    assert read_report(write(tmp_path / "old.json")).kinds_passed == ("exact",)
+    assert read_report(path).codes_passed == {"fwd": ("ptx",), "combine": ("portable",)}
+    assert read_report(write(tmp_path / "old.json")).codes_passed == {"fwd": ("exact",)}
 
 
 def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
     figures = {"max_error": 0.001, "max_error_limit": 0.004, "rmse": 0.3, "rmse_limit": 0.4, "lse_error": 0.1}
     unmeasured = {"a": None, "a_limit": 1.0, "b": 0.0, "b_limit": 0.0}
     params = {"dtype": "bf16", "kernels": "ptx"}
-    passed = case_record({**CASE, "name": "a@ptx", "params": params, "figures": {**figures, **unmeasured}})
+    passed = reported_case({**CASE, "name": "a@ptx", "params": params, "figures": {**figures, **unmeasured}})
     assert passed == {
         "section": "correctness",
         "name": "a@ptx",
@@ -56,16 +57,16 @@ def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
         "error_ratio": 0.25,
         "worst_ratio": 0.75,
     }
-    assert case_record({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
+    assert reported_case({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
     report = read_report(write(tmp_path / "r.json", cases=[passed]))
-    assert report.kinds_passed == ("ptx",)
+    assert report.codes_passed == {"fwd": ("ptx",)}
     assert report.worst_error_ratio == 0.25
     assert (report.cases[0].passed, report.cases[0].failures) == (True, ())
 
 
 def test_of_a_case_that_failed_everything_is_kept(tmp_path: Path):
     outcome = failed({**CASE, "params": {"dtype": "bf16", "kernels": "exact"}}, "max_error is 1")
-    record = case_record(outcome)
+    record = reported_case(outcome)
     assert record == {**outcome, "params": {"dtype": "bf16"}, "kernels": "exact"}
     path = write(
         tmp_path / "r.json", cases=[record], totals={"cases": 1, "races": 1, "failed": 1}, passed=False
@@ -77,7 +78,7 @@ def test_of_a_case_that_failed_everything_is_kept(tmp_path: Path):
 def test_thousands_of_cases_make_a_small_file(tmp_path: Path):
     """What passed takes little more than its name: 24,000 cases with names of 65 letters fit into 4 MB."""
     name = f"{'n' * 55}@portable"
-    record = case_record({**CASE, "name": name, "params": {**CASE["params"], "kernels": "portable"}})
+    record = reported_case({**CASE, "name": name, "params": {**CASE["params"], "kernels": "portable"}})
     sizes = [
         write(tmp_path / "r.json", cases=[record] * count, totals={"cases": count, "races": 1, "failed": 0})
         .stat()
@@ -113,7 +114,7 @@ def test_the_races_of_a_report_say_what_they_met(tmp_path: Path):
 def test_a_report_without_correctness_proves_nothing(tmp_path: Path):
     cases = [{**CASE, "section": "race"}]
     assert not read_report(write(tmp_path / "r.json", cases=cases, passed=False)).passed
-    with pytest.raises(CorruptReport, match="says passed=True"):
+    with pytest.raises(CorruptReport, match="has passed=True"):
         read_report(write(tmp_path / "r.json", cases=cases))
 
 
@@ -153,7 +154,7 @@ def test_a_cut_report_is_refused(tmp_path: Path, data: st.DataObject):
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_an_altered_report_is_refused(tmp_path: Path, data: st.DataObject):
-    """Any byte changed to any other: what is still read says what it said before."""
+    """One byte changed to any other: the report is refused, or reads as before."""
     path = write(tmp_path / "r.json")
     whole = bytearray(path.read_bytes())
     before = read_report(path)
@@ -177,13 +178,13 @@ def test_an_altered_report_is_refused(tmp_path: Path, data: st.DataObject):
         ({"wheel_size": "1234"}, "wheel_size"),
         ({"gpu": None}, "gpu"),
         ({"cases": [{**CASE, "passed": "yes"}]}, "cases.0.passed"),
-        ({"cases": [{**CASE, "passed": False}]}, "which its failures deny"),
-        ({"cases": [{**CASE, "worst_ratio": 1.5}]}, "passed with 1.5 times what is allowed"),
+        ({"cases": [{**CASE, "passed": False}]}, "which contradicts its failures"),
+        ({"cases": [{**CASE, "worst_ratio": 1.5}]}, "passed with 1.5 times its limit"),
         ({"cases": [failed(CASE, "wrong")]}, "totals"),
-        ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "says passed=True"),
+        ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "has passed=True"),
         ({"races": [{**RACE, "setting": {}}]}, "races.0.setting"),
         ({"totals": {"cases": 5, "races": 1, "failed": 0}}, "totals"),
-        ({"passed": False}, "says passed=False"),
+        ({"passed": False}, "has passed=False"),
     ],
     ids=str,
 )
@@ -213,7 +214,7 @@ def test_a_missing_report_is_refused(tmp_path: Path):
 def test_the_digest_ignores_layout_and_order_alone(tmp_path: Path):
     path = tmp_path / "r.json"
     write_report(path, document())
-    told = json.loads(path.read_text())
-    shuffled = dict(reversed(told.items()))
-    assert report_digest(shuffled) == told["report_sha256"] == report_digest(document())
-    assert report_digest({**told, "seed": 2}) != told["report_sha256"]
+    sealed = json.loads(path.read_text())
+    shuffled = dict(reversed(sealed.items()))
+    assert report_digest(shuffled) == sealed["report_sha256"] == report_digest(document())
+    assert report_digest({**sealed, "seed": 2}) != sealed["report_sha256"]

@@ -1,4 +1,4 @@
-"""Every check of the audit is shown a wheel that is really damaged in the way it looks for."""
+"""Every check of the audit, run on a wheel with the damage that it looks for."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def rebuilt(wheel: Path, folder: Path, changes: dict[str, bytes | None], name: s
 
 
 def failed(wheel: Path) -> dict[str, str]:
-    """What the audit says against a wheel of a few kernels."""
+    """The failed checks of a wheel of a few kernels."""
     return {check.name: check.detail for check in audit(wheel, variants=select(FEW)) if not check.ok}
 
 
@@ -64,18 +64,20 @@ def test_the_wheel_of_this_tree_passes(whole_wheel: Path):
 
 
 def test_a_wheel_that_lacks_kernels_is_seen(wheel: Path, few: tuple[Variant, ...]):
-    """So are the GPUs that are served worse for it. It is right for who asked for those kernels alone."""
+    """So are the GPUs and operators with worse code for it. With those kernels selected it passes."""
     lacking = {check.name: check.detail for check in audit(wheel) if not check.ok}
     absent = sorted({variant.name for variant in VARIANTS} - {variant.name for variant in few})
     assert list(lacking) == ["kernels", "gpus"]
-    assert "100 should be served by portable kernels, is by ptx" in lacking["gpus"]
+    assert "fwd on sm_100 should be served by portable code, got ptx" in lacking["gpus"]
+    assert "combine on sm_100 should be served by portable code, got none" in lacking["gpus"]
+    assert "fwd on sm_90" not in lacking["gpus"]
     assert f"the pack lacks {', '.join(absent[:3])} and {len(absent) - 3} more" in lacking["kernels"]
     found = {check.name: check.detail for check in audit(wheel, variants=few[:-1]) if not check.ok}
     assert found["kernels"] == f"the pack should not hold {few[-1].name}"
 
 
 def test_a_rebuilt_wheel_passes(wheel: Path, tmp_path: Path):
-    """What the tests below change is therefore what makes the difference."""
+    """So a failure in the tests below comes from their change."""
     assert failed(rebuilt(wheel, tmp_path, {})) == {}
 
 
@@ -120,12 +122,12 @@ def test_another_tag_in_the_name_is_seen(wheel: Path, tmp_path: Path):
     assert "manylinux_2_28" in failed(rebuilt(wheel, tmp_path, {}, name=name))["tags"]
 
 
-def test_a_tag_that_promises_an_older_glibc_than_the_symbols_ask_for_is_seen(wheel: Path, tmp_path: Path):
+def test_a_tag_with_an_older_glibc_than_the_symbols_need_is_seen(wheel: Path, tmp_path: Path):
     tags = {
         f"{INFO}/WHEEL": read_members(wheel)[f"{INFO}/WHEEL"].replace(b"manylinux_2_17", b"manylinux_2_1")
     }
     old = rebuilt(wheel, tmp_path, tags, name=wheel.name.replace("manylinux_2_17", "manylinux_2_1"))
-    assert "libflash_attn3.so is x86_64 and asks for GLIBC_2." in failed(old)["platform"]
+    assert "libflash_attn3.so is x86_64 and needs GLIBC_2." in failed(old)["platform"]
 
 
 def test_a_tag_of_another_processor_is_seen(wheel: Path, tmp_path: Path):
@@ -134,10 +136,10 @@ def test_a_tag_of_another_processor_is_seen(wheel: Path, tmp_path: Path):
     assert "libflash_attn3.so is x86_64" in failed(other)["platform"]
 
 
-def test_a_tag_without_a_promise_is_seen(wheel: Path, tmp_path: Path):
+def test_a_tag_without_a_glibc_is_seen(wheel: Path, tmp_path: Path):
     tag = {f"{INFO}/WHEEL": read_members(wheel)[f"{INFO}/WHEEL"].replace(b"manylinux_2_17_x86_64", b"any")}
     bare = rebuilt(wheel, tmp_path, tag, name=wheel.name.replace("manylinux_2_17_x86_64", "any"))
-    assert "no single manylinux tag" in failed(bare)["platform"]
+    assert "should have one manylinux tag and libraries, got" in failed(bare)["platform"]
 
 
 @pytest.mark.parametrize("line", [b"Requires-Dist: numpy\n", b"Requires-Dist: torch\n"])
@@ -157,7 +159,7 @@ def test_a_missing_licence_is_seen(wheel: Path, tmp_path: Path, name: str):
 def test_notices_without_cutlass_are_seen(wheel: Path, tmp_path: Path):
     changes = {f"{INFO}/licenses/THIRD_PARTY_NOTICES": b"none\n"}
     assert failed(rebuilt(wheel, tmp_path, changes)) == {
-        "licences": "THIRD_PARTY_NOTICES does not speak of CUTLASS"
+        "licences": "THIRD_PARTY_NOTICES does not name CUTLASS"
     }
 
 
@@ -170,7 +172,7 @@ def test_a_missing_file_is_seen(wheel: Path, tmp_path: Path, name: str):
     ("size", "faults", "words"),
     [(0, [], "within the goal"), (SIZE_GOAL, [], "above the goal"), (SIZE_LIMIT, ["size"], "at most 100 MB")],
 )
-def test_the_size_is_held_to_the_limit_and_told_against_the_goal(
+def test_the_size_is_checked_against_the_limit_and_compared_with_the_goal(
     wheel: Path, tmp_path: Path, size: int, faults: list[str], words: str
 ):
     large = rebuilt(wheel, tmp_path, {"flash_attn3/large.py": bytes(size)})
@@ -179,14 +181,14 @@ def test_the_size_is_held_to_the_limit_and_told_against_the_goal(
     assert words in detail
 
 
-def test_a_text_in_the_place_of_a_library_is_corrupt(wheel: Path, tmp_path: Path):
+def test_a_library_that_is_text_is_corrupt(wheel: Path, tmp_path: Path):
     with pytest.raises(CorruptWheel, match=rf"{CORE} is no ELF file"):
         audit(rebuilt(wheel, tmp_path, {CORE: b"not a library"}))
 
 
 @pytest.fixture(scope="module")
 def foreign_library(tmp_path_factory: pytest.TempPathFactory, toolkits: Path) -> bytes:
-    """A library that exports, needs and searches what it should not."""
+    """A library with a foreign export, a foreign dependency and a foreign search path."""
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(toolkits.parent / "zig")}
     folder = tmp_path_factory.mktemp("foreign")
     (folder / "other.c").write_text("int other_function(void) { return 1; }\n")
@@ -222,8 +224,8 @@ def test_a_foreign_library_fails_three_checks(wheel: Path, tmp_path: Path, forei
     assert "libflash_attn3.so searches /nowhere" in found["rpath"]
 
 
-def test_a_pack_that_serves_a_gpu_otherwise_than_its_kernels_is_seen(wheel: Path, tmp_path: Path):
-    """As portable code, a kernel would run on later GPUs of its kind, where its instructions do not exist."""
+def test_a_pack_with_another_code_than_the_table_is_seen(wheel: Path, tmp_path: Path):
+    """As portable code, a kernel would run on later minor versions, which lack its instructions."""
     images = tmp_path / "pack"
     images.write_bytes(read_members(wheel)[PACK])
     known = {record.name: record for record in read_pack(images)}
@@ -233,7 +235,27 @@ def test_a_pack_that_serves_a_gpu_otherwise_than_its_kernels_is_seen(wheel: Path
     ]
     write_pack(entries, images)
     found = failed(rebuilt(wheel, tmp_path, {PACK: images.read_bytes()}))
-    assert found == {"gpus": "90 should be served by exact kernels, is by portable"}
+    assert found == {"gpus": "fwd on sm_90 should be served by exact code, got portable"}
+
+
+def test_a_pack_that_serves_one_operator_worse_is_seen(wheel: Path, tmp_path: Path):
+    """Forward has all of its kernels, so a check of forward alone would pass."""
+    images = tmp_path / "pack"
+    images.write_bytes(read_members(wheel)[PACK])
+    known = {record.name: record for record in read_pack(images)}
+    entries = [
+        PackEntry(
+            replace(row, sm="89") if row.op == "combine" else row,
+            known[row.name].image,
+            known[row.name].toolkit,
+        )
+        for row in select(FEW)
+    ]
+    write_pack(entries, images)
+    found = failed(rebuilt(wheel, tmp_path, {PACK: images.read_bytes()}))
+    assert list(found) == ["gpus"]
+    assert found["gpus"].startswith("combine on sm_80 should be served by portable code, got none")
+    assert "fwd" not in found["gpus"]
 
 
 def test_a_damaged_pack_is_seen(wheel: Path, tmp_path: Path):

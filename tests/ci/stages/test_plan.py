@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from ci.errors import UnknownCell, UnknownSm, UnknownToolkit
@@ -30,7 +32,7 @@ def test_a_toolkit_narrows_the_artefacts():
 
 
 @pytest.mark.parametrize("name", ["90", "90a"])
-def test_an_sm_is_known_by_both_its_names(name: str):
+def test_an_sm_is_found_by_both_its_names(name: str):
     chosen = select_cells(WHOLE, MATRIX, Selection(sm=name)).served
     assert chosen == tuple(row for row in WHOLE.served if row.cell.sm == "90")
     assert chosen
@@ -46,7 +48,7 @@ def test_the_document_accounts_for_every_cell():
     assert released[0]["cells"] == len(document["cells"])
 
 
-def test_a_narrowed_document_still_knows_what_is_released():
+def test_a_narrowed_document_marks_what_is_released():
     chosen = select_cells(WHOLE, MATRIX, Selection(["linux_x86_64-py310-torch2.15-*"]))
     assert chosen.served == ()
     released = [
@@ -56,18 +58,41 @@ def test_a_narrowed_document_still_knows_what_is_released():
 
 
 def test_the_document_says_what_serves_each_gpu_and_what_was_proven():
-    """A GPU of one SM proves its own kernels, and for the others the source that they are compiled from."""
-    proven = manifest_proof("x").model_copy(update={"sm": "90", "kernels": ("exact", "portable")})
+    """A report proves the kernels on the SM of its GPU; for other SMs it proves the source only."""
+    proven = manifest_proof("x").model_copy(
+        update={"sm": "90", "proven": {"fwd": ("exact", "portable"), "combine": ("portable",)}}
+    )
     rows = {row["sm"]: row for row in plan_document(WHOLE, WHOLE, MATRIX, [proven])["gpus"]}
     assert list(rows) == [sm.name for sm in MATRIX.sm]
     assert rows["90"]["status"] == "validated on NVIDIA H200"
-    source = "built, not yet run on this GPU; the same source passed on NVIDIA H200"
+    source = "built, not yet run on this GPU (same source passed on NVIDIA H200)"
     assert rows["80"]["status"] == rows["120"]["status"] == source
     assert rows["newer"]["status"] == "built, not yet run on a GPU"
     assert [sm for sm, row in rows.items() if row["proven"]] == ["90"]
-    cells = {row["cell"]: row["kernels"] for row in plan_document(WHOLE, WHOLE, MATRIX, [])["cells"]}
-    assert cells["linux_x86_64-py312-torch2.11-cu130-sm90"] == "exact"
-    assert cells["linux_x86_64-py312-torch2.11-cu130-smnewer"] == "ptx"
+    assert rows["90"]["operators"] == {"fwd": "exact", "combine": "portable"}
+    assert rows["90"]["kernels"] == "forward: exact sm_90 kernels; combine: portable kernels"
+    cells = {row["cell"]: row["operators"] for row in plan_document(WHOLE, WHOLE, MATRIX, [])["cells"]}
+    assert cells["linux_x86_64-py312-torch2.11-cu130-sm90"] == {"fwd": "exact", "combine": "portable"}
+    assert cells["linux_x86_64-py312-torch2.11-cu130-smnewer"] == {"fwd": "ptx", "combine": "ptx"}
+
+
+def test_an_operator_that_no_report_proves_leaves_its_gpu_unproven():
+    forward = manifest_proof("x").model_copy(update={"sm": "90", "proven": {"fwd": ("exact", "portable")}})
+    rows = {row["sm"]: row for row in plan_document(WHOLE, WHOLE, MATRIX, [forward])["gpus"]}
+    assert not rows["90"]["proven"]
+    assert rows["90"]["status"] == ("forward: validated on NVIDIA H200; combine: built, not yet run on a GPU")
+
+
+def test_the_blocks_of_the_document_hold_the_cells_that_it_lists():
+    document = plan_document(WHOLE, WHOLE, MATRIX, [])
+    axes = ("platform", "python", "torch", "cuda", "sm")
+    cells = [
+        (str(Cell(*values)), block["artefact"])
+        for block in document["served"]
+        for values in itertools.product(*(block[axis] for axis in axes))
+    ]
+    assert sorted(cells) == sorted((row["cell"], row["artefact"]) for row in document["cells"])
+    assert len(document["served"]) < 20
 
 
 def test_artefacts_are_chosen_by_name_and_toolkit():
@@ -80,7 +105,7 @@ def test_artefacts_are_chosen_by_name_and_toolkit():
     )
 
 
-def test_unknown_names_are_told_the_nearest():
+def test_errors_about_unknown_names_list_the_nearest():
     with pytest.raises(
         UnknownCell, match=r"no cell matches 'linux_x86_64-py312-torch2\.11-cu130-sm75'; .*-sm8"
     ):

@@ -1,4 +1,4 @@
-"""Publishing: what goes where, what is refused, and that what was good stays good."""
+"""Publishing: the channel of a wheel, what is refused, and that published files stay intact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from ci.check import Check
 from ci.errors import (
-    CorruptManifest,
     CorruptReport,
     CorruptWheel,
     DiskFull,
@@ -36,8 +35,10 @@ from ci.stages.coverage import exclusions, support_by_tag
 from ci.stages.listing import Context
 from ci.stages.publish import publish, yank
 from ci.store.serve import served
-from index_site import render
-from index_site.manifest import Manifest, Wheel, read_manifest
+from index_site.errors import CorruptManifest
+from index_site.manifest import Manifest, OperatorBuild, Wheel, read_manifest
+from index_site.pages import render
+from matrix.block import Block
 from matrix.model import read_matrix
 from matrix.planner import plan
 from tests.quiet import Quiet
@@ -126,7 +127,7 @@ def test_wheel_with_a_passing_report_is_stable_and_the_report_is_served(site: Pa
         0.4,
     )
     assert proof.races == {"bf16_d128_causal_s4096": 1.08}
-    assert (proof.sm, proof.kernels) == ("90", ("exact",))
+    assert (proof.sm, proof.proven) == ("90", {"fwd": ("exact",)})
     assert proof.tflops == {"bf16_d128_causal_s4096": 600.0}
     assert (site / proof.path).read_bytes() == given_report.read_bytes()
     assert wheel.name in (site / "stable" / "index.html").read_text()
@@ -215,7 +216,7 @@ def test_stable_wheel_that_fails_later_is_yanked_and_stays_listed(site: Path, wh
 def test_report_of_another_wheel_is_refused(site: Path, wheel: Path) -> None:
     other = flash_wheel(site.parent / "other", note="other bytes")
     with pytest.raises(
-        ReportMismatch, match=r"r\.json: speaks of flash_attn3-0\.1\.0.* neither among the wheels given"
+        ReportMismatch, match=r"r\.json: is a report of flash_attn3-0\.1\.0.* neither among the wheels given"
     ):
         put(site, wheel, reports=[report(site.parent / "r.json", other)])
     assert not (site / "files").exists()
@@ -229,7 +230,7 @@ def test_report_of_races_alone_is_refused_and_yanks_nothing(site: Path, wheel: P
     totals = {"cases": 0, "races": 1, "failed": 0}
     write_report(races, document | {"only_races": True, "cases": [], "totals": totals, "passed": False})
     with pytest.raises(
-        RacesAlone, match=r"races\.json: holds races alone, .* without `validate --only-races`"
+        RacesAlone, match=r"races\.json: holds races only, .* run validate without `--only-races`"
     ):
         put(site, reports=[races])
     assert tree(site) == before
@@ -326,27 +327,49 @@ def test_what_the_wheel_serves_comes_from_the_matrix(site: Path, tmp_path: Path)
     path = write_wheel(tmp_path, name=f"flash_attn3-0.1.0-py3-none-{tag}.whl", members=flash_members())
     context = Context(support=support_by_tag(matrix, served), exclusions=exclusions(matrix))
     manifest = put(site, path, context=context)
-    support = only(manifest).support
+    support = manifest.support_of(only(manifest))
     assert support is not None
-    assert support.platforms == ("linux_x86_64",)
-    assert support.python == matrix.axes.python
-    assert [(sm.sm, sm.kernels) for sm in support.sms][-4:] == [
-        ("90", "exact"),
-        ("100", "portable"),
-        ("120", "portable"),
-        ("newer", "ptx"),
+    for row in (*served.served, *served.excluded):
+        assert any(row.cell in block for block in support.cells) == (row in served.served)
+    assert [(gpu.sm, gpu.operators["fwd"], gpu.operators["combine"]) for gpu in support.gpus][-4:] == [
+        ("90", "exact", "portable"),
+        ("100", "portable", "portable"),
+        ("120", "portable", "portable"),
+        ("newer", "ptx", "ptx"),
     ]
     assert len(manifest.exclusions) == len(matrix.exclude)
-    assert "Python 3.10, torch >=2.15" in [exclusion.cells for exclusion in manifest.exclusions]
+    assert Block(python=("3.10",), torch=("2.15",)) in [exclusion.cells for exclusion in manifest.exclusions]
+    for excluded in served.excluded:
+        first = next(item for item in manifest.exclusions if excluded.cell in item.cells)
+        assert first.reason == excluded.reason
     build = only(manifest).build
     assert build is not None
     assert Counter({toolkit: len(kernels) for toolkit, kernels in build.toolkits.items()}) == {"12.8": 4}
-    assert (build.sms, build.dtypes, build.head_dims, build.masks) == (
-        ("90a",),
-        ("bf16", "fp16"),
-        (128,),
-        ("causal", "full"),
-    )
+    assert build.operators == {
+        "fwd": OperatorBuild(
+            sms=("90a",), dtypes=("bf16", "fp16"), head_dims=(128,), masks=("causal", "full")
+        )
+    }
+
+
+def test_what_wheels_serve_is_stored_once_and_kept(site: Path, tmp_path: Path) -> None:
+    """Publishing without a matrix keeps what the manifest has, and a record without a wheel is dropped."""
+    matrix = read_matrix()
+    tag = "manylinux_2_17_x86_64"
+    members = [flash_members(version=version) for version in ("0.1.0", "0.2.0")]
+    paths = [
+        write_wheel(tmp_path, name=f"flash_attn3-0.{n}.0-py3-none-{tag}.whl", members=of)
+        for n, of in enumerate(members, 1)
+    ]
+    supports = support_by_tag(matrix, plan(matrix))
+    manifest = put(site, *paths, context=Context(support={**supports, "win_amd64": supports[tag]}))
+    assert list(manifest.supports.values()) == [supports[tag]]
+    assert {wheel.support for wheel in manifest.wheels} == {supports[tag].key}
+    assert put(site, *paths) == manifest
+    narrower = supports[tag].model_copy(update={"cells": supports[tag].cells[:1]})
+    moved = put(site, *paths, context=Context(support={tag: narrower}))
+    assert list(moved.supports.values()) == [narrower]
+    assert read_manifest(site) == moved
 
 
 # ---- the site
@@ -438,7 +461,7 @@ publish(wheels=wheels, reports=[], site=site, now=NOW, progress=Quiet())
 
 
 def assert_consistent(site: Path) -> None:
-    """Every wheel that any page offers is there whole, with its metadata, and the manifest knows it."""
+    """Every wheel on any page exists, complete, with its metadata, and is in the manifest."""
     known = (
         {wheel.filename: wheel for wheel in read_manifest(site).wheels}
         if (site / "manifest.json").exists()

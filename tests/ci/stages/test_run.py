@@ -17,6 +17,7 @@ import pytest
 from ci.files import sha256_of
 from ci.stages.run import publish_locally
 from tests.quiet import Quiet
+from tests.site_kit import flash_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ def test_a_run_ends_with_the_package_installed_from_its_own_site(work: Path, who
     assert str(work / "site" / "index.html") in result.stdout
     assert (work / "site" / "index.html").is_file()
     unchecked = result.stdout.split("Not checked on this machine:")[1]
-    assert "of which no report tells: A100, A30 (sm_80); " in unchecked
+    assert "kernels for GPUs without a validation report: A100, A30 (sm_80); " in unchecked
     assert "GPUs of later architectures" in unchecked
     (published,) = (work / "site" / "files").glob("flash_attn3-*.whl")
     assert published.name == whole_wheel.name
@@ -63,6 +64,19 @@ def test_a_run_ends_with_the_package_installed_from_its_own_site(work: Path, who
     with zipfile.ZipFile(published) as archive:
         kernels = archive.read("flash_attn3/lib/kernels.fa3pack")
     assert (Path(path).parent / "lib" / "kernels.fa3pack").read_bytes() == kernels
+
+
+def test_a_site_of_another_schema_is_set_aside(tmp_path: Path):
+    site, wheel = tmp_path / "site", flash_wheel(tmp_path / "dist")
+    publish_locally(wheels=[wheel], reports=[], site=site, now=NOW, progress=Quiet())
+    written = (site / "manifest.json").read_text()
+    (site / "manifest.json").write_text(written.replace('"schema_version":2', '"schema_version":1', 1))
+    progress = Quiet()
+    publish_locally(wheels=[wheel], reports=[], site=site, now=NOW, progress=progress)
+    assert (site / "manifest.json").read_text() == written
+    assert ["an older manifest" in warning for warning in progress.warned] == [True]
+    (aside,) = tmp_path.glob("site-until-*")
+    assert (aside / "files" / wheel.name).is_file()
 
 
 def test_another_build_of_the_same_version_sets_the_old_site_aside(wheel: Path, tmp_path: Path):

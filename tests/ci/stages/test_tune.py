@@ -1,4 +1,4 @@
-"""The tuning: what competes, what travels, what follows from figures, and on a GPU the figures themselves."""
+"""The tuning: its tasks, the prepared folder, the recommendation, and on a GPU the timing itself."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.errors import FarmError, NoGpu, UnknownCase
+from ci.engine.local import LocalEngine
+from ci.errors import FarmError, NoGpu, UnknownTask
+from ci.gpu_side.recommendation import Measured, ratios_of, recommend
 from ci.gpu_side.report_file import report_digest
-from ci.gpu_side.tune import SEQLENS, Measured, Row, calls_of, ratios_of, read_plan, recommend
-from ci.gpu_side.tune import Case as Planned
+from ci.gpu_side.tune import SEQLENS
+from ci.gpu_side.tune_plan import Contender, Task, calls_of, read_plan
 from ci.stages.build import Workshop
-from ci.stages.tune import Case, prepare, tune_cases
+from ci.stages.tune import TuningTask, prepare, tuning_tasks
 from kernels.build.pack import read_pack
 from kernels.errors import UnknownVariantError
-from kernels.table import VARIANTS, select
-from kernels.table.candidates import CANDIDATES, row_named
+from kernels.table import CANDIDATES, VARIANTS, select, variant_named
 from matrix.cell import Artefact
 from matrix.model import read_matrix
 from tests.quiet import Quiet
@@ -31,22 +32,22 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 NAME = "fwd_sm90_bf16_d64_full"
-A, B, C = "row_a", "row_b", "row_c"
+A, B, C = "variant_a", "variant_b", "variant_c"
 
 
 # ---- what competes
 
 
 def test_every_candidate_competes_with_rows_of_the_table_or_is_one():
-    cases = tune_cases()
-    competing = {candidate.name for case in cases for candidate in case.candidates}
+    tasks = tuning_tasks()
+    competing = {candidate.name for task in tasks for candidate in task.candidates}
     for candidate in CANDIDATES:
-        twins = [row for row in VARIANTS if _same_kernel(row, candidate)]
+        twins = [variant for variant in VARIANTS if _same_kernel(variant, candidate)]
         assert (candidate.name in competing) != bool(twins), candidate.name
-    for case in cases:
-        for candidate in case.candidates:
-            for present in case.present:
-                for field in ("op", "sm", "code", "dtype", "head_dim", "head_dim_v", "mask"):
+    for task in tasks:
+        for candidate in task.candidates:
+            for present in task.present:
+                for field in ("op", "sm", "code", "dtype_in", "dtype_out", "head_dim", "head_dim_v", "mask"):
                     assert getattr(candidate, field) == getattr(present, field)
 
 
@@ -57,28 +58,28 @@ def _same_kernel(one: Variant, other: Variant) -> bool:
 
 
 def test_a_case_holds_all_rows_of_the_table_that_share_it():
-    (case,) = tune_cases(["fwd_sm90_bf16_d64_causal"])
-    starts = {row.name: row.min_seqlen_q for row in case.present}
-    wanted = [row for row in VARIANTS if row.name.startswith("fwd_sm90_bf16_d64_causal")]
-    assert starts == {row.name: row.min_seqlen_q for row in wanted}
+    (task,) = tuning_tasks(["fwd_sm90_bf16_d64_causal"])
+    starts = {variant.name: variant.tail.min_seqlen_q for variant in task.present}
+    wanted = [variant for variant in VARIANTS if variant.name.startswith("fwd_sm90_bf16_d64_causal")]
+    assert starts == {variant.name: variant.tail.min_seqlen_q for variant in wanted}
 
 
 def test_names_of_candidates_are_their_own_and_fit_a_pack():
-    names = [row.name for row in (*VARIANTS, *CANDIDATES)]
+    names = [variant.name for variant in (*VARIANTS, *CANDIDATES)]
     assert len(set(names)) == len(names)
     assert max(map(len, names)) < 64
 
 
 def test_a_pattern_that_matches_no_case_is_told_the_nearest():
-    with pytest.raises(UnknownCase, match=r"'fwd_sm90_bf16_d63_full'; .*fwd_sm90_bf16_d64_full"):
-        tune_cases(["fwd_sm90_bf16_d63_full"])
+    with pytest.raises(UnknownTask, match=r"'fwd_sm90_bf16_d63_full'; .*fwd_sm90_bf16_d64_full"):
+        tuning_tasks(["fwd_sm90_bf16_d63_full"])
 
 
 def test_rows_are_found_by_name_in_the_table_and_among_the_candidates():
     for known in (VARIANTS[0], CANDIDATES[0]):
-        assert row_named(known.name) == known
+        assert variant_named(known.name) == known
     with pytest.raises(UnknownVariantError, match="'fwd_sm90_bf16_d63_full'"):
-        row_named("fwd_sm90_bf16_d63_full")
+        variant_named("fwd_sm90_bf16_d63_full")
 
 
 # ---- what travels
@@ -86,15 +87,15 @@ def test_rows_are_found_by_name_in_the_table_and_among_the_candidates():
 
 @pytest.fixture(scope="module")
 def prepared(toolkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one case, its row of the table and one candidate."""
-    (case,) = tune_cases([NAME])
+    """A folder with one task, its variant of the table and one candidate."""
+    (task,) = tuning_tasks([NAME])
     folder = tmp_path_factory.mktemp("tune") / "dir"
     prepare(
-        cases=[Case(case.present, case.candidates[:1])],
+        tasks=[TuningTask(task.present, task.candidates[:1])],
         folder=folder,
         artefact=Artefact("linux_x86_64", "12.8"),
         matrix=read_matrix(),
-        workshop=Workshop(toolkit.parents[2], processors=2),
+        workshop=Workshop(toolkit.parents[2], engine=LocalEngine(processors=2)),
         progress=Quiet(),
     )
     return folder
@@ -102,17 +103,17 @@ def prepared(toolkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_folder_holds_a_pack_with_each_row_alone(prepared: Path):
-    (case,) = read_plan(prepared)
-    (known,) = tune_cases([NAME])
-    assert (case.name, case.head_dim, case.head_dim_v, case.mask) == (NAME, 64, 64, "full")
-    assert [row.min_seqlen_q for row in case.rows] == [0, None]
-    assert [row.name for row in case.rows] == [NAME, known.candidates[0].name]
-    for row in case.rows:
-        (record,) = read_pack(row.pack)
-        assert record.name == row.name
-        assert row.macros["FA3_TILE_M"] == str(record.numbers[5])
+    (task,) = read_plan(prepared)
+    (known,) = tuning_tasks([NAME])
+    assert (task.name, task.op, task.head_dim, task.head_dim_v, task.mask) == (NAME, "fwd", 64, 64, "full")
+    assert [variant.min_seqlen_q for variant in task.variants] == [0, None]
+    assert [variant.name for variant in task.variants] == [NAME, known.candidates[0].name]
+    for variant in task.variants:
+        (record,) = read_pack(variant.pack)
+        assert record.name == variant.name
+        assert variant.macros["FA3_TILE_M"] == str(record.tile_m)
     shipped = {record.name: record for record in read_pack(prepared / "site/flash_attn3/lib/kernels.fa3pack")}
-    assert shipped[NAME].image == read_pack(case.rows[0].pack)[0].image
+    assert shipped[NAME].image == read_pack(task.variants[0].pack)[0].image
 
 
 @pytest.mark.slow
@@ -126,23 +127,23 @@ def test_the_package_of_the_folder_takes_each_pack(prepared: Path):
         "    _native.kernels.cache_clear()\n"
         "    print(*(kernel.name for kernel in _native.kernels()))\n"
     )
-    (case,) = read_plan(prepared)
+    (task,) = read_plan(prepared)
     done = subprocess.run(
-        [sys.executable, "-c", program, *(str(row.pack) for row in case.rows)],
+        [sys.executable, "-c", program, *(str(variant.pack) for variant in task.variants)],
         cwd=prepared,
         env={**os.environ, "PYTHONPATH": "site"},
         check=True,
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == [row.name for row in case.rows]
+    assert done.stdout.split() == [variant.name for variant in task.variants]
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path):
+def test_a_folder_with_other_files_is_refused(tmp_path: Path):
     (tmp_path / "cat.jpg").touch()
-    with pytest.raises(FarmError, match=f"--prepare {tmp_path}: holds files of somebody else"):
+    with pytest.raises(FarmError, match=f"--prepare {tmp_path}: holds files that are not the tuning's"):
         prepare(
-            cases=tune_cases([NAME]),
+            tasks=tuning_tasks([NAME]),
             folder=tmp_path,
             artefact=Artefact("linux_x86_64", "12.8"),
             matrix=read_matrix(),
@@ -158,17 +159,17 @@ def test_a_candidate_of_the_table_does_not_compete_with_itself():
     twin = replace(present, name="twin", macros=tuple({**macros, "FA3_KERNEL": "twin"}.items()))
     other_macros = {**macros, "FA3_KERNEL": "other", "FA3_TILE_N": "96"}
     other = replace(present, name="other", macros=tuple(other_macros.items()))
-    (case,) = tune_cases(table=(present,), candidates=(twin, other))
-    assert case == Case((present,), (other,))
-    assert tune_cases(table=(present,), candidates=(twin,)) == ()
+    (task,) = tuning_tasks(table=(present,), candidates=(twin, other))
+    assert task == TuningTask((present,), (other,))
+    assert tuning_tasks(table=(present,), candidates=(twin,)) == ()
 
 
 # ---- what follows
 
 
-def planned(**starts: int | None) -> Planned:
-    rows = tuple(Row(name, Path(name), start, {}) for name, start in starts.items())
-    return Planned(A, "bf16", 64, 64, "causal", rows)
+def planned(**starts: int | None) -> Task:
+    variants = tuple(Contender(name, Path(name), start, {}) for name, start in starts.items())
+    return Task(A, "fwd", "bf16", 64, 64, "causal", variants)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def planned(**starts: int | None) -> Planned:
             {512: {A: 1.0, B: 1.1, C: 1.2}, 1024: {A: 1.0, B: 1.1, C: 0.9}, 2048: {A: 1.0, B: 1.0, C: 1.0}},
             [(C, 0), (B, 1024), (A, 2048)],
         ),
-        # The table's own threshold lies between two lengths that were timed, and stays.
+        # The table's own threshold is between two timed lengths, and is kept.
         ({A: 0, B: 3000}, {2048: {A: 1.0, B: 0.9}, 4096: {A: 0.9, B: 1.0}}, [(A, 0), (B, 3000)]),
         ({A: 0, B: 4096}, {2048: {A: 1.0, B: 1.1}, 4096: {A: 0.9, B: 1.0}}, [(B, 0)]),
         ({A: 0, B: None}, {512: {A: 1.0}, 1024: {A: 1.0}}, [(A, 0)]),  # B was wrong everywhere
@@ -197,12 +198,12 @@ def test_the_recommended_rows_and_their_thresholds(
 
 
 def test_the_present_row_of_a_length_is_the_tables():
-    case = planned(**{A: 0, B: 4096, C: None})
-    assert [case.present(seqlen).name for seqlen in (1, 4095, 4096, 16384)] == [A, A, B, B]
+    task = planned(**{A: 0, B: 4096, C: None})
+    assert [task.present(seqlen).name for seqlen in (1, 4095, 4096, 16384)] == [A, A, B, B]
 
 
-def measured(seqlen: int, row: str, ratio: float | None, *failures: str) -> Measured:
-    return Measured(f"s{seqlen}", seqlen, row, None if ratio is None else 1.0, ratio, failures)
+def measured(seqlen: int, variant: str, ratio: float | None, *failures: str) -> Measured:
+    return Measured(f"s{seqlen}", seqlen, variant, None if ratio is None else 1.0, ratio, failures)
 
 
 def test_a_row_that_was_wrong_once_is_recommended_nowhere():
@@ -217,7 +218,7 @@ def test_a_row_that_was_wrong_once_is_recommended_nowhere():
 
 @pytest.mark.parametrize("seqlen", SEQLENS)
 def test_each_call_asks_for_the_mask_that_it_stands_for(seqlen: int):
-    """A window that reaches every key would be no window to the library, and find no row in a pack of one."""
+    """The library drops a window that covers every key; the pack then has no variant for the call."""
     assert calls_of("full", seqlen) == ((False, None),)
     assert calls_of("causal", seqlen) == ((True, None),)
     assert calls_of("any", seqlen) == ((False, None), (True, None))
@@ -249,19 +250,6 @@ def test_without_a_gpu_the_command_ends_with_24(prepared: Path, tmp_path: Path):
     assert not (tmp_path / "r.json").exists()
 
 
-def test_timing_imports_the_standard_library_alone():
-    program = (
-        "import sys; before = set(sys.modules)\n"
-        "import ci.gpu_side.tune\n"
-        "new = {name.split('.')[0] for name in set(sys.modules) - before} - {'ci'}\n"
-        "print(sorted(new - sys.stdlib_module_names))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -278,7 +266,7 @@ def test_what_timing_does_not_take_is_refused(tmp_path: Path, arguments: list[st
     assert done.stderr.endswith(f"farm tune: error: {words}\n")
 
 
-@pytest.mark.parametrize("text", [None, "", "{}", '{"cases": [{"name": 1}]}'])
+@pytest.mark.parametrize("text", [None, "", "{}", '{"tasks": [{"name": 1}]}'])
 def test_a_folder_without_a_plan_is_one_error(tmp_path: Path, text: str | None):
     if text is not None:
         (tmp_path / "plan.json").write_text(text)
@@ -298,11 +286,11 @@ def test_every_row_is_judged_and_timed(prepared: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "r.json").read_text())
     assert document["report_sha256"] == report_digest(document)
-    (case,) = document["cases"]
-    assert case["error"] == ""
-    assert case["verdict"] in {"keep", "change"}
-    assert len(case["measured"]) == 2 * len(SEQLENS)
-    for measured in case["measured"]:
+    (task,) = document["tasks"]
+    assert task["error"] == ""
+    assert task["decision"] in {"keep", "change"}
+    assert len(task["measured"]) == 2 * len(SEQLENS)
+    for measured in task["measured"]:
         assert measured["failures"] == []
         assert 0.2 < measured["ratio"] < 5
-        assert (measured["ratio"] == 1) == (measured["row"] == NAME)
+        assert (measured["ratio"] == 1) == (measured["variant"] == NAME)

@@ -12,12 +12,13 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from ci.errors import CorruptManifest, VerifyFailed
+from ci.errors import VerifyFailed
 from ci.platforms.environment import ProgramError, fresh_environment, inspect_interpreter
 from ci.stages.publish import publish, yank
-from ci.stages.served_site import check_served
 from ci.stages.verify import verify
+from ci.stages.verify.served_site import check_served
 from ci.store.serve import served
+from index_site.errors import CorruptManifest
 from index_site.manifest import read_manifest
 from tests.quiet import Quiet
 from tests.site_kit import NOW, PLATFORM_TAG, flash_members, flash_wheel, report, torch_folder, write_wheel
@@ -136,8 +137,8 @@ def test_every_way_installs_what_the_channel_offers(good: Path, torch_site: Path
     ways = (
         "pip",
         "uv",
-        "pip, from the flat page of links",
-        "pip, with the exact bytes pinned",
+        "pip, with find-links",
+        "pip, with pinned hashes",
         "uv, in a project",
     )
     installs = {check.name: check.detail for check in checks if ": " in check.name}
@@ -198,7 +199,7 @@ def test_altered_wheel_is_refused_by_the_installers_themselves(site: Path, torch
         verify(site=site, python=PYTHON, progress=Quiet(), torch_site=torch_site)
     assert "7 of 10 checks failed" in str(caught.value)
     assert "files: wrong: files/flash_attn3-0.1.0" in str(caught.value)
-    assert "stable: pip, with the exact bytes pinned" in str(caught.value)
+    assert "stable: pip, with pinned hashes" in str(caught.value)
 
 
 def test_nothing_for_this_interpreter_is_said(tmp_path: Path, torch_site: Path) -> None:
@@ -223,7 +224,7 @@ def test_dependencies_come_from_a_wheelhouse(good: Path, tmp_path: Path) -> None
     assert len(checks) == 10
     shutil.rmtree(wheelhouse)
     wheelhouse.mkdir()
-    with pytest.raises(VerifyFailed, match="torch cannot be had"):
+    with pytest.raises(VerifyFailed, match="torch cannot be installed"):
         verify(site=good, python=PYTHON, progress=Quiet(), wheelhouse=wheelhouse)
 
 

@@ -1,4 +1,4 @@
-"""Reading a wheel: what it says, and the ways in which it can be broken."""
+"""Reading a wheel: its fields, and the ways in which it can be damaged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_facts(good: Path) -> None:
     assert facts.build["version"] == "0.1.0"
 
 
-def test_copy_is_judged_by_the_name_it_will_have(good: Path, tmp_path: Path) -> None:
+def test_copy_is_checked_against_the_name_it_will_have(good: Path, tmp_path: Path) -> None:
     copy = tmp_path / "0"
     copy.write_bytes(good.read_bytes())
     assert read_wheel(copy, filename=NAME) == read_wheel(good)

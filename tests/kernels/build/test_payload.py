@@ -1,39 +1,72 @@
-"""What decides the bytes of the host libraries, and so when they are built again."""
-
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kernels.build import payload
-from kernels.build.host import HOST_DIR, SHARED_HEADERS
+from kernels.build.pack import PackEntry, read_pack
+from kernels.build.payload import LIBRARY_NAMES, PACK_NAME, variant_fields, write_payload
+from kernels.table import select
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TARGET = "x86_64-linux-gnu.2.17"
+(COMBINE,) = select(["combine_sm80"])
+LIBRARIES = {name: f"bytes of {name}".encode() for name in LIBRARY_NAMES}
 
 
-@pytest.mark.parametrize("header", SHARED_HEADERS, ids=lambda path: path.name)
-def test_the_digest_of_the_host_libraries_covers_what_they_share_with_the_kernels(
-    header: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    before = payload.host_digest(TARGET, "1.0")
-    assert payload.host_digest(TARGET, "1.0") == before
-    changed = tmp_path / header.name
-    changed.write_bytes(header.read_bytes() + b"// one more line\n")
-    others = [path for path in SHARED_HEADERS if path != header]
-    monkeypatch.setattr(payload, "SHARED_HEADERS", (*others, changed))
-    assert payload.host_digest(TARGET, "1.0") != before
+def written(folder: Path, **changes: Any) -> dict[str, Any]:
+    """The build record of a payload of one kernel, with changes of what is written."""
+    arguments = {"entries": [PackEntry(COMBINE, b"image", "12.8")], "libraries": LIBRARIES, **changes}
+    write_payload(folder, version="1.2", platform="manylinux_2_17_x86_64", **arguments)
+    document: dict[str, Any] = json.loads((folder / "build.json").read_text())
+    return document
 
 
-def test_the_host_libraries_include_nothing_else_from_outside_their_folder():
-    sources = [path for path in HOST_DIR.rglob("*") if path.suffix in {".cpp", ".h"}]
-    included = {
-        name for path in sources for name in re.findall(r'#include "(.*)"', path.read_text(encoding="utf-8"))
-    }
-    own = {path.relative_to(HOST_DIR).as_posix() for path in sources}
-    device = HOST_DIR.parent / "device"
-    assert included - own == {path.relative_to(device).as_posix() for path in SHARED_HEADERS}
+def test_a_payload_is_libraries_pack_and_build_record(tmp_path: Path):
+    document = written(tmp_path / "payload")
+    lib = tmp_path / "payload" / "lib"
+    assert {path.name for path in lib.iterdir()} == {*LIBRARY_NAMES, PACK_NAME}
+    assert {name: (lib / name).read_bytes() for name in LIBRARY_NAMES} == LIBRARIES
+    assert [record.image for record in read_pack(lib / PACK_NAME)] == [b"image"]
+    assert list(document) == ["version", "content_digest", "platform", "toolkits", "kernels"]
+    assert (document["version"], document["platform"]) == ("1.2", "manylinux_2_17_x86_64")
+    assert document["toolkits"] == {COMBINE.name: "12.8"}
+    assert document["kernels"] == json.loads(json.dumps([variant_fields(COMBINE)]))
+
+
+def test_the_content_digest_follows_the_compiled_bytes_alone(tmp_path: Path):
+    first = written(tmp_path)["content_digest"]
+    assert written(tmp_path / "elsewhere")["content_digest"] == first
+    others = [
+        written(tmp_path, entries=[PackEntry(COMBINE, b"another", "12.8")]),
+        written(tmp_path, entries=[PackEntry(COMBINE, b"image", "13.0")]),
+        *(written(tmp_path, libraries={**LIBRARIES, name: b"another"}) for name in LIBRARY_NAMES),
+    ]
+    assert len({first, *(other["content_digest"] for other in others)}) == 1 + len(others)
+
+
+def test_the_reason_of_an_allowed_gate_is_not_in_the_build_record(tmp_path: Path):
+    records = [
+        written(tmp_path, entries=[PackEntry(replace(COMBINE, allow=(("spill", why),)), b"image", "12.8")])
+        for why in ("one reason", "another")
+    ]
+    assert records[0] == records[1]
+    assert records[0]["kernels"][0]["allow"] == ["spill"]
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path: Path):
+    """An editable install writes into the package's own folder."""
+    (tmp_path / "attention.py").write_text("code")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libold.so").write_text("of before")
+    written(tmp_path)
+    assert (tmp_path / "attention.py").read_text() == "code"
+    assert {path.name for path in (tmp_path / "lib").iterdir()} == {*LIBRARY_NAMES, PACK_NAME}
+
+
+def test_a_library_that_is_missing_is_an_error(tmp_path: Path):
+    with pytest.raises(KeyError, match=LIBRARY_NAMES[1]):
+        written(tmp_path, libraries={LIBRARY_NAMES[0]: b"alone"})

@@ -1,4 +1,4 @@
-"""Calls of an emulated attention kernel, and the float64 truth that their results are held to."""
+"""Calls of an emulated attention kernel, and the float64 reference of their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.kernels.emulator.emulator import Kernel
 
 _LOG2_E = math.log2(math.e)
-# Rows of NaN behind what may be read or written: more than a tile has, so that no change can crash.
+# Rows of NaN behind the accessible ones: more than a tile has, so that no mutation crashes the process.
 _MARGIN = 256
 
 
@@ -29,12 +29,12 @@ class Case:
     """One call.
 
     Attributes:
-        lengths_q: Of each sequence.
-        lengths_k: The same.
-        form: `dense`: a batch, of which the first rows of a sequence count; `packed`: one sequence after
-            another; `paged`: so is q, and keys lie in pages.
+        lengths_q: Query rows of each sequence.
+        lengths_k: Keys of each sequence.
+        form: `dense`: a batch with lengths (seqused); `packed`: sequences one after another (cu_seqlens);
+            `paged`: packed queries, keys in pages.
         pack: The query heads of a key head share a tile.
-        head_dim: Of q and k; 0 for the kernel's own. So for v.
+        head_dim: Of q and k; 0: the kernel's own. The same for head_dim_v.
     """
 
     lengths_q: tuple[int, ...]
@@ -57,7 +57,7 @@ class Case:
 
 @dataclass(frozen=True)
 class _Store:
-    """Rows of all sequences in memory, in 16-bit patterns: (batch or page, row, head, column)."""
+    """Rows of all sequences in memory, as 16-bit patterns: (batch or page, row, head, column)."""
 
     data: NDArray[np.uint16]
     packed: bool
@@ -75,7 +75,7 @@ def _new_store(lengths: tuple[int, ...], heads: int, columns: int, *, packed: bo
 
 
 def _rows_of(store: _Store, lengths: tuple[int, ...], columns: int) -> list[NDArray[np.uint16]]:
-    """The rows of each sequence, as views."""
+    """Return the rows of each sequence, as views."""
     if not store.packed:
         return [store.data[i, :length, :, :columns] for i, length in enumerate(lengths)]
     ends = np.cumsum(lengths)
@@ -89,7 +89,7 @@ def _fill(store: _Store, rows: list[NDArray[np.uint16]], dtype: str, draw: np.ra
 
 
 class _Pages:
-    """The same keys or values in pages that are shuffled; what no sequence reaches is NaN."""
+    """The same keys or values in shuffled pages; NaN in all other rows."""
 
     def __init__(self, rows: list[NDArray[np.uint16]], case: Case, order: NDArray[np.int32]) -> None:
         heads, columns = rows[0].shape[1:]
@@ -104,7 +104,7 @@ class _Pages:
 
 
 class Attention:
-    """The tensors of a case for one kernel; `run` computes, `check` judges."""
+    """The tensors of a case for one kernel. `run` launches it, `check` compares its results."""
 
     def __init__(self, variant: Variant, case: Case) -> None:
         self.variant, self.case = variant, case
@@ -118,9 +118,9 @@ class Attention:
         self.q_rows = _rows_of(q, case.lengths_q, self.head_dim)
         self.k_rows = _rows_of(k, case.lengths_k, self.head_dim)
         self.v_rows = _rows_of(v, case.lengths_k, self.head_dim_v)
-        self.q = _fill(q, self.q_rows, variant.dtype, draw)
-        self.k = _fill(k, self.k_rows, variant.dtype, draw)
-        self.v = _fill(v, self.v_rows, variant.dtype, draw)
+        self.q = _fill(q, self.q_rows, variant.dtype_in, draw)
+        self.k = _fill(k, self.k_rows, variant.dtype_in, draw)
+        self.v = _fill(v, self.v_rows, variant.dtype_in, draw)
         self.sink = draw.standard_normal(case.heads).astype(np.float32) if case.sink else None
         self.page_table: NDArray[np.int32] | None = None
         if case.form == "paged":
@@ -133,7 +133,7 @@ class Attention:
     def run(self, kernel: Kernel) -> list[tuple[NDArray[np.uint16], NDArray[np.float32]]]:
         """Return out (rows, heads, head_dim_v) in 16-bit patterns and LSE (heads, rows) of each sequence.
 
-        What was computed lies amid NaN; raises AssertionError when something else was written.
+        The outputs are surrounded by NaN; raises AssertionError if the kernel overwrote one.
         """
         case = self.case
         packed = case.form != "dense"
@@ -145,7 +145,7 @@ class Attention:
         used_q, used_k = (np.array(n, np.int32) for n in (case.lengths_q, case.lengths_k))
         group = case.heads // case.heads_kv
         shared = group if case.pack else 1
-        slice_columns = self.variant.head_dim_v // self.variant.value_slices
+        slice_columns = self.variant.head_dim_v // self.variant.tail.value_slices
         slices = -(-self.head_dim_v // slice_columns)
         tiles_m = -(-longest_q * shared // self.variant.tile_m)
         units = case.heads // shared * slices
@@ -201,8 +201,8 @@ class Attention:
         return results
 
     def check(self, results: list[tuple[NDArray[np.uint16], NDArray[np.float32]]]) -> None:
-        """Hold results to the truth: an element may be off by the roundings of P and of itself."""
-        dtype = self.variant.dtype
+        """Compare results with float64. Bound: the roundings of P and of the element itself."""
+        dtype = self.variant.dtype_in
         for index, (bits, lse) in enumerate(results):
             truth = list(self._truth(index))
             got = decode(bits, dtype)
@@ -222,8 +222,8 @@ class Attention:
     def _truth(
         self, index: int
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
-        """Of each head: out, the same with |v|, and LSE, in float64, from the definition."""
-        case, dtype = self.case, self.variant.dtype
+        """Yield for each head out, out with |v|, and LSE, in float64, from the definition."""
+        case, dtype = self.case, self.variant.dtype_in
         q, k, v = (decode(rows[index], dtype) for rows in (self.q_rows, self.k_rows, self.v_rows))
         visible = _visible(case, len(q), len(k))
         for head in range(case.heads):
@@ -240,7 +240,7 @@ class Attention:
 
 
 def _visible(case: Case, seqlen_q: int, seqlen_k: int) -> NDArray[np.bool_]:
-    """Which keys each row sees, (seqlen_q, seqlen_k)."""
+    """Return the visible keys of each row, (seqlen_q, seqlen_k)."""
     position = np.arange(seqlen_q)[:, None] + seqlen_k - seqlen_q
     key = np.arange(seqlen_k)[None, :]
     left, right = case.window[0], 0 if case.causal else case.window[1]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Path) -> Callable[..., Kernel]:
-    """A function that gives the kernel of a row's name, from changed sources where a change is given."""
+    """A function that compiles the variant of a name, with an optional change."""
     made: dict[tuple[str, Change | None], Kernel] = {}
 
     def get(name: str, change: Change | None = None) -> Kernel:

@@ -1,4 +1,4 @@
-"""16-bit elements as NumPy sees them: patterns in uint16, since it has no bf16."""
+"""16-bit elements as uint16 patterns, since NumPy has no bf16."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def decode(bits: NDArray[np.uint16], dtype: str) -> NDArray[np.float64]:
 
 
 def unit(dtype: str) -> float:
-    """Return the greatest relative error of a rounding."""
+    """Return the largest relative error of a rounding."""
     return {"fp16": 2.0**-11, "bf16": 2.0**-8}[dtype]

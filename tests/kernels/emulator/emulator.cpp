@@ -1,7 +1,7 @@
-// Runs one kernel's thread blocks on the CPU, one after another; in a block, every thread is a fiber.
+// Runs the thread blocks of one kernel on the CPU, one after another; every thread of a block is a fiber.
 //
-// One warp runs as far as it can before the next does, in an order that changes: a barrier that is missing shows as a
-// warp that runs ahead. SOURCE: the kernel's file; PARAMS: its parameters; FA3_*: the row, as the GPU's compiler has it.
+// A warp runs until it must wait, then the next one does, in changing order. A missing barrier thus shows as a warp that
+// runs ahead. Macros: SOURCE, the kernel's file; PARAMS, the type of its parameters; FA3_*, the variant.
 #include <ucontext.h>
 
 #include "arch/sm80/instructions.cuh"
@@ -23,7 +23,7 @@ constexpr size_t kStackBytes = 64 * 1024;
 constexpr int kMostThreads = 256;
 constexpr int kMostCopies = 512;
 constexpr size_t kChunkBytes = 16;
-constexpr size_t kLargestValue = 64;  // that a lane brings to a meeting
+constexpr size_t kLargestValue = 64;  // input of a lane to a collective, bytes
 constexpr int kBanksOfChunks = 8;     // 128 bytes, all banks once
 
 struct Copy {
@@ -31,21 +31,21 @@ struct Copy {
     unsigned char data[kChunkBytes];
 };
 
-using Place = void*[5];  // where to go on: frame, address, stack, and two for the compiler
+using Place = void*[5];  // continuation: frame, address, stack, and two for the compiler
 
 struct Fiber {
     ucontext_t context;  // of its start
-    Place place;         // of the meeting at which it waits
+    Place place;         // of the wait that it is in
     bool started;
     alignas(16) char stack[kStackBytes];
-    Copy copies[kMostCopies];  // that have not landed
+    Copy copies[kMostCopies];  // in flight
     int copy_count;
     bool done;
 };
 
 struct Warp {
     alignas(16) unsigned char in[kLanes * kLargestValue];
-    alignas(16) unsigned char out[2][kLanes * kLargestValue];  // a lane may still read the last meeting's
+    alignas(16) unsigned char out[2][kLanes * kLargestValue];  // a lane may still read the results before
     int arrived;
     unsigned meetings;
 };
@@ -67,7 +67,7 @@ alignas(64) PARAMS params;
 char const* failure;
 int bank_conflicts;
 
-// swapcontext alone would do, but asks the kernel for the signal mask each time, and threads meet millions of times.
+// Instead of swapcontext alone, which makes a system call for the signal mask: there are millions of switches.
 [[noreturn, gnu::noinline]] void go_on_at(Place& place) { __builtin_longjmp(place, 1); }
 
 [[gnu::noinline]] void leave() {
@@ -110,7 +110,7 @@ void start_block(int index) {
     }
 }
 
-// Lets every thread of a warp run up to its next meeting. True when one of them is not done.
+// Runs every thread of a warp to its next wait. Returns whether one of them is not done.
 bool run_warp(int warp) {
     bool alive = false;
     for (int lane = 0; lane < kLanes && failure == nullptr; ++lane) {
@@ -158,7 +158,7 @@ void fail(char const* message) {
 
 void meet_warp(void const* in, size_t in_bytes, void* out, size_t out_bytes,
                void (*together)(void const* in, void* out)) {
-    if (in_bytes > kLargestValue || out_bytes > kLargestValue) fail("a value is too large for a meeting of a warp");
+    if (in_bytes > kLargestValue || out_bytes > kLargestValue) fail("a value is too large for a collective of a warp");
     Warp& warp = block.warps[current / kLanes];
     int const lane = current % kLanes;
     unsigned const meeting = warp.meetings;
@@ -224,14 +224,14 @@ void read_matrices(uint32_t const (&rows)[emulator::kLanes], uint16_t (&matrices
 
 }  // namespace fa3
 
-// Runs `grid` blocks of `threads`. Returns what went wrong, or null; adds up bank conflicts of ldmatrix.
+// Runs `grid` blocks of `threads`. Returns an error message, or null; adds bank conflicts of ldmatrix to `conflicts`.
 extern "C" char const* emulate(void const* parameters, size_t bytes, int grid, int threads,
                                size_t shared_bytes, int* conflicts) {
     using namespace emulator;
     failure = nullptr;
     bank_conflicts = 0;
     if (bytes != sizeof params) return "the parameters have another size";
-    if (shared_bytes > kMostShared) return "the block wants more shared memory than there is";
+    if (shared_bytes > kMostShared) return "the block needs more shared memory than the emulator has";
     memcpy(static_cast<void*>(&params), parameters, bytes);
     gridDim.x = grid;
     block.shared_bytes = shared_bytes;

@@ -1,7 +1,6 @@
-"""Compiles sources of the kernels for the CPU and runs them there, thread by thread.
+"""Compiles kernel sources for the CPU and runs them thread by thread.
 
-What the sources say about a GPU is left to `gpu.h`, and its elements and instructions to this folder's files
-of those names; everything else is the text that the wheel's kernels are made of.
+`gpu.h` and this folder's `arch/sm80` replace CUDA C++ and PTX; every other source file is compiled as it is.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 _PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams"}
-# Headers of the toolkit that the sources name: here all of them are one.
+# Toolkit headers that the sources include; each is replaced by `gpu.h`.
 _TOOLKIT_HEADERS = ("cute/config.hpp", "cutlass/cutlass.h")
-# What no macro can turn into C++ for the CPU.
+# Texts that no macro can turn into C++ for the CPU: file name -> (text, replacement).
 _TRANSLATED = {
-    "softmax.cuh": (
+    "math.cuh": (
         'asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));',
         "y = exp2f(x);",
     ),
@@ -36,12 +35,12 @@ _TRANSLATED = {
 
 
 class EmulationError(AssertionError):
-    """The kernel did what no GPU would forgive, or what would be slow on each."""
+    """The kernel accessed forbidden memory, deadlocked, or had bank conflicts."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A text of one source file, which must be there once, and another in its place."""
+    """Replacement of a text that occurs once in one source file."""
 
     file: str
     old: str
@@ -54,7 +53,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Program:
-    """Compiled sources, and the blocks that they run in."""
+    """Compiled sources and the size of their thread blocks."""
 
     name: str
     library: ctypes.CDLL
@@ -62,11 +61,11 @@ class Program:
     smem_bytes: int
 
     def launch(self, params: ctypes.Structure, grid: int, alignment: int = 8) -> None:
-        """Run all thread blocks. `alignment`: of the parameters in C++, in bytes, which ctypes cannot say.
+        """Run all thread blocks. `alignment`: bytes, of the parameters in C++; ctypes cannot express it.
 
         Raises:
-            EmulationError: A thread touched memory that it may not, or waited in vain, or an ldmatrix read
-                one bank twice.
+            EmulationError: A thread accessed memory outside its block, the threads deadlocked, or an ldmatrix
+                had bank conflicts.
         """
         size = -(-ctypes.sizeof(params) // alignment) * alignment
         conflicts = ctypes.c_int()
@@ -92,12 +91,12 @@ class Kernel:
     program: Program
 
     def launch(self, params: ctypes.Structure, grid: int) -> None:
-        """Run all thread blocks; raise as a program does."""
+        """Run all thread blocks; raise like `Program.launch`."""
         self.program.launch(params, grid, alignment=64 if self.variant.op == "fwd" else 8)
 
 
 def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change | None = None) -> Kernel:
-    """Compile a row's sources in an empty folder, with a change if one is given. `cache`: the compiler's."""
+    """Compile a variant in an empty folder, with an optional change. `cache`: the compiler's cache folder."""
     macros = {"SOURCE": f'"{variant.source}"', "PARAMS": _PARAMS[variant.op], **dict(variant.macros)}
     library = compile_sources(source_files(variant), macros, folder, cache, change)
     return Kernel(variant, Program(variant.name, library, variant.threads, variant.smem_bytes))
@@ -110,7 +109,7 @@ def compile_sources(
     cache: Path,
     change: Change | None = None,
 ) -> ctypes.CDLL:
-    """Compile `emulator.cpp` over copies of the sources, one of them changed if a change is given."""
+    """Compile `emulator.cpp` with copies of the sources, after an optional change."""
     applied = change is None
     for path in sources:
         text = path.read_text(encoding="utf-8")
@@ -121,7 +120,7 @@ def compile_sources(
         copy = folder / (path.relative_to(DEVICE_DIR) if path.is_relative_to(DEVICE_DIR) else path.name)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text, encoding="utf-8")
-    assert applied, f"the sources do not include {change}"
+    assert applied, f"no source file is named {change.file if change else None}"
     for name in ("gpu.h", "arch/sm80/element.cuh", "arch/sm80/instructions.cuh", "emulator.cpp"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((HERE / name).read_bytes())

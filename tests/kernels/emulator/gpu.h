@@ -1,4 +1,4 @@
-// CUDA C++ on the CPU, as much as the portable kernels speak of it. Every GPU thread is a fiber: see emulator.cpp.
+// CUDA C++ on the CPU: the subset that the portable kernels use. Every GPU thread is a fiber (emulator.cpp).
 #pragma once
 
 #include <math.h>
@@ -40,10 +40,10 @@ namespace emulator {
 constexpr int kLanes = 32;
 constexpr size_t kMostShared = 256 * 1024;
 
-// Ends the emulation; the caller of `emulate` gets the message.
+// Ends the emulation; `emulate` returns the message.
 [[noreturn]] void fail(char const* message);
 
-// Every lane of a warp calls it; the last one that arrives runs `together` over what all of them brought.
+// Collective of a warp: every lane calls it with its input; the last one to arrive runs `together` over all inputs.
 void meet_warp(void const* in, size_t in_bytes, void* out, size_t out_bytes,
                void (*together)(void const* in, void* out));
 void meet_block();
@@ -75,7 +75,7 @@ inline int lane() { return threadIdx.x % kLanes; }
 
 }  // namespace emulator
 
-// Dynamic shared memory; its addresses are offsets, as a GPU's shared window has them.
+// Dynamic shared memory; its addresses are offsets, as in the shared window of a GPU.
 extern "C" {
 extern unsigned char smem[emulator::kMostShared];
 }

@@ -1,5 +1,5 @@
-// One tile of 16 query rows, one warp: drives SteadySoftmax over blocks of scores as `consume` of fwd_sm90.cu does, and
-// reports when it says that it is too late.
+// One tile of 16 query rows, one warp: runs SteadySoftmax over blocks of scores in the order of `consume` in
+// fwd_sm90_consumer.cuh, and reports overflows.
 #include "arch/sm80/element.cuh"
 #include "parts/steady_softmax.cuh"
 
@@ -15,27 +15,25 @@ struct SteadyParams {
     float const* sinks_log2;  // (kRows)
     float* out;               // (kRows, kColumns)
     float* lse;               // (kRows)
-    uint8_t* late;            // (lanes)
+    uint8_t* overflow;        // (lanes)
     float scale_log2;
     int blocks;
-    int masked;  // of them: the first ones, as those in which rows may find nothing that they see
-    int narrow;  // P is fp16, else bf16
-    int again;   // for the second time
+    int masked;     // of the blocks, the first ones: there rows may have no visible key
+    int is_fp16;    // P is fp16, else bf16
+    int recompute;  // second pass, after an overflow
 };
 
-// What element i of a thread's share of a matrix is, as the tensor cores lay it out.
+// Row and column of element i of a thread's accumulators.
 inline int row_of(int i) { return cutlass::canonical_lane_idx() / 4 + i / 2 % 2 * 8; }
 inline int column_of(int i) { return i / 4 * 8 + cutlass::canonical_lane_idx() % 4 * 2 + i % 2; }
 
-inline bool any_lane(bool condition) { return __any_sync(0xFFFFFFFF, condition); }
-
-template <class Element, bool kNarrow>
+template <class Element, bool kRaiseAtOnce>
 void attend(SteadyParams const& p) {
     auto& weights = reinterpret_cast<float(&)[kRows][kKeys]>(smem);
     SteadySoftmax softmax(p.scale_log2);
     float s[kRows * kKeys / 32];
     float o[kRows * kColumns / 32] = {};
-    bool late = false;
+    bool overflow = false;
     auto load_scores = [&](int block) {
         for (int i = 0; i < kRows * kKeys / 32; ++i) {
             s[i] = p.scores[(block * kRows + row_of(i)) * kKeys + column_of(i)];
@@ -57,31 +55,31 @@ void attend(SteadyParams const& p) {
     };
 
     load_scores(0);
-    softmax.adopt(s);
+    softmax.init_references(s);
     softmax.exponentiate(s);
     round_weights();
     for (int block = 1; block < p.blocks; ++block) {
         load_scores(block);
         add_values(block - 1);
         bool const masked = block < p.masked;
-        bool const bare = !masked && softmax.is_bare();
-        bool const mend = any_lane((!kNarrow && softmax.is_high()) || bare || p.again);
-        if (masked) softmax.adopt(s);
+        bool const lacks_reference = !masked && softmax.lacks_reference();
+        bool const slow_path = any_lane((!kRaiseAtOnce && softmax.needs_raise()) || lacks_reference || p.recompute);
+        if (masked) softmax.init_references(s);
         float factor[2];
-        if (mend) {
-            if (!kNarrow) {
-                late |= softmax.raise(factor);
+        if (slow_path) {
+            if (!kRaiseAtOnce) {
+                overflow |= softmax.raise_references(factor);
                 rescale_rows(o, factor);
             }
-            late |= bare && !p.again;
-            if (p.again) {
-                softmax.follow(s, factor);
+            overflow |= lacks_reference && !p.recompute;
+            if (p.recompute) {
+                softmax.replace_references(s, factor);
                 rescale_rows(o, factor);
             }
         }
         softmax.exponentiate(s);
-        if (kNarrow && any_lane(softmax.is_high())) {
-            late |= softmax.raise(factor);
+        if (kRaiseAtOnce && any_lane(softmax.needs_raise())) {
+            overflow |= softmax.raise_references(factor);
             rescale_rows(s, factor);
             rescale_rows(o, factor);
         }
@@ -89,7 +87,7 @@ void attend(SteadyParams const& p) {
     }
     add_values(p.blocks - 1);
     float factor[2] = {1.f, 1.f};
-    if (!kNarrow) late |= softmax.raise(factor);
+    if (!kRaiseAtOnce) overflow |= softmax.raise_references(factor);
 
     float const sinks_log2[2] = {p.sinks_log2[row_of(0)], p.sinks_log2[row_of(2)]};
     float lse[2];
@@ -98,13 +96,13 @@ void attend(SteadyParams const& p) {
         p.out[row_of(i) * kColumns + column_of(i)] = o[i];
         p.lse[row_of(i)] = lse[i / 2 % 2];
     }
-    p.late[cutlass::canonical_lane_idx()] = late;
+    p.overflow[cutlass::canonical_lane_idx()] = overflow;
 }
 
 }  // namespace fa3
 
 inline void FA3_KERNEL(fa3::SteadyParams const& p) {
-    if (p.narrow) {
+    if (p.is_fp16) {
         fa3::attend<fa3::Half, true>(p);
     } else {
         fa3::attend<fa3::Bfloat16, false>(p);

@@ -1,4 +1,4 @@
-"""The combine kernel's own source on the CPU, against float64; changes of it are noticed."""
+"""Source of the combine kernel on the CPU, against float64; mutations of it fail."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from tests.kernels.emulator.emulator import Kernel
 
-ROW = "combine_sm80"
+VARIANT = "combine_sm80"
 OUT_DTYPES = ("fp16", "bf16", "fp32")
 SHAPES = ((1, 1, 1, 64), (2, 5, 3, 128), (1, 17, 4, 33), (3, 1, 8, 512), (1, 130, 2, 7), (0, 5, 4, 8))
 
 
 def check(kernel: Kernel, splits: int, shape: tuple[int, int, int, int], out_dtype: str, shift: int) -> None:
-    """Combine random parts, of which some have no key and NaN for values. `shift`: columns before a row."""
+    """Combine random partial results, some without keys and full of NaN. `shift`: columns before a row."""
     batch, seqlen, heads, columns = shape
     draw = np.random.default_rng(splits + columns)
     parts = draw.standard_normal((splits, batch, seqlen, heads, columns + shift)).astype(np.float32)[
@@ -74,14 +74,14 @@ def check(kernel: Kernel, splits: int, shape: tuple[int, int, int, int], out_dty
 @pytest.mark.parametrize("out_dtype", OUT_DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("splits", [1, 2, 33, 256])
-def test_parts_are_joined(
+def test_partial_results_are_combined(
     emulated: Callable[..., Kernel],
     splits: int,
     shape: tuple[int, int, int, int],
     out_dtype: str,
     shift: int,
 ):
-    check(emulated(ROW), splits, shape, out_dtype, shift)
+    check(emulated(VARIANT), splits, shape, out_dtype, shift)
 
 
 CHANGES = {
@@ -102,7 +102,7 @@ def check_shapes(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_a_changed_source_is_noticed(emulated: Callable[..., Kernel], change: Change):
-    kernel = emulated(ROW, change)
+def test_a_mutated_source_fails(emulated: Callable[..., Kernel], change: Change):
+    kernel = emulated(VARIANT, change)
     with pytest.raises(AssertionError):
         check_shapes(kernel)

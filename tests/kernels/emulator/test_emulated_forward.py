@@ -1,4 +1,4 @@
-"""The portable forward kernels' own sources on the CPU, against float64; changes of them are noticed."""
+"""Sources of the portable forward kernels on the CPU, against float64; mutations of them fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kernels.table.fwd_portable import FWD_PORTABLE
+from kernels.table.families.fwd_portable import FAMILY
 from tests.kernels.emulator.attention import Attention, Case
 from tests.kernels.emulator.emulator import Change, EmulationError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.kernels.emulator.emulator import Kernel
 
 # Every head dimension, both dtypes, one and two stages, four and eight warps, Q in registers and not.
-ROWS = (
+VARIANTS = (
     "fwd_portable_sm80_fp16_d64",
     "fwd_portable_sm86_bf16_d64",
     "fwd_portable_sm86_fp16_d96",
@@ -56,10 +56,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("row", ROWS)
-def test_named_cases(emulated: Callable[..., Kernel], row: str, case: Case):
-    attention = Attention(emulated(row).variant, case)
-    attention.check(attention.run(emulated(row)))
+@pytest.mark.parametrize("name", VARIANTS)
+def test_named_cases(emulated: Callable[..., Kernel], name: str, case: Case):
+    attention = Attention(emulated(name).variant, case)
+    attention.check(attention.run(emulated(name)))
 
 
 def sampled(draw: random.Random, head_dim: int, head_dim_v: int) -> Case:
@@ -87,10 +87,10 @@ def sampled(draw: random.Random, head_dim: int, head_dim_v: int) -> Case:
     )
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_sampled_cases(emulated: Callable[..., Kernel], row: str):
-    kernel = emulated(row)
-    draw = random.Random(row)  # noqa: S311  test data, not secrets
+@pytest.mark.parametrize("name", VARIANTS)
+def test_sampled_cases(emulated: Callable[..., Kernel], name: str):
+    kernel = emulated(name)
+    draw = random.Random(name)  # noqa: S311  test data, not secrets
     for _ in range(8):
         case = sampled(draw, kernel.variant.head_dim, kernel.variant.head_dim_v)
         attention = Attention(kernel.variant, case)
@@ -100,9 +100,9 @@ def test_sampled_cases(emulated: Callable[..., Kernel], row: str):
             raise AssertionError(f"{case}: {error}") from error
 
 
-@pytest.mark.parametrize("row", ROWS[:5])
-def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], row: str):
-    kernel = emulated(row)
+@pytest.mark.parametrize("name", VARIANTS[:5])
+def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], name: str):
+    kernel = emulated(name)
     case = Case((33, 5), (190, 64), heads=6, causal=True, form="packed")
     apart = Attention(kernel.variant, case).run(kernel)
     shared = Attention(kernel.variant, replace(case, pack=True)).run(kernel)
@@ -111,23 +111,24 @@ def test_sharing_a_tile_does_not_change_a_bit(emulated: Callable[..., Kernel], r
         assert (lse == shared_lse).all()
 
 
-def test_the_rows_cover_every_head_dimension():
-    heads = {(row.head_dim, row.head_dim_v) for row in FWD_PORTABLE}
-    assert {(row.head_dim, row.head_dim_v) for row in FWD_PORTABLE if row.name in ROWS} == heads
+def test_the_variants_cover_every_head_dimension():
+    heads = {(variant.head_dim, variant.head_dim_v) for variant in FAMILY.variants}
+    served = [variant for variant in FAMILY.variants if variant.name in VARIANTS]
+    assert {(variant.head_dim, variant.head_dim_v) for variant in served} == heads
 
 
 CHANGES = {
-    "rows unpermuted": Change("shared_tile.cuh", "(chunk ^ (row % 8))", "chunk"),
-    "rows half permuted": Change("shared_tile.cuh", "(chunk ^ (row % 8))", "(chunk ^ (row % 4))"),
+    "rows unpermuted": Change("slab.cuh", "(chunk ^ (row % 8))", "chunk"),
+    "rows half permuted": Change("slab.cuh", "(chunk ^ (row % 8))", "(chunk ^ (row % 4))"),
     "Q and K exchanged": Change(
         "mma_sync.cuh", "lane / 16 * 8 + lane % 8, lane / 8 % 2", "lane % 16, lane / 16"
     ),
-    "P unordered": Change("tensor_core.cuh", "s[2 * i], s[2 * i + 1]", "s[2 * i + 1], s[2 * i]"),
-    "columns past a slab": Change("mma_sync.cuh", "step / kStepsOfSlab * Rows", "step / kStepsOfSlab"),
-    "causal, one key less": Change("mask.cuh", "position + 1 + p.window_right", "position + p.window_right"),
-    "window, one key more": Change("mask.cuh", "position - p.window_left", "position - p.window_left - 1"),
+    "P unordered": Change("fragment.cuh", "s[2 * i], s[2 * i + 1]", "s[2 * i + 1], s[2 * i]"),
+    "columns past a slab": Change("mma_sync.cuh", "step / kSlabSteps * Rows", "step / kSlabSteps"),
+    "causal, one key less": Change("mask.cuh", "diagonal + 1 + mask.", "diagonal + mask."),
+    "window, one key more": Change("mask.cuh", "diagonal - mask.", "diagonal - 1 - mask."),
     "mask of the wrong column": Change("mask.cuh", "is_hidden(row, 2 * i + j)", "is_hidden(row, 2 * i)"),
-    "clear too soon": Change("fwd_portable.cu", "max(0, first_sees.end) / C::kTileN", "work.block_end"),
+    "unmasked too soon": Change("fwd_portable.cu", "max(0, first_sees.end) / C::kTileN", "item.block_end"),
     "copies not awaited": Change(
         "fwd_portable.cu",
         "        wait_copies();\n        __syncthreads();\n        uint32_t const k_tile",
@@ -143,30 +144,34 @@ CHANGES = {
         "    __syncthreads();  // O is staged",
         "    if (warp == 0) __syncthreads();  // O is staged",
     ),
-    "keys past the end read": Change("fwd_portable.cu", "!kLast || first_key + row < work.seqlen_k", "true"),
-    "rows past the end written": Change(
-        "fwd_portable.cu", "tile_row < work.seqlen_q * p.pack_gqa", "tile_row >= 0"
+    "keys past the end read": Change(
+        "load_cp_async.cuh", "!kLast || first_key + row < item.seqlen_k", "true"
     ),
-    "scale's sign lost": Change("fwd_portable.cu", "scale < 0.f ? 0x80008000u : 0u", "0u"),
-    "every head the first": Change("fwd_portable.cu", "work.head + row - position * p.pack_gqa", "work.head"),
+    "rows past the end written": Change(
+        "fwd_portable.cu", "tile_row < row_count(p.tiles, item)", "tile_row >= 0"
+    ),
+    "scale's sign lost": Change("scale_sign.cuh", "scale < 0.f ? 0x80008000u : 0u", "0u"),
+    "every head the first": Change(
+        "query_row.cuh", "item.head + row - position * tiles.pack_gqa", "item.head"
+    ),
 }
-TELLING = ("causal", "window", "softcap", "negative scale", "grouped heads", "packed", "odd columns")
+MUTATION_CASES = ("causal", "window", "softcap", "negative scale", "grouped heads", "packed", "odd columns")
 
 
-def check_telling_cases(kernel: Kernel) -> None:
-    for name in TELLING:
+def check_mutation_cases(kernel: Kernel) -> None:
+    for name in MUTATION_CASES:
         attention = Attention(kernel.variant, CASES[name])
         attention.check(attention.run(kernel))
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_a_changed_source_is_noticed(emulated: Callable[..., Kernel], change: Change):
+def test_a_mutated_source_fails(emulated: Callable[..., Kernel], change: Change):
     kernel = emulated("fwd_portable_sm90_fp16_d128", change)
     with pytest.raises(AssertionError):  # EmulationError is one
-        check_telling_cases(kernel)
+        check_mutation_cases(kernel)
 
 
-def test_a_change_names_what_was_seen(emulated: Callable[..., Kernel]):
+def test_an_emulation_error_names_its_cause(emulated: Callable[..., Kernel]):
     kernel = emulated("fwd_portable_sm90_fp16_d128", CHANGES["one warp at a barrier"])
     with pytest.raises(EmulationError, match="wait for one another"):
         Attention(kernel.variant, CASES["causal"]).run(kernel)

@@ -1,4 +1,4 @@
-"""The softmax of fwd_sm90.cu on the CPU, driven as that kernel drives it; changes of it are noticed."""
+"""SteadySoftmax on the CPU, in the order of fwd_sm90's consumer; mutations of it fail."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROWS, KEYS, COLUMNS, LANES = 16, 16, 8, 32
-OUTRUN = 64  # powers of two by which a block outruns the reference
+OVERFLOW = 64  # powers of two above the reference at which a block overflows
 SCALE_LOG2 = np.float32(0.18)
 DTYPES = ("fp16", "bf16")
 
-# How high a row's scores are in every block `b`, in powers of two; something happens in block `at`. A height
-# of +inf or NaN is that of one key of the block.
+# Level of a row's scores in every block `b`, in powers of two, with an event in block `at`. A level of +inf
+# or NaN applies to one key of the block.
 KINDS: dict[str, Callable[[NDArray[np.float64], int], NDArray[np.float64]]] = {
     "ordinary": lambda b, _: 0 * b,
     "slow": lambda b, _: 5 * b,
     "steep": lambda b, _: 35 * b,
     "falling": lambda b, _: -60 * b,
     "high": lambda b, at: np.where(b < at, 0.0, 30.0),
-    "outrun": lambda b, at: np.where(b < at, 0.0, 90.0),
+    "overflow": lambda b, at: np.where(b < at, 0.0, 90.0),
     "past fp32": lambda b, at: np.where(b < at, 0.0, 300.0),
-    "outrun always": lambda b, _: 150 * b,
-    "steep, then outrun": lambda b, at: 30 * b + np.where(b < at, 0.0, 90.0),
+    "overflow always": lambda b, _: 150 * b,
+    "steep, then overflow": lambda b, at: 30 * b + np.where(b < at, 0.0, 90.0),
     "spike": lambda b, at: np.where(b == at, 90.0, 0.0),
     "last": lambda b, _: np.where(b == b[-1], 90.0, 0.0),
     "unseen": lambda b, _: np.full(b.shape, -np.inf),
     "seen late": lambda b, at: np.where(b < at, -np.inf, 0.0),
     "seen late, steep": lambda b, at: np.where(b < at, -np.inf, 35 * b),
-    "seen late, then outrun": lambda b, at: np.where(b < at, -np.inf, 100 * b),
+    "seen late, then overflow": lambda b, at: np.where(b < at, -np.inf, 100 * b),
     "infinite": lambda b, at: np.where(b == at, np.inf, 0.0),
     "infinite first": lambda b, _: np.where(b == 0, np.inf, 0.0),
     "not a number": lambda b, at: np.where(b == at, np.nan, 0.0),
@@ -53,29 +53,29 @@ KINDS: dict[str, Callable[[NDArray[np.float64], int], NDArray[np.float64]]] = {
 
 
 class SteadyParams(ctypes.Structure):
-    """As `steady_softmax.cu` has them."""
+    """`SteadyParams` of `steady_softmax.cu`."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("scores", "values", "sinks_log2", "out", "lse", "late")),
+        *((name, ctypes.c_void_p) for name in ("scores", "values", "sinks_log2", "out", "lse", "overflow")),
         ("scale_log2", ctypes.c_float),
-        *((name, ctypes.c_int) for name in ("blocks", "masked", "narrow", "again")),
+        *((name, ctypes.c_int) for name in ("blocks", "masked", "is_fp16", "recompute")),
     )
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One time over a tile: out (16, 8), LSE (16), and of each row whether it or the one 8 off was late."""
+    """One pass over a tile: out (16, 8), LSE (16), and of each row whether it or the row 8 off overflowed."""
 
     out: NDArray[np.float32]
     lse: NDArray[np.float32]
-    late: NDArray[np.bool_]
+    overflow: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Scores (blocks, 16, 16) with a kind for every row, and values.
+    """Scores (blocks, 16, 16), each row of one of KINDS, and values.
 
-    `masked`: blocks, the first ones, in which a row may find nothing that it sees. `sink`: its height.
+    `masked`: number of first blocks in which a row may have no visible key. `sink`: its level.
     """
 
     kinds: tuple[str, ...]
@@ -86,7 +86,7 @@ class Tile:
     seed: int = 0
 
     def levels(self) -> NDArray[np.float64]:
-        """Return the height of every row in every block: (blocks, 16)."""
+        """Return the level of every row in every block: (blocks, 16)."""
         draw = np.random.default_rng(self.seed)
         block = np.arange(self.blocks, dtype=np.float64)
         return np.stack([KINDS[kind](block, int(draw.integers(1, 8))) for kind in self.kinds], axis=1)
@@ -112,42 +112,42 @@ class Tile:
             return np.full(ROWS, -np.inf, np.float32)
         return (self.sink + np.arange(ROWS) / 4).astype(np.float32)
 
-    def outruns(self) -> NDArray[np.bool_]:
-        """Return of each row whether it must be computed again.
+    def overflows(self) -> NDArray[np.bool_]:
+        """Return for each row whether it must be recomputed.
 
-        Either a block stands too far above all that the row has seen before, or what the row sees first
-        comes in a block that is not masked.
+        Either a block lies too far above all blocks before it, or the row's first visible key lies in a block
+        that is not masked.
         """
         levels = np.nan_to_num(self.levels(), nan=0.0, posinf=np.inf, neginf=-np.inf)
         with np.errstate(invalid="ignore"):  # inf - inf
             rise = levels[1:] - np.maximum.accumulate(levels)[:-1]
-        bare = np.isneginf(levels).cumprod(axis=0, dtype=bool)[:-1]
+        unseen = np.isneginf(levels).cumprod(axis=0, dtype=bool)[:-1]
         steps = np.arange(1, self.blocks)[:, None]
-        return np.where(bare, steps >= self.masked, rise > OUTRUN).any(axis=0)
+        return np.where(unseen, steps >= self.masked, rise > OVERFLOW).any(axis=0)
 
-    def run(self, program: Program, *, again: bool) -> Pass:
+    def run(self, program: Program, *, recompute: bool) -> Pass:
         scores, values, sinks_log2 = self.scores(), self.values(), self.sinks_log2()
         out = np.full((ROWS, COLUMNS), 7e7, np.float32)
         lse = np.full(ROWS, 7e7, np.float32)
-        late = np.full(LANES, 2, np.uint8)
+        overflow = np.full(LANES, 2, np.uint8)
         params = SteadyParams(
-            *(array.ctypes.data for array in (scores, values, sinks_log2, out, lse, late)),
+            *(array.ctypes.data for array in (scores, values, sinks_log2, out, lse, overflow)),
             SCALE_LOG2,
-            *(self.blocks, self.masked, self.dtype == "fp16", again),
+            *(self.blocks, self.masked, self.dtype == "fp16", recompute),
         )
         program.launch(params, 1)
-        pairs = late.reshape(ROWS // 2, 4).any(axis=1)
+        pairs = overflow.reshape(ROWS // 2, 4).any(axis=1)
         return Pass(out, lse, np.tile(pairs, 2))
 
     def check(self, program: Program) -> None:
-        """Run it twice, and hold both times to what the header promises."""
-        first, second = (self.run(program, again=again) for again in (False, True))
-        outruns = self.outruns()
-        assert (first.late == (outruns | np.roll(outruns, ROWS // 2))).all(), "late at the wrong time"
-        assert not second.late.any(), "late in the second pass"
+        """Check both passes against the guarantees in the header."""
+        first, second = (self.run(program, recompute=recompute) for recompute in (False, True))
+        overflows = self.overflows()
+        assert (first.overflow == (overflows | np.roll(overflows, ROWS // 2))).all(), "wrong overflow flags"
+        assert not second.overflow.any(), "overflow in the second pass"
         self._check_result(second)
         for one, other in ((first.out, second.out), (first.lse, second.lse)):
-            assert np.array_equal(one[~outruns], other[~outruns], equal_nan=True), "other bits"
+            assert np.array_equal(one[~overflows], other[~overflows], equal_nan=True), "the passes differ"
 
     def _check_result(self, got: Pass) -> None:
         scaled = self.scores().astype(np.float64) * np.float64(SCALE_LOG2)
@@ -182,13 +182,13 @@ class Tile:
 
 
 def mixed(seed: int, dtype: str, sink: float | None = None) -> Tile:
-    """A tile of all kinds of rows."""
+    """A tile of sixteen different kinds of rows."""
     draw = np.random.default_rng(seed)
     kinds = tuple(str(kind) for kind in draw.choice(list(KINDS), ROWS, replace=False))
     return Tile(kinds, dtype, sink=sink, seed=seed)
 
 
-TELLING = {
+TILES = {
     **{f"{kind}, {dtype}": Tile((kind,) * ROWS, dtype) for kind in KINDS for dtype in DTYPES},
     **{
         f"{kind} throughout masks, {dtype}": Tile((kind,) * ROWS, dtype, masked=8)
@@ -209,15 +209,14 @@ TELLING = {
 def steady(
     tmp_path_factory: pytest.TempPathFactory, compiler_cache: Path
 ) -> Callable[[Change | None], Program]:
-    """A function that compiles the headers, changed where a change is given."""
+    """A function that compiles the headers, with an optional change."""
 
     @cache
     def get(change: Change | None) -> Program:
         library = compile_sources(
             (
                 HERE / "steady_softmax.cu",
-                DEVICE_DIR / "parts/steady_softmax.cuh",
-                DEVICE_DIR / "parts/softmax.cuh",
+                *(DEVICE_DIR / f"parts/{name}.cuh" for name in ("steady_softmax", "softmax", "math", "warp")),
             ),
             {"SOURCE": '"steady_softmax.cu"', "PARAMS": "fa3::SteadyParams", "FA3_KERNEL": "steady_softmax"},
             *(tmp_path_factory.mktemp("steady"), compiler_cache, change),
@@ -227,8 +226,8 @@ def steady(
     return get
 
 
-@pytest.mark.parametrize("tile", TELLING.values(), ids=TELLING.keys())
-def test_telling_tiles(steady: Callable[[Change | None], Program], tile: Tile):
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES.keys())
+def test_named_tiles(steady: Callable[[Change | None], Program], tile: Tile):
     tile.check(steady(None))
 
 
@@ -252,56 +251,56 @@ def steady_change(old: str, new: str) -> Change:
     return Change("steady_softmax.cuh", old, new)
 
 
-HIGH, LATE = "fmaxf(block_sum[0], block_sum[1]) > kHigh", "fmaxf(block_sum[0], block_sum[1]) > kOutrun"
+MOST = "fmaxf(block_sum[0], block_sum[1])"
 RAISED, LOWERED = "reference[row] += float(exponent - 127);", "row_sum[row] *= factor[row];"
-FOLLOWED = "reference[row] = peak;"
-FOLLOWS = "if (quad_max(sum) > kOutrun || bare)"
+REPLACED = "reference[row] = peak;"
+REPLACES = "if (quad_max(sum) > kOverflowAbove || lacks)"
 CHANGES = {
-    "high too late": steady_change("kHigh = 8192.f", "kHigh = 1048576.f"),
-    "outrun too late": steady_change("kOutrun = 18446744073709551616.f", "kOutrun = 3e38f"),
-    "adopted always": steady_change("reference[row] == -infinity() ? peak : reference[row]", "peak"),
+    "raise too late": steady_change("kRaiseAbove = 8192.f", "kRaiseAbove = 1048576.f"),
+    "overflow too late": steady_change("kOverflowAbove = 18446744073709551616.f", "kOverflowAbove = 3e38f"),
+    "references always set": steady_change("reference[row] == -infinity() ? peak : reference[row]", "peak"),
     "block's sum kept": steady_change("block_sum[row] = 0.f;", ""),
     "sum of one block": steady_change("row_sum[row] += block_sum[row];", "row_sum[row] = block_sum[row];"),
-    "never bare": steady_change("fminf(reference[0], reference[1]) == -infinity()", "false"),
-    "bare in both rows alone": steady_change("fminf(reference[0]", "fmaxf(reference[0]"),
-    "never high": steady_change(HIGH, "false"),
-    "high in one row alone": steady_change(HIGH, "block_sum[0] > kHigh"),
-    "never late": steady_change(LATE, "false"),
-    "late in one row alone": steady_change(LATE, "block_sum[1] > kOutrun"),
-    "late in the last block alone": steady_change("return is_late();", "return false;"),
-    "every row raised": steady_change("most > kHigh ?", "true ?"),
-    "raised by a lane's share": steady_change("= quad_max(block_sum[row]);", "= block_sum[row];"),
+    "no row lacks a reference": steady_change("fminf(reference[0], reference[1]) == -infinity()", "false"),
+    "both rows must lack a reference": steady_change("fminf(reference[0]", "fmaxf(reference[0]"),
+    "no raise": steady_change(f"{MOST} > kRaiseAbove", "false"),
+    "raise for one row only": steady_change(f"{MOST} > kRaiseAbove", "block_sum[0] > kRaiseAbove"),
+    "no overflow": steady_change(f"{MOST} > kOverflowAbove", "false"),
+    "overflow of one row only": steady_change(f"{MOST} > kOverflowAbove", "block_sum[1] > kOverflowAbove"),
+    "overflow not returned": steady_change("return has_overflowed();", "return false;"),
+    "every row raised": steady_change("most > kRaiseAbove ?", "true ?"),
+    "raised by one lane's share": steady_change("= quad_max(block_sum[row]);", "= block_sum[row];"),
     "lowered too far": steady_change("(254 - exponent)", "(253 - exponent)"),
     "reference raised too far": steady_change("float(exponent - 127)", "float(exponent - 126)"),
     "reference not raised": steady_change(RAISED, ""),
-    "raised last in vain": steady_change("factor[row] *= end.factor;", "factor[row] = end.factor;"),
+    "pending factor lost": steady_change("factor[row] *= result.factor;", "factor[row] = result.factor;"),
     "sum not lowered": steady_change(f"{RAISED}\n            {LOWERED}", RAISED),
-    "every row follows": steady_change(FOLLOWS, "if (peak != -infinity())"),
-    "no row follows": steady_change(FOLLOWS, "if (bare)"),
-    "bare rows do not follow": steady_change(FOLLOWS, "if (quad_max(sum) > kOutrun && !bare)"),
-    "a lane follows": steady_change(FOLLOWS, "if (sum > kOutrun || bare)"),
-    "half of a sum is followed": steady_change("sum += exp2_approx(s[i + 1] * scale_log2 - offset);", ""),
-    "nothing follows": steady_change("factor[row] = bare ? 1.f : exp2_approx(reference[row] - peak);", ""),
-    "the sum does not follow": steady_change(f"{LOWERED}\n                {FOLLOWED}", FOLLOWED),
-    "the reference does not follow": steady_change(FOLLOWED, ""),
-    "no key, no number": steady_change(
+    "every reference replaced": steady_change(REPLACES, "if (peak != -infinity())"),
+    "no overflowed reference replaced": steady_change(REPLACES, "if (lacks)"),
+    "no missing reference replaced": steady_change(REPLACES, "if (quad_max(sum) > kOverflowAbove && !lacks)"),
+    "replaced in one lane": steady_change(REPLACES, "if (sum > kOverflowAbove || lacks)"),
+    "half of a sum": steady_change("sum += exp2_approx(s[i + 1] * scale_log2 - offset);", ""),
+    "factor not set": steady_change("factor[row] = lacks ? 1.f : exp2_approx(reference[row] - peak);", ""),
+    "replaced, sum not lowered": steady_change(f"{LOWERED}\n                {REPLACED}", REPLACED),
+    "replaced, reference kept": steady_change(REPLACED, ""),
+    "NaN without a key": steady_change(
         "reference[row] == -infinity() ? 0.f : reference[row]", "reference[row]"
     ),
-    "the sink forgotten": Change(
+    "sink missing from the sum": Change(
         "softmax.cuh", "quad_sum(row_sum) * keys + sink", "quad_sum(row_sum) * keys"
     ),
-    "the sink not a peak": Change("softmax.cuh", "fmaxf(reference, sink_log2)", "reference"),
+    "sink missing from the peak": Change("softmax.cuh", "fmaxf(reference, sink_log2)", "reference"),
     "rows exchanged": Change("softmax.cuh", "factor[(i / 2) % 2]", "factor[1 - (i / 2) % 2]"),
 }
 
 
-def check_telling_tiles(program: Program) -> None:
-    for tile in TELLING.values():
+def check_named_tiles(program: Program) -> None:
+    for tile in TILES.values():
         tile.check(program)
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_a_changed_header_is_noticed(steady: Callable[[Change | None], Program], change: Change):
+def test_a_mutated_header_fails(steady: Callable[[Change | None], Program], change: Change):
     program = steady(change)
     with pytest.raises(AssertionError):  # EmulationError is one
-        check_telling_tiles(program)
+        check_named_tiles(program)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.kernels.host.host_api import (
@@ -24,6 +24,7 @@ from tests.kernels.host.host_api import (
     Api,
     FwdArgs,
     Kernel,
+    combine_args,
     fwd_args,
     portable,
 )
@@ -214,7 +215,11 @@ def short_sequences_can_be_given_to_the_schedules_for_long_ones(
     api: Api, fake: FakeDriver, pack: Path
 ) -> None:
     use(api, pack, (Kernel("any"), Kernel("long", min_seqlen_q=512)))
-    assert [api.kernel_at(index).min_seqlen_q for index in range(2)] == [0, 512]
+    long = fwd_args(1, 512, 512)
+    assert [api.fwd_kernel(args) for args in (fwd_args(1, 511, 512), long)] == [
+        (OK, "", "any"),
+        (OK, "", "long"),
+    ]
     ragged = fwd_args(seqlen_q=4096, seqused_q=INDEX, max_seqlen_q=4096)
     for seqlen_q, name in ((511, "any"), (512, "long"), (2**31 - 1, "long"), (0, "any")):
         assert api.allow_kernels(ALL_CODES, seqlen_q) == (OK, "")
@@ -229,10 +234,78 @@ def short_sequences_can_be_given_to_the_schedules_for_long_ones(
 def a_device_without_kernels_is_told_what_there_is(api: Api, fake: FakeDriver, pack: Path) -> None:
     fake.setup(capability=75)
     use(api, pack, (*KERNELS, COMBINE, portable("a"), ptx("b"), portable("c", sm=86, op="bwd")))
-    contents = "sm_90a (3 fwd), sm_80 (1 fwd, 1 combine), sm_80 PTX (1 fwd), sm_86 (1 other)"
+    contents = "sm_90a (3 fwd), sm_80 (1 combine, 1 fwd), sm_80 PTX (1 fwd), sm_86 (1 bwd)"
     expected = (UNSUPPORTED, f"device 0 (Fake GPU, sm_75) has no kernel; this build holds {contents}")
     assert api.device_supported(0) == expected
     assert api.fwd(fwd_args()) == expected
+
+
+@scenario
+def operators_are_compared_by_name(api: Api, fake: FakeDriver, pack: Path) -> None:
+    """However many there are, none takes the calls of another."""
+    others = tuple(
+        Kernel(f"{op}_{mask}", op=op, mask=mask, head_dim=64, head_dim_v=64)
+        for op in (*(f"operator_{i}" for i in range(40)), "fwd2", "bwd", "fw", "fwd_into_fifteen")
+        for mask in ("full", "causal", "local", "any")
+        if len(op) < 16
+    )
+    combine = replace(COMBINE, sm=90)
+    use(api, pack, (*others, *KERNELS, combine))
+    assert fake.kernel(launch(api, fake, fwd_args(head_dim=64))) == KERNELS[0].name
+    assert fake.kernel(launch(api, fake, fwd_args(head_dim=64, causal=1))) == KERNELS[1].name
+    assert api.combine_kernel(combine_args()) == (OK, "", COMBINE.name)
+    use(api, pack, others)
+    status, message, _ = api.fwd_kernel(fwd_args())
+    assert status == UNSUPPORTED
+    assert message.startswith("no fwd kernel for bf16, head_dim 128")
+
+
+@scenario
+def a_device_is_supported_operator_by_operator(api: Api, pack: Path) -> None:
+    use(api, pack, KERNELS)
+    assert api.device_supported(0) == api.device_supported(0, "fwd") == (OK, "")
+    expected = "device 0 (Fake GPU, sm_90) has no combine kernel; this build holds sm_90a (3 fwd)"
+    assert api.device_supported(0, "combine") == (UNSUPPORTED, expected)
+    use(api, pack, (*KERNELS, replace(COMBINE, sm=90)))
+    assert api.device_supported(0, "combine") == (OK, "")
+    assert api.device_supported(0, "bwd")[0] == UNSUPPORTED
+
+
+@scenario
+def the_kernel_of_a_call_is_named_without_a_launch(api: Api, fake: FakeDriver) -> None:
+    """It is checked as the call is, and chosen as the call's."""
+    for args in (
+        fwd_args(),
+        fwd_args(causal=1),
+        fwd_args(dtype=FP16),
+        fwd_args(seqused_k=INDEX, seqlen_q=4096),
+    ):
+        before = fake.launch_count
+        status, message, name = api.fwd_kernel(args)
+        assert (status, message, fake.launch_count) == (OK, "", before)
+        assert fake.kernel(launch(api, fake, args)) == name
+    assert api.fwd_kernel(fwd_args(batch=0)) == (OK, "", "")
+    assert api.fwd_kernel(fwd_args(softcap=-1.0))[:2] == api.fwd(fwd_args(softcap=-1.0))
+    assert api.fwd_kernel(fwd_args(head_dim=256))[:2] == api.fwd(fwd_args(head_dim=256))
+    assert fake.launch_count == 4
+
+
+@scenario
+def a_malformed_tail_is_refused_with_its_kernel(api: Api, fake: FakeDriver, pack: Path) -> None:
+    """The pack reads common fields alone; those of an operator are checked when a kernel is chosen."""
+    for changes in (
+        {"box_rows_kv": 512},
+        {"box_rows_q": 0},
+        {"box_rows_out": 0},
+        {"value_slices": 0},
+        {"value_slices": 3},
+        {"packs_gqa": 2},
+        {"dynamic": 2},
+    ):
+        use(api, pack, (Kernel("bad", **changes),))
+        message = "kernel bad of the pack is malformed: a field of fwd is out of range"
+        assert api.fwd(fwd_args()) == (BAD_PACK, message)
+    assert fake.calls("cuModuleLoadData") == 0
 
 
 @scenario
@@ -240,7 +313,7 @@ def kernels_without_maps_get_a_block_a_tile(api: Api, fake: FakeDriver, pack: Pa
     use(api, pack, (portable("plain", sm=90),))
     done = launch(api, fake, fwd_args(2, 300, 384, 4, 4, sm_margin=100))
     assert tuple(done.grid) == (5 * 4 * 2, 1, 1)  # tiles of 64 rows, heads, batches
-    assert (done.params.tiles_m, done.params.tiles) == (5, 40)
+    assert (done.params.tiles_m, done.params.count) == (5, 40)
     assert (done.shared_bytes, tuple(done.block)) == (65_536, (128, 1, 1))
     assert (done.params.queue, done.params.box_rows_kv) == (0, 0)
     assert not any((*done.params.q_map, *done.params.out_map))

@@ -79,15 +79,15 @@ def parts_are_joined(torch: Torch, fake: FakeDriver) -> None:
         params = launch.combine_params
         assert (fake.kernel(launch), launch.stream) == (COMBINE.name, 41)
         assert [params.out_partial, params.lse_partial] == addresses
-        assert (params.out.data, params.lse) == (out.data, lse.data)
+        assert (params.out.data, params.lse.data) == (out.data, lse.data)
         assert (params.splits, params.batch, params.seqlen, params.heads) == (3, 2, 256, 4)
         assert (params.head_dim_v, params.out_dtype) == (128, number)
         part, lse_part = math.prod(SHAPE), math.prod(SHAPE[:3])
         assert (params.out_partial_stride_split, params.out_partial_stride_batch) == (part, part // 2)
         assert (params.out_partial_stride_row, params.out_partial_stride_head) == (512, 128)
         assert (params.lse_partial_stride_split, params.lse_partial_stride_batch) == (lse_part, lse_part // 2)
-        assert (params.lse_partial_stride_head, params.lse_stride_head) == (256, 256)
-        assert params.lse_stride_batch == 1024
+        assert (params.lse_partial_stride_head, params.lse.stride_head) == (256, 256)
+        assert params.lse.stride_batch == 1024
         torch.release(out)
         torch.release(lse)
 
@@ -137,7 +137,7 @@ def results_are_written_where_they_are_wanted(torch: Torch, fake: FakeDriver) ->
     assert thrown is None
     assert (lse.shape, lse.stride, torch.alive) == ((2, 256, 4), transposed((2, 256, 4)), 1)
     params = fake.last_launch.combine_params
-    assert (params.out.data, params.out_dtype, params.lse) == (address, FP16, lse.data)
+    assert (params.out.data, params.out_dtype, params.lse.data) == (address, FP16, lse.data)
     assert (params.out.stride_batch, params.out.stride_row, params.out.stride_head) == stride[:3]
     torch.release(lse)
     refusals = {

@@ -64,7 +64,7 @@ def a_launch_carries_the_parts(api: Api, fake: FakeDriver) -> None:
     assert [getattr(params, f"lse_partial_stride_{name}") for name in lse_strides] == [5000, 2500, 601]
     out = params.out
     assert (out.data, out.stride_batch, out.stride_row, out.stride_head) == (0x30000, 90_001, 100, 30_000)
-    assert (params.lse, params.lse_stride_batch, params.lse_stride_head) == (0x40000, 1200, 300)
+    assert (params.lse.data, params.lse.stride_batch, params.lse.stride_head) == (0x40000, 1200, 300)
     assert (params.splits, params.batch, params.seqlen, params.heads) == (7, 2, 300, 4)
     assert (params.head_dim_v, params.out_dtype) == (96, FP16)
 
@@ -115,11 +115,11 @@ def arguments_are_checked(api: Api) -> None:
     size = ctypes.sizeof(combine_args())
     strided = tensor(0x10000, shape, (2**18, 1024, 256, 2))
     cases = {
-        f"args.struct_size is 8; flash-attn3 0.1.0 takes {size}": {"struct_size": 8},
+        f"args.struct_size is 4; it should be the size of fa3_combine_args, here {size}": {"struct_size": 4},
         "out_partial has 0 splits; it should have 1 to 256": {"splits": 0},
         "out_partial has 257 splits; it should have 1 to 256": {"splits": 257},
-        "out_dtype is 3; it should be 0 (fp16), 1 (bf16) or 2 (fp32)": {"out_dtype": 3},
-        "out_dtype is -1; it should be 0 (fp16), 1 (bf16) or 2 (fp32)": {"out_dtype": -1},
+        "out_dtype is 3; it should be 0 (fp16), 1 (bf16) or 2 (fp32)": {"dtype": 3},
+        "out_dtype is -1; it should be 0 (fp16), 1 (bf16) or 2 (fp32)": {"dtype": -1},
         "out_partial has seqlen -1; it should be between 0 and 2147483647": {
             "out_partial": tensor(0x10000, (2, -1, 4, 128))
         },
@@ -142,7 +142,7 @@ def arguments_are_checked(api: Api) -> None:
     }
     for message, changes in cases.items():
         assert api.combine(combine_args(**changes)) == (INVALID_ARGUMENT, message)
-    assert api.combine(combine_args(out_dtype=FP32, out=tensor(0x30002, shape)))[1].startswith("out.data is")
+    assert api.combine(combine_args(dtype=FP32, out=tensor(0x30002, shape)))[1].startswith("out.data is")
     assert api.call("fa3_combine", None) == (
         INVALID_ARGUMENT,
         "args is null; it should point to fa3_combine_args",

@@ -20,7 +20,7 @@ typedef struct Encode {
 } Encode;
 
 typedef struct Launch {
-    uint32_t grid[3], block[3], shared_bytes, cluster[3];
+    uint32_t grid[3], block[3], shared_bytes, overlaps_previous;
     uint64_t stream, function, context;
     uint8_t params[PARAMS_BYTES]; /* sizeof(fa3::FwdParams), or the first COMBINE_BYTES of it */
 } Launch;
@@ -36,7 +36,7 @@ typedef struct Config {
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static int version = 12080, devices = 2, capability = 90, multiprocessors = 132, init_result = SUCCESS;
-static int shared_bytes = 232448, failure = 999;
+static int shared_bytes = 232448, l2_bytes = 60 << 20, failure = 999;
 static int initialized, capturing_streams, capture_broken;
 static char failing[64], slow[64];
 static char kernel_names[MAX][64];
@@ -79,6 +79,7 @@ EXPORT void fake_setup(int new_version, int new_devices, int new_capability, int
     version = new_version, devices = new_devices, capability = new_capability, init_result = new_init_result;
 }
 EXPORT void fake_shared_bytes(int bytes) { shared_bytes = bytes; }
+EXPORT void fake_l2_bytes(int bytes) { l2_bytes = bytes; }
 EXPORT void fake_fail(const char* name, int result) {
     strncpy(failing, name, sizeof(failing) - 1);
     failure = result;
@@ -132,7 +133,7 @@ EXPORT int cuDeviceGetName(char* name, int size, int device) {
 }
 EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
     int result = begin("cuDeviceGetAttribute");
-    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : attribute == 16 ? multiprocessors : attribute == 97 ? shared_bytes : -1;
+    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : attribute == 16 ? multiprocessors : attribute == 97 ? shared_bytes : attribute == 38 ? l2_bytes : -1;
     return end(result ? result : device >= 100 ? SUCCESS : INVALID_VALUE);
 }
 EXPORT int cuDevicePrimaryCtxRetain(uint64_t* context, int device) {
@@ -249,9 +250,9 @@ EXPORT int cuLaunchKernelEx(const Config* config, uint64_t function, void** para
     memcpy(launch->grid, config->grid, sizeof(launch->grid));
     memcpy(launch->block, config->block, sizeof(launch->block));
     launch->shared_bytes = config->shared_bytes;
-    launch->cluster[0] = launch->cluster[1] = launch->cluster[2] = 1;
+    launch->overlaps_previous = 0;
     for (uint32_t i = 0; i < config->attribute_count; ++i)
-        if (config->attributes[i].id == 4) memcpy(launch->cluster, config->attributes[i].value, sizeof(launch->cluster));
+        if (config->attributes[i].id == 6) launch->overlaps_previous = config->attributes[i].value[0];
     launch->stream = (uint64_t)config->stream;
     launch->function = function;
     launch->context = current();

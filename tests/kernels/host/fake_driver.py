@@ -34,9 +34,77 @@ class Operand(ctypes.Structure):
     )
 
 
-class FwdParams(ctypes.Structure):
-    """`fa3::FwdParams`; a test holds it against `fwd_params.h`."""
+class LseOperand(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_uint64),
+        ("stride_batch", ctypes.c_int64),
+        ("stride_head", ctypes.c_int64),
+    )
 
+
+class SequenceParams(ctypes.Structure):
+    _fields_ = (
+        ("cu_seqlens_q", ctypes.c_uint64),
+        ("cu_seqlens_k", ctypes.c_uint64),
+        ("seqused_q", ctypes.c_uint64),
+        ("seqused_k", ctypes.c_uint64),
+        ("page_table", ctypes.c_uint64),
+    )
+
+
+class ScaleParams(ctypes.Structure):
+    _fields_ = (
+        ("scale_log2", ctypes.c_float),
+        ("softcap_scale", ctypes.c_float),
+    )
+
+
+class MaskParams(ctypes.Structure):
+    _fields_ = (
+        ("window_left", ctypes.c_int32),
+        ("window_right", ctypes.c_int32),
+        ("attention_chunk", ctypes.c_int32),
+    )
+
+
+class SizeParams(ctypes.Structure):
+    _fields_ = (
+        ("batch", ctypes.c_int32),
+        ("heads_q", ctypes.c_int32),
+        ("heads_kv", ctypes.c_int32),
+        ("head_dim", ctypes.c_int32),
+        ("head_dim_v", ctypes.c_int32),
+        ("seqlen_q", ctypes.c_int32),
+        ("seqlen_k", ctypes.c_int32),
+    )
+
+
+class StorageParams(ctypes.Structure):
+    _fields_ = (
+        ("ragged_q", ctypes.c_int32),
+        ("ragged_k", ctypes.c_int32),
+        ("rows_per_batch_q", ctypes.c_int32),
+        ("rows_per_batch_k", ctypes.c_int32),
+        ("page_size", ctypes.c_int32),
+        ("page_table_stride", ctypes.c_int32),
+    )
+
+
+class TileParams(ctypes.Structure):
+    _fields_ = (
+        ("pack_gqa", ctypes.c_int32),
+        ("pack_shift", ctypes.c_int32),
+        ("value_slices", ctypes.c_int32),
+        ("tiles_m", ctypes.c_int32),
+        ("count", ctypes.c_int32),
+        ("l2_heads", ctypes.c_int32),
+    )
+
+
+class FwdParams(ctypes.Structure):
+    """`fa3::FwdParams`, with the fields of its parts as its own; a test holds it against `params/fwd.h`."""
+
+    _anonymous_ = ("sequences", "scale", "mask", "sizes", "storage", "tiles")
     _fields_ = (
         ("q_map", ctypes.c_uint64 * 16),
         ("k_map", ctypes.c_uint64 * 16),
@@ -46,46 +114,21 @@ class FwdParams(ctypes.Structure):
         ("k", Operand),
         ("v", Operand),
         ("out", Operand),
-        ("lse", ctypes.c_uint64),
-        ("lse_stride_batch", ctypes.c_int64),
-        ("lse_stride_head", ctypes.c_int64),
+        ("lse", LseOperand),
         ("queue", ctypes.c_uint64),
         ("sink", ctypes.c_uint64),
-        ("cu_seqlens_q", ctypes.c_uint64),
-        ("cu_seqlens_k", ctypes.c_uint64),
-        ("seqused_q", ctypes.c_uint64),
-        ("seqused_k", ctypes.c_uint64),
-        ("page_table", ctypes.c_uint64),
-        ("scale_log2", ctypes.c_float),
-        ("softcap_scale", ctypes.c_float),
-        ("window_left", ctypes.c_int32),
-        ("window_right", ctypes.c_int32),
-        ("attention_chunk", ctypes.c_int32),
-        ("batch", ctypes.c_int32),
-        ("heads_q", ctypes.c_int32),
-        ("heads_kv", ctypes.c_int32),
-        ("head_dim", ctypes.c_int32),
-        ("head_dim_v", ctypes.c_int32),
-        ("seqlen_q", ctypes.c_int32),
-        ("seqlen_k", ctypes.c_int32),
-        ("ragged_q", ctypes.c_int32),
-        ("ragged_k", ctypes.c_int32),
-        ("rows_per_batch_q", ctypes.c_int32),
-        ("rows_per_batch_k", ctypes.c_int32),
-        ("page_size", ctypes.c_int32),
-        ("page_table_stride", ctypes.c_int32),
+        ("sequences", SequenceParams),
+        ("scale", ScaleParams),
+        ("mask", MaskParams),
+        ("sizes", SizeParams),
+        ("storage", StorageParams),
         ("box_rows_kv", ctypes.c_int32),
-        ("pack_gqa", ctypes.c_int32),
-        ("pack_shift", ctypes.c_int32),
-        ("value_slices", ctypes.c_int32),
-        ("tiles_m", ctypes.c_int32),
-        ("tiles", ctypes.c_int32),
-        ("l2_heads", ctypes.c_int32),
+        ("tiles", TileParams),
     )
 
 
 class CombineParams(ctypes.Structure):
-    """`fa3::CombineParams`; a test holds it against `combine_params.h`."""
+    """`fa3::CombineParams`; a test holds it against `params/combine.h`."""
 
     _fields_ = (
         ("out_partial", ctypes.c_uint64),
@@ -98,9 +141,7 @@ class CombineParams(ctypes.Structure):
         ("lse_partial_stride_batch", ctypes.c_int64),
         ("lse_partial_stride_head", ctypes.c_int64),
         ("out", Operand),
-        ("lse", ctypes.c_uint64),
-        ("lse_stride_batch", ctypes.c_int64),
-        ("lse_stride_head", ctypes.c_int64),
+        ("lse", LseOperand),
         ("splits", ctypes.c_int32),
         ("batch", ctypes.c_int32),
         ("seqlen", ctypes.c_int32),
@@ -119,7 +160,7 @@ class Launch(ctypes.Structure):
         ("grid", ctypes.c_uint32 * 3),
         ("block", ctypes.c_uint32 * 3),
         ("shared_bytes", ctypes.c_uint32),
-        ("cluster", ctypes.c_uint32 * 3),
+        ("overlaps_previous", ctypes.c_uint32),
         ("stream", ctypes.c_uint64),
         ("function", ctypes.c_uint64),
         ("context", ctypes.c_uint64),
@@ -152,6 +193,10 @@ class FakeDriver:
     def shared_bytes(self, number: int) -> None:
         """Set what a thread block can have."""
         self.library.fake_shared_bytes(number)
+
+    def l2_bytes(self, number: int) -> None:
+        """Set the size of the L2."""
+        self.library.fake_l2_bytes(number)
 
     def fail(self, name: str, result: int = 999) -> None:
         self.library.fake_fail(name.encode(), result)

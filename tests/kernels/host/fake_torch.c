@@ -97,7 +97,7 @@ EXPORT int32_t aoti_torch_copy_(Tensor* self, Tensor* source, int32_t non_blocki
     ++copies;
     return non_blocking != 0 || memcmp(self->sizes, source->sizes, sizeof(self->sizes)) != 0;
 }
-EXPORT int32_t aoti_torch_library_init_def(const char* name, const char* file, uint32_t line, void** library) {
+EXPORT int32_t aoti_torch_library_init_fragment(const char* name, const char* file, uint32_t line, void** library) {
     (void)file, (void)line;
     *library = schemas;
     return strcmp(name, "flash_attn3") != 0;

@@ -214,7 +214,7 @@ def operands_are_described(api: Api, fake: FakeDriver) -> None:
         "v": (0x30000, 384 * 256, 256, 128),
         "out": (0x40000, 256 * 512, 512, 128),
     }
-    assert (params.lse, params.lse_stride_batch, params.lse_stride_head) == (0x50000, 4 * 256, 256)
+    assert (params.lse.data, params.lse.stride_batch, params.lse.stride_head) == (0x50000, 4 * 256, 256)
     assert params.sink == 0x60000
     assert (params.ragged_q, params.ragged_k) == (0, 0)
     assert (params.rows_per_batch_q, params.rows_per_batch_k, params.page_size) == (0, 0, 0)
@@ -243,8 +243,8 @@ def packed_sequences(api: Api, fake: FakeDriver) -> None:
     assert (params.seqlen_q, params.seqlen_k) == (200, 210)
     tile_m, shared = TILE_M[fake.kernel(done)], params.pack_gqa
     assert params.tiles_m == -(-200 * shared // tile_m)
-    assert params.tiles == done.grid[0] == params.tiles_m * (4 // shared) * 5
-    assert (params.lse_stride_batch, params.lse_stride_head) == (0, 300)
+    assert params.count == done.grid[0] == params.tiles_m * (4 // shared) * 5
+    assert (params.lse.stride_batch, params.lse.stride_head) == (0, 300)
     assert (params.rows_per_batch_q, params.rows_per_batch_k) == (0, 0)
     assert {params.q.stride_batch, params.k.stride_batch, params.out.stride_batch} == {0}
     q, k, _, out = fake.encodes_of(done)
@@ -257,7 +257,7 @@ def packed_sequences(api: Api, fake: FakeDriver) -> None:
         assert row_address(out, start, length, length, head) is None
     # A launch cannot know that no sequence is longer than 0: the lengths are on the device.
     params = launch(api, fake, packed(3, 300, max_seqlen_q=0)).params
-    assert params.tiles == 3 * (4 // params.pack_gqa)
+    assert params.count == 3 * (4 // params.pack_gqa)
 
 
 @scenario
@@ -272,7 +272,7 @@ def only_one_side_packed(api: Api, fake: FakeDriver) -> None:
     args.k = args.v = tensor(0x20000, (1, 384, 2, 64))
     done = launch(api, fake, args)
     assert (done.params.ragged_q, done.params.ragged_k, done.params.seqlen_k) == (0, 1, 128)
-    assert done.params.lse_stride_batch == 4 * 300
+    assert done.params.lse.stride_batch == 4 * 300
 
 
 @scenario
@@ -283,7 +283,7 @@ def sequences_that_do_not_fill_their_rows(api: Api, fake: FakeDriver) -> None:
     params = done.params
     assert (params.seqused_q, params.seqused_k) == (INDEX, INDEX + 64)
     assert (params.rows_per_batch_q, params.rows_per_batch_k) == (50, 350)
-    assert (params.seqlen_q, params.seqlen_k, params.lse_stride_batch) == (50, 70, 200)
+    assert (params.seqlen_q, params.seqlen_k, params.lse.stride_batch) == (50, 70, 200)
     k = fake.encodes_of(done)[1]
     assert row_address(k, 2 * 350, 33, 32, 1) == 0x20000 + 2 * (2 * 5 * 70 * 256 + 32 * 256 + 64)
     assert row_address(k, 2 * 350, 33, 33, 1) is None

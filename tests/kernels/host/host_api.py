@@ -20,33 +20,20 @@ EXACT, PORTABLE, PTX = range(3)
 INDEX = 0x70000  # where arrays of numbers lie
 
 
+ANY_DTYPE = 255
+
+
 class Tensor(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("shape", ctypes.c_int64 * 4),
         ("stride", ctypes.c_int64 * 4),
+        ("dtype", ctypes.c_int32),
     )
 
 
-class FwdArgs(ctypes.Structure):
+class Sequences(ctypes.Structure):
     _fields_ = (
-        ("struct_size", ctypes.c_uint32),
-        ("device", ctypes.c_int32),
-        ("dtype", ctypes.c_int32),
-        ("causal", ctypes.c_int32),
-        ("softmax_scale", ctypes.c_float),
-        ("sm_margin", ctypes.c_int32),
-        ("stream", ctypes.c_void_p),
-        ("q", Tensor),
-        ("k", Tensor),
-        ("v", Tensor),
-        ("out", Tensor),
-        ("lse", ctypes.c_void_p),
-        ("window_left", ctypes.c_int32),
-        ("window_right", ctypes.c_int32),
-        ("attention_chunk", ctypes.c_int32),
-        ("softcap", ctypes.c_float),
-        ("sink", ctypes.c_void_p),
         ("cu_seqlens_q", ctypes.c_void_p),
         ("cu_seqlens_k", ctypes.c_void_p),
         ("seqused_q", ctypes.c_void_p),
@@ -59,18 +46,53 @@ class FwdArgs(ctypes.Structure):
     )
 
 
+class Mask(ctypes.Structure):
+    _fields_ = (
+        ("causal", ctypes.c_int32),
+        ("window_left", ctypes.c_int32),
+        ("window_right", ctypes.c_int32),
+        ("attention_chunk", ctypes.c_int32),
+    )
+
+
+class Scale(ctypes.Structure):
+    _fields_ = (("softmax_scale", ctypes.c_float), ("softcap", ctypes.c_float))
+
+
+class FwdArgs(ctypes.Structure):
+    """The fields of its parts are its own here."""
+
+    _anonymous_ = ("sequences", "mask", "scale")
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("device", ctypes.c_int32),
+        ("stream", ctypes.c_void_p),
+        ("q", Tensor),
+        ("k", Tensor),
+        ("v", Tensor),
+        ("out", Tensor),
+        ("lse", ctypes.c_void_p),
+        ("sink", ctypes.c_void_p),
+        ("sequences", Sequences),
+        ("mask", Mask),
+        ("scale", Scale),
+        ("sm_margin", ctypes.c_int32),
+    )
+
+
 class KernelInfo(ctypes.Structure):
     _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("sm", ctypes.c_int32),
         ("name", ctypes.c_char * 64),
         ("op", ctypes.c_char * 16),
         ("mask", ctypes.c_char * 16),
         ("toolkit", ctypes.c_char * 16),
-        ("sm", ctypes.c_int32),
-        ("dtype", ctypes.c_int32),
+        ("code", ctypes.c_int32),
+        ("dtype_in", ctypes.c_int32),
+        ("dtype_out", ctypes.c_int32),
         ("head_dim", ctypes.c_int32),
         ("head_dim_v", ctypes.c_int32),
-        ("code", ctypes.c_int32),
-        ("min_seqlen_q", ctypes.c_int32),
     )
 
 
@@ -78,8 +100,6 @@ class CombineArgs(ctypes.Structure):
     _fields_ = (
         ("struct_size", ctypes.c_uint32),
         ("device", ctypes.c_int32),
-        ("splits", ctypes.c_int32),
-        ("out_dtype", ctypes.c_int32),
         ("stream", ctypes.c_void_p),
         ("out_partial", Tensor),
         ("out_partial_stride", ctypes.c_int64),
@@ -87,6 +107,7 @@ class CombineArgs(ctypes.Structure):
         ("lse_partial_stride", ctypes.c_int64 * 3),
         ("out", Tensor),
         ("lse", ctypes.c_void_p),
+        ("splits", ctypes.c_int32),
     )
 
 
@@ -115,13 +136,14 @@ class Api:
         return count.value
 
     def kernel_at(self, index: int) -> KernelInfo:
-        info = KernelInfo()
+        info = KernelInfo(struct_size=ctypes.sizeof(KernelInfo))
         status, message = self.call("fa3_kernel_at", ctypes.c_int32(index), ctypes.byref(info))
         assert status == OK, message
         return info
 
-    def device_supported(self, device: int) -> tuple[int, str]:
-        return self.call("fa3_device_supported", ctypes.c_int32(device))
+    def device_supported(self, device: int, op: str | None = None) -> tuple[int, str]:
+        name = None if op is None else op.encode()
+        return self.call("fa3_device_supported", ctypes.c_int32(device), name)
 
     def driver(self) -> tuple[int, str, int, int]:
         version, devices = ctypes.c_int32(-1), ctypes.c_int32(-1)
@@ -134,8 +156,20 @@ class Api:
     def fwd(self, args: FwdArgs) -> tuple[int, str]:
         return self.call("fa3_fwd", ctypes.byref(args))
 
+    def fwd_kernel(self, args: FwdArgs) -> tuple[int, str, str]:
+        """Status, message, and the name of the kernel that `fwd` would launch."""
+        info = KernelInfo(struct_size=ctypes.sizeof(KernelInfo))
+        status, message = self.call("fa3_fwd_kernel", ctypes.byref(args), ctypes.byref(info))
+        return status, message, info.name.decode()
+
     def combine(self, args: CombineArgs) -> tuple[int, str]:
         return self.call("fa3_combine", ctypes.byref(args))
+
+    def combine_kernel(self, args: CombineArgs) -> tuple[int, str, str]:
+        """Status, message, and the name of the kernel that `combine` would launch."""
+        info = KernelInfo(struct_size=ctypes.sizeof(KernelInfo))
+        status, message = self.call("fa3_combine_kernel", ctypes.byref(args), ctypes.byref(info))
+        return status, message, info.name.decode()
 
     def allow_kernels(self, codes: int, seqlen_q: int = 0) -> tuple[int, str]:
         return self.call("fa3_allow_kernels", ctypes.c_uint32(codes), ctypes.c_int32(seqlen_q))
@@ -153,9 +187,11 @@ def contiguous(*shape: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def tensor(data: int, shape: tuple[int, ...], stride: tuple[int, ...] | None = None) -> Tensor:
+def tensor(
+    data: int, shape: tuple[int, ...], stride: tuple[int, ...] | None = None, dtype: int = BF16
+) -> Tensor:
     dimensions = ctypes.c_int64 * 4
-    return Tensor(data, dimensions(*shape), dimensions(*(stride or contiguous(*shape))))
+    return Tensor(data, dimensions(*shape), dimensions(*(stride or contiguous(*shape))), dtype)
 
 
 def fwd_args(  # noqa: PLR0917 - the sizes of a problem, in the order in which one says them
@@ -166,13 +202,14 @@ def fwd_args(  # noqa: PLR0917 - the sizes of a problem, in the order in which o
     heads_k: int = 2,
     head_dim: int = 128,
     head_dim_v: int | None = None,
+    *,
+    dtype: int = BF16,
     **changes: object,
 ) -> FwdArgs:
     """A valid call on made-up addresses, with `changes` applied to its fields."""
     dv = head_dim if head_dim_v is None else head_dim_v
     args = FwdArgs(
         struct_size=ctypes.sizeof(FwdArgs),
-        dtype=BF16,
         softmax_scale=0.125,
         q=tensor(0x10000, (batch, seqlen_q, heads, head_dim)),
         k=tensor(0x20000, (batch, seqlen_k, heads_k, head_dim)),
@@ -185,6 +222,8 @@ def fwd_args(  # noqa: PLR0917 - the sizes of a problem, in the order in which o
     )
     for name, value in changes.items():
         setattr(args, name, value)
+    for operand in (args.q, args.k, args.v, args.out):
+        operand.dtype = dtype
     return args
 
 
@@ -201,8 +240,7 @@ def combine_args(
     args = CombineArgs(
         struct_size=ctypes.sizeof(CombineArgs),
         splits=splits,
-        out_dtype=dtype,
-        out_partial=tensor(0x10000, shape),
+        out_partial=tensor(0x10000, shape, dtype=FP32),
         out_partial_stride=part,
         lse_partial=0x20000,
         lse_partial_stride=(ctypes.c_int64 * 3)(lse_part, seqlen * heads, seqlen),
@@ -211,6 +249,7 @@ def combine_args(
     )
     for name, value in changes.items():
         setattr(args, name, value)
+    args.out_partial.dtype, args.out.dtype = FP32, dtype
     return args
 
 
@@ -256,7 +295,6 @@ class Kernel:
     tile_n: int = 176
     threads: int = 384
     smem_bytes: int = 200_000
-    cluster: int = 1
     dynamic: int = 1
     box_rows_q: int = 128
     box_rows_kv: int = 176
@@ -265,27 +303,37 @@ class Kernel:
     min_seqlen_q: int = 0
     value_slices: int = 1
     packs_gqa: int = 0
+    dtype_out: int | None = None
     toolkit: str = "12.8"
     op: str = "fwd"
     image: bytes = b"\x7fELF and some code " * 9
 
     def numbers(self) -> tuple[int, ...]:
+        """The common fields, as far as the images."""
+        dtype_out = self.dtype if self.dtype_out is None else self.dtype_out
         return (
-            *(self.sm, self.code, self.dtype, self.head_dim, self.head_dim_v, self.tile_m, self.tile_n),
-            *(self.threads, self.smem_bytes, self.cluster, self.dynamic),
-            *(self.box_rows_q, self.box_rows_kv, self.box_rows_out, self.blocks_per_sm),
-            *(self.min_seqlen_q, self.value_slices, self.packs_gqa, 0, 0),
+            *(self.sm, self.code, self.dtype, dtype_out, self.head_dim, self.head_dim_v),
+            *(self.tile_m, self.tile_n, self.threads, self.smem_bytes, self.blocks_per_sm),
+            len(self.tail()),
         )
 
+    def tail(self) -> tuple[int, ...]:
+        """The numbers of the operator."""
+        if self.op != "fwd":
+            return ()
+        boxes = (self.box_rows_q, self.box_rows_kv, self.box_rows_out)
+        return (self.dynamic, *boxes, self.min_seqlen_q, self.value_slices, self.packs_gqa)
 
-FORMAT = 2
+
+FORMAT = 3
 HEADER = struct.Struct("<8sIIQQ")
-ROW = struct.Struct("<64s16s16s16s20I3Q40x")
+TAIL_WORDS = 18
+RECORD = struct.Struct(f"<64s16s16s16s12I3Q{TAIL_WORDS}I")
 
 KERNELS = (
     Kernel("fwd_sm90_bf16_d128_full"),
     Kernel("fwd_sm90_bf16_d128_causal", mask="causal"),
-    Kernel("fwd_sm90_fp16_d128_full", dtype=FP16, cluster=2, dynamic=0, blocks_per_sm=2),
+    Kernel("fwd_sm90_fp16_d128_full", dtype=FP16, dynamic=0, blocks_per_sm=2),
 )
 
 
@@ -297,6 +345,7 @@ COMBINE = Kernel(
     sm=80,
     code=PORTABLE,
     dtype=FP32,
+    dtype_out=ANY_DTYPE,
     head_dim=0,
     head_dim_v=0,
     tile_m=16,
@@ -329,19 +378,21 @@ def portable(name: str, **changes: object) -> Kernel:
 
 
 def pack_bytes(kernels: Iterable[Kernel]) -> bytes:
-    """The file, per its description: header, rows, images on 64-byte boundaries."""
+    """The file, per its description: header, records, images on 64-byte boundaries."""
     kernels = tuple(kernels)
-    offset = -(-(HEADER.size + ROW.size * len(kernels)) // 64) * 64
-    rows, images = b"", b""
+    offset = -(-(HEADER.size + RECORD.size * len(kernels)) // 64) * 64
+    records, images = b"", b""
     for kernel in kernels:
-        rows += ROW.pack(
+        records += RECORD.pack(
             *(text.encode() for text in (kernel.name, kernel.op, kernel.mask, kernel.toolkit)),
             *kernel.numbers(),
             offset + len(images),
             len(kernel.image),
             zlib.crc32(kernel.image),
+            *kernel.tail(),
+            *(0,) * (TAIL_WORDS - len(kernel.tail())),
         )
         images += kernel.image + bytes(-len(kernel.image) % 64)
     size = offset + len(images)
-    header = HEADER.pack(b"FA3PACK\x01", FORMAT, len(kernels), size, zlib.crc32(rows))
-    return (header + rows).ljust(offset, b"\0") + images
+    header = HEADER.pack(b"FA3PACK\x01", FORMAT, len(kernels), size, zlib.crc32(records))
+    return (header + records).ljust(offset, b"\0") + images

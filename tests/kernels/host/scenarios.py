@@ -36,7 +36,7 @@ from tests.kernels.host.host_api import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-FULL, CAUSAL, FP16_CLUSTER = KERNELS
+FULL, CAUSAL, FP16_STATIC = KERNELS
 CONTEXT_0, CONTEXT_1 = 0x1000, 0x1001  # the fake's primary contexts
 MIB = 2**20
 
@@ -70,13 +70,13 @@ def launch_carries_the_problem(api: Api, fake: FakeDriver) -> None:
     assert tuple(done.grid) == (36, 1, 1)  # 3 tiles of 128 rows, 6 heads, 2 batches
     assert tuple(done.block) == (FULL.threads, 1, 1)
     assert done.shared_bytes == FULL.smem_bytes
-    assert tuple(done.cluster) == (1, 1, 1)
+    assert done.overlaps_previous == 0
     assert done.stream == 7
     params = done.params
     assert (params.batch, params.heads_q, params.heads_kv) == (2, 6, 3)
     assert (params.seqlen_q, params.seqlen_k) == (300, 384)
-    assert (params.tiles_m, params.tiles) == (3, 36)
-    assert params.lse == 0x50000
+    assert (params.tiles_m, params.count) == (3, 36)
+    assert params.lse.data == 0x50000
     assert math.isclose(params.scale_log2, -0.5 * math.log2(math.e), rel_tol=1e-6)
 
 
@@ -150,11 +150,11 @@ def causal_chooses_its_kernel(api: Api, fake: FakeDriver) -> None:
     assert fake.kernel(launch(api, fake, fwd_args(causal=1))) == CAUSAL.name
     assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=2, causal=1))) == CAUSAL.name
     assert fake.kernel(launch(api, fake, fwd_args(seqlen_q=1, causal=1))) == FULL.name
-    assert fake.kernel(launch(api, fake, fwd_args(dtype=FP16))) == FP16_CLUSTER.name
+    assert fake.kernel(launch(api, fake, fwd_args(dtype=FP16))) == FP16_STATIC.name
 
 
 @scenario
-def grid_is_made_of_whole_clusters(api: Api, fake: FakeDriver) -> None:
+def grid_fills_the_device_once_or_holds_every_tile(api: Api, fake: FakeDriver) -> None:
     def blocks(dtype: int, seqlen_q: int, heads: int, sm_margin: int = 0) -> int:
         args = fwd_args(1, seqlen_q, 64, heads, heads, dtype=dtype, sm_margin=sm_margin)
         return launch(api, fake, args).grid[0]
@@ -165,9 +165,8 @@ def grid_is_made_of_whole_clusters(api: Api, fake: FakeDriver) -> None:
     # Without a queue, a block for each tile: no margin holds one back.
     assert blocks(FP16, 1280, 100) == 1000
     assert blocks(FP16, 1280, 100, sm_margin=131) == 1000
-    assert blocks(FP16, 128, 5) == 6
-    assert blocks(FP16, 128, 1) == 2
-    assert tuple(fake.launches[-1].cluster) == (2, 1, 1)
+    assert blocks(FP16, 128, 5) == 5
+    assert blocks(FP16, 128, 1) == 1
     status, message = api.fwd(fwd_args(sm_margin=132))
     assert status == INVALID_ARGUMENT
     assert message == "sm_margin is 132; it should be less than the 132 multiprocessors of device 0"

@@ -19,15 +19,17 @@ from tests.kernels.host.host_api import (
     BAD_PACK,
     EXACT,
     FP16,
+    FP32,
     HEADER,
     INVALID_ARGUMENT,
     KERNELS,
     NO_DRIVER,
     OK,
-    ROW,
+    RECORD,
     Api,
     FwdArgs,
     Kernel,
+    KernelInfo,
     fwd_args,
     pack_bytes,
     tensor,
@@ -46,14 +48,15 @@ def test_pack_is_listed(api: Api, pack: Path) -> None:
     for index, kernel in enumerate(KERNELS):
         info = api.kernel_at(index)
         assert (info.name.decode(), info.op.decode(), info.mask.decode()) == (kernel.name, "fwd", kernel.mask)
-        assert (info.toolkit, info.sm, info.dtype) == (b"12.8", 90, kernel.dtype)
+        assert (info.toolkit, info.sm) == (b"12.8", 90)
+        assert (info.dtype_in, info.dtype_out) == (kernel.dtype, kernel.dtype)
         assert (info.head_dim, info.head_dim_v, info.code) == (128, 128, EXACT)
 
 
 @pytest.mark.parametrize("index", [-1, len(KERNELS)])
 def test_kernel_index_is_checked(api: Api, pack: Path, index: int) -> None:
     assert api.set_pack(pack) == (OK, "")
-    info = (ctypes.c_int32(index), ctypes.byref(ctypes.create_string_buffer(256)))
+    info = (ctypes.c_int32(index), ctypes.byref(KernelInfo(struct_size=ctypes.sizeof(KernelInfo))))
     expected = f"index is {index}; the pack holds 3 kernels, counted from 0"
     assert api.call("fa3_kernel_at", *info) == (INVALID_ARGUMENT, expected)
 
@@ -106,7 +109,7 @@ BAD_PACKS = {
         f"is truncated or altered: it has {len(GOOD) + 1} bytes, its header says {len(GOOD)}",
     ),
     "other file": (b"PK\x03\x04" + GOOD[4:], "is not a kernel pack"),
-    "newer format": (header(GOOD, format=3), "has format 3; this library reads format 2"),
+    "newer format": (header(GOOD, format=4), "has format 4; this library reads format 3"),
     "too many rows": (header(GOOD, count=2**32 - 1), "is altered: 4294967295 rows do not fit in it"),
     "altered row": (GOOD[:40] + b"!" + GOOD[41:], "is altered: its table does not match its digest"),
     "altered digest": (header(GOOD, digest=1), "is altered: its table does not match its digest"),
@@ -130,17 +133,13 @@ MALFORMED_ROWS = {
     "sm": {"sm": 0},
     "code": {"code": 3},
     "dtype": {"dtype": 3},
+    "dtype_out": {"dtype_out": 254},
     "head_dim": {"head_dim": 1025},
     "head_dim_v": {"head_dim_v": 1025},
     "tile_m": {"tile_m": 0},
     "threads": {"threads": 2048},
-    "cluster": {"cluster": 0},
-    "box": {"box_rows_kv": 512},
-    "box of none": {"box_rows_q": 0},
-    "no box": {"box_rows_out": 0},
-    "no slice": {"value_slices": 0},
-    "uneven slices": {"value_slices": 3},
-    "packs": {"packs_gqa": 2},
+    "mask": {"mask": "diagonal"},
+    "no mask": {"mask": ""},
     "blocks": {"blocks_per_sm": 0},
     "no name": {"name": ""},
     "endless name": {"name": "x" * 64},
@@ -159,11 +158,11 @@ def test_malformed_row_is_refused(api: Api, tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize(("offset", "size"), [(2**63, 64), (64, 2**64 - 1), (len(GOOD) + 64, 1), (65, 1)])
 def test_image_outside_the_file_is_refused(api: Api, tmp_path: Path, offset: int, size: int) -> None:
-    row = bytearray(GOOD[HEADER.size : HEADER.size + ROW.size])
-    struct.pack_into("<QQ", row, 192, offset, size)
+    row = bytearray(GOOD[HEADER.size : HEADER.size + RECORD.size])
+    struct.pack_into("<QQ", row, 160, offset, size)
     path = tmp_path / "bad.fa3pack"
     path.write_bytes(
-        header(GOOD[: HEADER.size], count=1, digest=zlib.crc32(row)) + row + GOOD[HEADER.size + ROW.size :]
+        header(GOOD[: HEADER.size], count=1, digest=zlib.crc32(row)) + row + GOOD[HEADER.size + RECORD.size :]
     )
     assert api.set_pack(path)[1].endswith("row 0 has a field out of range")
 
@@ -200,7 +199,8 @@ def with_tensor(name: str, **changes: object) -> FwdArgs:
     args = fwd_args()
     value = getattr(args, name)
     shape = changes.get("shape", tuple(value.shape))
-    setattr(args, name, tensor(changes.get("data", value.data), shape, changes.get("stride")))
+    data, dtype = changes.get("data", value.data), changes.get("dtype", value.dtype)
+    setattr(args, name, tensor(data, shape, changes.get("stride"), dtype))
     return args
 
 
@@ -219,9 +219,16 @@ SIZE = ctypes.sizeof(FwdArgs)
 SOFTCAP_RULE = "it should be 0, or positive and of a size that softmax_scale / softcap is a finite float32"
 STRIDE_RULE = "it should be a multiple of 8 elements (16 bytes), not negative and below 2^40 bytes"
 BAD_CALLS = [
-    (changed(struct_size=12), f"args.struct_size is 12; flash-attn3 0.1.0 takes {SIZE}"),
-    (changed(dtype=2), "dtype is 2; it should be 0 (fp16) or 1 (bf16)"),
-    (changed(dtype=-1), "dtype is -1; it should be 0 (fp16) or 1 (bf16)"),
+    (changed(struct_size=4), f"args.struct_size is 4; it should be the size of fa3_fwd_args, here {SIZE}"),
+    (
+        changed(struct_size=2**20),
+        f"args.struct_size is 1048576; it should be the size of fa3_fwd_args, here {SIZE}",
+    ),
+    (changed(dtype=2), "q.dtype is 2; it should be 0 (fp16) or 1 (bf16)"),
+    (changed(dtype=-1), "q.dtype is -1; it should be 0 (fp16) or 1 (bf16)"),
+    (with_tensor("k", dtype=FP16), "k.dtype is 0; it should be 1, as in q"),
+    (with_tensor("v", dtype=FP32), "v.dtype is 2; it should be 1, as in q"),
+    (with_tensor("out", dtype=FP16), "out.dtype is 0; it should be 1, as in q"),
     (changed(causal=2), "causal is 2; it should be 0 or 1"),
     (changed(softmax_scale=math.nan), "softmax_scale is nan; it should be a finite float32"),
     (changed(softmax_scale=math.inf), "softmax_scale is inf; it should be a finite float32"),
@@ -295,7 +302,7 @@ BAD_CALLS = [
     ),
     (
         paged(cu_seqlens_k=0x60000),
-        "cu_seqlens_k is given, but with a page_table it should not be: seqused_k has the lengths",
+        "cu_seqlens_k is given; with a page_table it should be null, and seqused_k should have the lengths",
     ),
     (
         paged(page_table_stride=2**31),
@@ -320,6 +327,56 @@ def test_bad_argument_is_named(api: Api, args: FwdArgs, message: str) -> None:
     assert api.fwd(args) == (INVALID_ARGUMENT, message)
 
 
+def resized(size: int, **changes: object) -> ctypes.Array[ctypes.c_char]:
+    """A call in a structure of another size: cut, or longer by zeros."""
+    buffer = ctypes.create_string_buffer(max(size, SIZE))
+    args = fwd_args(batch=0, struct_size=size, **changes)
+    ctypes.memmove(buffer, ctypes.byref(args), min(size, SIZE))
+    return buffer
+
+
+def test_a_smaller_structure_of_an_older_caller_is_accepted(api: Api) -> None:
+    """What it lacks is 0: here sm_margin, which would be refused."""
+    without_margin = FwdArgs.sm_margin.offset
+    assert api.call("fa3_fwd", resized(without_margin, sm_margin=-1)) == (OK, "")
+    assert api.call("fa3_fwd", resized(SIZE, sm_margin=-1))[0] == INVALID_ARGUMENT
+
+
+def test_a_larger_structure_of_a_newer_caller_is_accepted_when_the_surplus_is_zero(api: Api) -> None:
+    args = resized(SIZE + 24)
+    assert api.call("fa3_fwd", args) == (OK, "")
+    args[SIZE + 16] = b"\x01"
+    status, message = api.call("fa3_fwd", args)
+    assert status == INVALID_ARGUMENT
+    assert message == (
+        f"args has a value at byte {SIZE + 16} of fa3_fwd_args, "
+        f"which flash-attn3 0.1.0 knows up to byte {SIZE}; update flash-attn3"
+    )
+
+
+@pytest.mark.parametrize("size", [72, ctypes.sizeof(KernelInfo), ctypes.sizeof(KernelInfo) + 40])
+def test_kernel_info_of_any_size_is_filled_as_far_as_both_sides_know_it(
+    api: Api, pack: Path, size: int
+) -> None:
+    assert api.set_pack(pack) == (OK, "")
+    buffer = ctypes.create_string_buffer(b"\xff" * 512, 512)
+    struct.pack_into("<I", buffer, 0, size)
+    assert api.call("fa3_kernel_at", ctypes.c_int32(0), buffer) == (OK, "")
+    assert struct.unpack_from("<Ii", buffer) == (size, 90)
+    assert buffer.raw[8:72].rstrip(b"\0") == KERNELS[0].name.encode()
+    known = ctypes.sizeof(KernelInfo)
+    assert buffer.raw[known:size] == bytes(max(size - known, 0))
+    assert buffer.raw[size:] == b"\xff" * (512 - size)
+
+
+def test_kernel_info_without_a_size_is_refused(api: Api, pack: Path) -> None:
+    assert api.set_pack(pack) == (OK, "")
+    size = ctypes.sizeof(KernelInfo)
+    expected = f"info.struct_size is 0; it should be the size of fa3_kernel_info, here {size}"
+    info = ctypes.byref(KernelInfo())
+    assert api.call("fa3_kernel_at", ctypes.c_int32(0), info) == (INVALID_ARGUMENT, expected)
+
+
 def test_null_arguments(api: Api) -> None:
     assert api.call("fa3_fwd", None) == (INVALID_ARGUMENT, "args is null; it should point to fa3_fwd_args")
 
@@ -333,7 +390,7 @@ def test_a_short_error_buffer_is_respected(api: Api) -> None:
     buffer = ctypes.create_string_buffer(b"\xff" * 16, 16)
     library = api._library
     assert library.fa3_fwd(ctypes.byref(changed(dtype=7)), buffer, ctypes.c_size_t(8)) == INVALID_ARGUMENT
-    assert buffer.raw == b"dtype i\0" + b"\xff" * 8
+    assert buffer.raw == b"q.dtype\0" + b"\xff" * 8
     assert library.fa3_fwd(ctypes.byref(changed(dtype=7)), None, ctypes.c_size_t(0)) == INVALID_ARGUMENT
 
 

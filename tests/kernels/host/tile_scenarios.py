@@ -57,7 +57,7 @@ def too_many_tiles_are_refused(api: Api, fake: FakeDriver) -> None:
     status, message = api.fwd(args)
     assert status == INVALID_ARGUMENT
     assert message.startswith("q has batch 1, seqlen 2147483647 and 129 heads")
-    assert launch(api, fake, fwd_args(1, 2**31 - 1, 64, 127, 127)).params.tiles == 2**24 * 127
+    assert launch(api, fake, fwd_args(1, 2**31 - 1, 64, 127, 127)).params.count == 2**24 * 127
 
 
 def key_heads_in_a_section(
@@ -131,7 +131,7 @@ def values_are_cut_into_slices(api: Api, fake: FakeDriver, pack: Path) -> None:
     for head_dim_v, slices in ((8, 1), (256, 1), (264, 2), (512, 2)):
         done = launch(api, fake, fwd_args(2, 100, 384, 4, 4, 64, head_dim_v))
         assert (done.params.value_slices, done.params.tiles_m) == (slices, 2)
-        assert done.params.tiles == done.grid[0] == 2 * 4 * 2 * slices
+        assert done.params.count == done.grid[0] == 2 * 4 * 2 * slices
         assert done.params.l2_heads == slices
     args = fwd_args(2, 128, 384, 8, 2, 64, 512, causal=1)
     assert launch(api, fake, args).params.l2_heads == 2 * 2 * 4 * 2  # all key heads, query heads and slices
@@ -143,7 +143,7 @@ def heads_per_tile(api: Api, fake: FakeDriver, seqlen_q: int, group: int, **chan
     params = done.params
     shared = params.pack_gqa
     assert shared in {1, group}
-    assert params.tiles == params.tiles_m * (2 * group // shared) * 2
+    assert params.count == params.tiles_m * (2 * group // shared) * 2
     assert params.l2_heads == group // shared
     return shared
 
@@ -170,7 +170,7 @@ def packed_queries_share_tiles_by_the_longest(api: Api, fake: FakeDriver, pack: 
         args.k = args.v = tensor(0x20000, (3, 384, 1, 128))
         done = launch(api, fake, args)
         assert (done.params.pack_gqa, done.params.seqlen_q) == (shared, longest)
-        assert done.params.tiles == 3 * (1 if shared == 8 else 8)
+        assert done.params.count == 3 * (1 if shared == 8 else 8)
 
 
 @scenario

@@ -1,4 +1,4 @@
-// 16-bit elements. CUTLASS has them too, but its headers of numbers put 75 KB of constants that nothing reads into an
+// 16-bit floating-point elements. The headers of CUTLASS's number types would add 75 KB of unused constants to an
 // image.
 #pragma once
 
@@ -13,7 +13,7 @@ struct Bfloat16 {
     uint16_t bits;
 };
 
-// Two elements in a register, rounded from fp32.
+// Rounds two fp32 values to elements in one register.
 CUTE_DEVICE uint32_t pack(Half, float low, float high) {
     uint32_t out;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));

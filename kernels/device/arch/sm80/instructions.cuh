@@ -1,4 +1,4 @@
-// What the portable kernels take from the GPU besides CUDA C++: cp.async, ldmatrix, mma.sync.
+// PTX instructions of the portable kernels: cp.async, ldmatrix, mma.sync.
 #pragma once
 
 #include <cute/config.hpp>
@@ -7,15 +7,15 @@
 
 namespace fa3 {
 
-// Starts the copy of 16 bytes into shared memory, of which the first `bytes` are read and the others become zeros.
+// Starts a copy of 16 bytes to shared memory: reads the first `bytes`, fills the rest with zeros.
 CUTE_DEVICE void copy_chunk(uint32_t to, void const* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 CUTE_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 CUTE_DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// Four 8 x 8 matrices from shared memory: lane l gives the address of row l % 8 of matrix l / 8. Not to be moved across
-// a barrier, hence volatile.
+// Loads four 8 x 8 matrices from shared memory; lane l gives the address of row l % 8 of matrix l / 8. Volatile, so
+// that the compiler moves no load across a barrier.
 CUTE_DEVICE void load_matrices(uint32_t (&f)[4], uint32_t address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
@@ -27,7 +27,7 @@ CUTE_DEVICE void load_matrices_transposed(uint32_t (&f)[4], uint32_t address) {
                  : "r"(address));
 }
 
-// d (16 x 8) = a (16 x 16) . b (16 x 8) + c; d and c may be the same.
+// d (16 x 8) = a (16 x 16) . b (16 x 8) + c; d may be c.
 CUTE_DEVICE void multiply(Half, float* d, uint32_t const (&a)[4], uint32_t b0, uint32_t b1, float const* c) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"

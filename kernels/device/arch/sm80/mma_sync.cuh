@@ -1,39 +1,40 @@
-// Warp matrix multiply: fragments from shared memory and the unrolled products of one warp.
+// Matrix products of one warp (mma.sync) over tiles in shared memory; 16-bit elements.
 //
-// Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16". Lane l holds of a 16 x 8 accumulator the elements
-// (l / 4, 2 (l % 4) + {0, 1}) and the same eight rows below.
+// Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16". Lane l holds elements (l / 4, 2 (l % 4) + {0, 1}) of
+// a 16 x 8 accumulator, and the same columns eight rows below.
 #pragma once
 
+#include "arch/fragment.cuh"
+#include "arch/slab.cuh"
 #include "arch/sm80/instructions.cuh"
-#include "parts/shared_tile.cuh"
-#include "parts/slab.cuh"
-#include "parts/tensor_core.cuh"
 
 namespace fa3 {
 
 constexpr int kMmaRows = 16;
 
-// Where a lane's ldmatrix rows lie in a tile, at the tile's first row and column.
+// Offset in a slab of the row whose address a lane gives to ldmatrix.
 struct LaneOffsets {
-    // Matrices: upper and lower eight rows, then the same of the next eight columns. A of a product, and B whose rows
-    // are the inner dimension, transposed.
+    // Order of the four matrices: upper and lower eight rows, then the same of the next eight columns. For A, and,
+    // transposed, for a B whose rows are the inner dimension.
     CUTE_DEVICE static uint32_t rows_first(int lane) { return chunk_offset(lane % 16, lane / 16); }
-    // Matrices: left and right eight columns, then the same of the next eight rows. B whose columns are the inner
+    // Left and right eight columns, then the same of the next eight rows. For a B whose columns are the inner
     // dimension.
     CUTE_DEVICE static uint32_t columns_first(int lane) {
         return chunk_offset(lane / 16 * 8 + lane % 8, lane / 8 % 2);
     }
 };
 
-// The address at a 16-column step: steps change bits that the permutation's lowest does not, so that one XOR does.
-// `Rows`: of a whole slab.
+// Address `step` times 16 columns further. `address` has the swizzle of its row; one XOR applies it to the new chunk,
+// as a step changes no bit that a lane's own chunk uses. `Rows`: of a slab.
 template <int Rows>
 CUTE_DEVICE uint32_t at_step(uint32_t address, int step) {
-    constexpr int kStepsOfSlab = kSlab / 16;
-    return (address ^ static_cast<uint32_t>(step % kStepsOfSlab * 32)) + step / kStepsOfSlab * Rows * kSlabRowBytes;
+    constexpr int kStepBytes = 2 * kChunkBytes;
+    constexpr int kSlabSteps = kSlabRowBytes / kStepBytes;
+    return (address ^ static_cast<uint32_t>(step % kSlabSteps * kStepBytes)) + step / kSlabSteps * Rows * kSlabRowBytes;
 }
 
-// s (RowTiles x 16 x N) = q . k (N x HeadDim)^T. `load_q(step, a)` gives the fragments of q; `k`: columns_first.
+// s (RowTiles x 16 x N) = q . k (N x HeadDim)^T. `load_q(step, a)` loads the fragments of q; `k`: address of the tile
+// plus LaneOffsets::columns_first.
 template <class Element, int RowTiles, int N, int HeadDim, class LoadQ>
 CUTE_DEVICE void product_qk(LoadQ const& load_q, uint32_t k, float (&s)[RowTiles][N / 2]) {
     float const zeros[4] = {0.f, 0.f, 0.f, 0.f};
@@ -57,7 +58,8 @@ CUTE_DEVICE void product_qk(LoadQ const& load_q, uint32_t k, float (&s)[RowTiles
     }
 }
 
-// o (RowTiles x 16 x HeadDimV) += p (RowTiles x 16 x 16) . v (16 keys from `step` on of N x HeadDimV). `v`: rows_first.
+// o (RowTiles x 16 x HeadDimV) += p (RowTiles x 16 x 16) . v (16 keys from 16 * step on, of N x HeadDimV). `v`: address
+// of the tile plus LaneOffsets::rows_first.
 template <class Element, int RowTiles, int N, int HeadDimV>
 CUTE_DEVICE void product_pv(uint32_t const (&p)[RowTiles][4], uint32_t v, int step,
                             float (&o)[RowTiles][HeadDimV / 2]) {

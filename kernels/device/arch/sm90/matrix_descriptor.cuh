@@ -1,17 +1,17 @@
-// Matrix descriptors: how wgmma is told where an operand lies that the tensor copy engine left in shared memory under
-// the 128-byte swizzle. Fields: PTX ISA, "Matrix descriptor format"; canonical layouts: cute/arch/mma_sm90_desc.hpp.
+// Matrix descriptors of wgmma operands in shared memory under the 128-byte swizzle (`arch/slab.cuh`).
+// Fields: PTX ISA, "Matrix descriptor format"; canonical layouts: cute/arch/mma_sm90_desc.hpp.
 #pragma once
 
 #include <cute/arch/util.hpp>
 
-#include "parts/slab.cuh"
+#include "arch/slab.cuh"
 
 namespace fa3 {
 
 constexpr int kSwizzleAtomBytes = 8 * kSlabRowBytes;  // the swizzle repeats every 8 rows
 
-// `leading` is the distance between slabs for an operand whose outer (M or N) dimension is contiguous, and unused when
-// K is contiguous. Bytes.
+// `leading`: bytes between slabs, for an operand whose outer (M or N) dimension is contiguous; unused where K is
+// contiguous.
 CUTE_DEVICE uint64_t make_descriptor(void const* smem, uint32_t leading) {
     constexpr uint64_t kSwizzle128B = uint64_t(1) << 62;
     constexpr uint64_t kStride = uint64_t(kSwizzleAtomBytes >> 4) << 32;

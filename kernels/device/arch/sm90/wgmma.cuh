@@ -1,14 +1,14 @@
-// Warpgroup matrix multiply: the unrolled products of one tile, whose operands lie in shared memory or in registers.
+// Matrix products of one warpgroup (wgmma) over tiles in shared memory; A in shared memory or in registers.
 #pragma once
 
 #include <cute/arch/mma_sm90_gmma.hpp>
 #include <cute/arch/mma_sm90_gmma_ext.hpp>
 #include <cute/numeric/integer_sequence.hpp>
 
+#include "arch/fragment.cuh"
+#include "arch/slab.cuh"
 #include "arch/sm80/element.cuh"
 #include "arch/sm90/matrix_descriptor.cuh"
-#include "parts/slab.cuh"
-#include "parts/tensor_core.cuh"
 
 namespace fa3 {
 
@@ -44,11 +44,12 @@ FA3_WGMMA(Bfloat16, BF16, 192)
 FA3_WGMMA(Bfloat16, BF16, 256)
 #undef FA3_WGMMA
 
-// Byte offset of k-step `step` inside an operand whose K dimension is contiguous.
+// Byte offset of step `step` along the inner dimension, for an operand that is contiguous along it. `Rows`: of a slab.
 template <int Rows>
 CUTE_DEVICE constexpr uint32_t k_major_offset(int step) {
-    constexpr int kStepsPerSlab = kSlab / kMmaK;
-    return (step / kStepsPerSlab) * Rows * kSlabRowBytes + (step % kStepsPerSlab) * kMmaK * 2;
+    constexpr int kStepBytes = kMmaK * 2;
+    constexpr int kSlabSteps = kSlabRowBytes / kStepBytes;
+    return (step / kSlabSteps) * Rows * kSlabRowBytes + (step % kSlabSteps) * kStepBytes;
 }
 
 template <class Op, int... I>
@@ -63,7 +64,7 @@ CUTE_DEVICE void fma_rs(uint32_t const* a, uint64_t b, float (&d)[sizeof...(I)],
     Op::fma(a[0], a[1], a[2], a[3], b, d[I]..., accumulate);
 }
 
-// Keeps the compiler from moving reads or writes of these registers across this point.
+// Keeps the compiler from moving accesses to these registers across this point.
 template <class T, int Count>
 CUTE_DEVICE void fence_registers(T (&d)[Count]) {
     CUTE_UNROLL

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flash_attn3.checks.speed.race_attention import RaceInputs
-from flash_attn3.checks.speed.race_peer import PeerMissing, call_fa3, load_peer
+from flash_attn3.checks.speed.race_peer import NAMESPACES, PeerMissing, call_fa3, load_peer
 from flash_attn3.checks.speed.race_settings import AttentionSetting
 
 # The operator that its callers call by position.
@@ -25,15 +25,17 @@ SCHEMA = (
 NAMES = [argument.name for argument in torch._C.parse_schema(SCHEMA).arguments]
 
 
-@pytest.fixture
-def calls(monkeypatch):
+@pytest.fixture(params=NAMESPACES)
+def calls(monkeypatch, request):
     found = []
 
     def fwd(*arguments):
         found.append(dict(zip(NAMES, arguments, strict=True)))
         return (arguments[0], None, None, None)
 
-    monkeypatch.setattr(torch.ops, "flash_attn_3", SimpleNamespace(fwd=fwd), raising=False)
+    for namespace in NAMESPACES:
+        registered = SimpleNamespace(fwd=fwd) if namespace == request.param else SimpleNamespace()
+        monkeypatch.setattr(torch.ops, namespace, registered, raising=False)
     return found
 
 
@@ -88,7 +90,8 @@ def test_what_is_no_peer_is_refused(tmp_path):
 
 
 def test_a_library_without_the_operator_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.ops, "flash_attn_3", SimpleNamespace(), raising=False)
+    for namespace in NAMESPACES:
+        monkeypatch.setattr(torch.ops, namespace, SimpleNamespace(), raising=False)
     other = Path(torch.__file__).parent / "lib" / "libc10.so"
     with pytest.raises(PeerMissing, match=r"libc10\.so: registers no torch\.ops\.flash_attn_3\.fwd"):
         load_peer((other,))

@@ -1,4 +1,4 @@
-// kernels/device/arch/sm80/element.cuh on the CPU, from the PTX ISA.
+// kernels/device/arch/sm80/element.cuh for the CPU; semantics: PTX ISA.
 #pragma once
 
 #include "gpu.h"

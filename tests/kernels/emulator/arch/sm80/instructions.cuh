@@ -1,5 +1,5 @@
-// kernels/device/arch/sm80/instructions.cuh on the CPU, from the PTX ISA. A copy has landed when its thread waited for it, and not
-// before: until then NaN lies in its place.
+// kernels/device/arch/sm80/instructions.cuh for the CPU; semantics: PTX ISA. A copy arrives when its thread waits for it;
+// until then its place holds NaN.
 #pragma once
 
 #include "arch/sm80/element.cuh"
@@ -12,7 +12,7 @@ void copy_chunk(uint32_t to, void const* from, int bytes);
 void wait_copies();
 inline void commit_copies() {}  // wait_copies waits for all
 
-// Four 8 x 8 matrices; reports banks that two rows of one matrix share.
+// Loads four 8 x 8 matrices; counts rows of one matrix that share a bank.
 void read_matrices(uint32_t const (&rows)[emulator::kLanes], uint16_t (&matrices)[4][8][8]);
 
 struct Fragment {
@@ -52,7 +52,7 @@ struct Product {
     float d[4];
 };
 
-// d (16 x 8) = a (16 x 16) . b (16 x 8) + c, laid out over the lanes as "Matrix fragments for mma.m16n8k16" has it.
+// d (16 x 8) = a (16 x 16) . b (16 x 8) + c, with fragments as in PTX ISA, "Matrix fragments for mma.m16n8k16".
 template <class Element>
 void multiply_warp(Factors const (&in)[emulator::kLanes], Product (&out)[emulator::kLanes]) {
     float a[16][16];

@@ -1,0 +1,150 @@
+"""Commands on a site: publish, serve, yank and verify."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ci.cli.invocation import calling_python, now
+from ci.cli.options import site_option, torch_site_option, work_option
+from ci.project import ROOT
+
+
+@click.command()
+@click.argument("wheels", metavar="[WHEEL]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A validation report; repeatable. The reports in validation/ count as well.",
+)
+@click.option("--channel", type=click.Choice(["stable", "candidate"]), help="Require this channel.")
+@click.option("--base-url", metavar="URL", help="The address that the site will be served at.")
+@site_option
+@work_option
+def publish(
+    wheels: tuple[Path, ...],
+    reports: tuple[Path, ...],
+    channel: Any,
+    base_url: str | None,
+    site: Path | None,
+    work: Path,
+) -> None:
+    """Add each WHEEL to the site, or reports of wheels that it has.
+
+    A wheel goes to stable with a passing validation report for exactly its bytes, else to candidate. A report
+    may follow later: given alone, it promotes its wheel, or yanks it.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.cli.tables import print_checks
+    from ci.stages.audit import audit
+    from ci.stages.coverage import exclusions, support_by_tag
+    from ci.stages.listing import Context
+    from ci.stages.publish import publish as publish_wheels
+    from matrix.model import read_matrix
+    from matrix.planner import plan
+
+    if not wheels and not reports and base_url is None:
+        raise click.UsageError("nothing to publish: give a WHEEL, a --report or a --base-url")
+    if channel is not None and not wheels:
+        raise click.UsageError("--channel applies to the wheels given; give the WHEEL as well")
+    matrix = read_matrix()
+    audits = {wheel.name: audit(wheel) for wheel in wheels}
+    for wheel in wheels:
+        print_checks(wheel, audits[wheel.name])
+    context = Context(audits, support_by_tag(matrix, plan(matrix)), exclusions(matrix), base_url)
+    with ConsoleReporter() as progress:
+        publish_wheels(
+            wheels=wheels,
+            reports=reports,
+            site=site or work / "site",
+            now=now(),
+            progress=progress,
+            archive=ROOT / "validation",
+            channel=channel,
+            context=context,
+        )
+    click.echo(site or work / "site")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port [a free one].")
+@site_option
+@work_option
+def serve(port: int, site: Path | None, work: Path) -> None:
+    """Serve the site on this machine until Ctrl-C, and print the commands that install from it."""
+    import threading
+    from contextlib import suppress
+
+    from ci.store.serve import served
+    from index_site.manifest import read_manifest
+    from index_site.releases import offered_release
+    from index_site.snippets import snippets
+
+    folder = site or work / "site"
+    release = offered_release(read_manifest(folder))
+    with served(folder, port=port) as base:
+        click.echo(f"{folder} is served at {base} until Ctrl-C")
+        for way in snippets(base, release[0].channel, release)[:2] if release else ():
+            click.echo(f"  {way.command}")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+@click.command()
+@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@click.option("--reason", metavar="TEXT", help="The text that installers show.")
+@click.option("--undo", is_flag=True, help="Undo a yank.")
+@site_option
+@work_option
+def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path | None, work: Path) -> None:
+    """Yank published wheels.
+
+    Installers no longer select a yanked wheel, but still install it where it is pinned.
+    """
+    from ci.stages.publish import yank as yank_wheels
+
+    if undo == (reason is not None):
+        raise click.UsageError("give either --reason or --undo")
+    yank_wheels(site=site or work / "site", patterns=patterns, reason=reason)
+
+
+@click.command()
+@click.option(
+    "--python",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The Python of the environments to install into [default: the one that started the farm].",
+)
+@torch_site_option
+@click.option(
+    "--torch-wheelhouse",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of wheels to install torch from.",
+)
+@site_option
+@work_option
+def verify(
+    python: Path | None, torch_site: Path | None, torch_wheelhouse: Path | None, site: Path | None, work: Path
+) -> None:
+    """Serve the site and install from it in every way that its page shows.
+
+    Each way (pip and uv, by index, by links, with hashes) is tried in a fresh environment of its own.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.cli.tables import out
+    from ci.stages.verify import verify as verify_site
+
+    with ConsoleReporter() as progress:
+        checks = verify_site(
+            site=site or work / "site",
+            python=python or calling_python(),
+            progress=progress,
+            torch_site=torch_site,
+            wheelhouse=torch_wheelhouse,
+        )
+    out.print(f"all {len(checks)} checks passed")

@@ -1,0 +1,83 @@
+"""Jobs, the interface of an engine that runs them, and the cache lookups around every engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ci.errors import BuildFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from ci.engine.cache import Cache
+    from ci.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that writes files into an output folder of its own."""
+
+    name: str
+    key: str
+    """The digest of all inputs that decide the files' bytes; the key of the files in the cache."""
+    command: tuple[str, ...]
+    """The argument list; ``{out}`` is replaced by the output folder."""
+
+
+class Engine(Protocol):
+    """Runs jobs, on this machine or elsewhere."""
+
+    def run(
+        self, jobs: Sequence[Job], *, cache: Cache, folder: Path, progress: Reporter, may_fail: bool
+    ) -> Mapping[str, str]:
+        """Run every job and store the files of each in the cache as soon as it succeeds.
+
+        A job stores its files with :data:`ci.engine.job.USAGE` among them.
+
+        Args:
+            jobs: at least one; their names are unique.
+            cache: where the files go, each job's under its key.
+            folder: scratch space. It may hold the leftovers of a killed run, whose jobs may still be running.
+            progress: receives a step a job.
+            may_fail: whether the other jobs go on when one fails.
+
+        Returns:
+            The jobs that failed, with the reason in one line; empty without ``may_fail``.
+
+        Raises:
+            BuildFailed: a job failed and ``may_fail`` is false; the exit code is the job's own.
+            DiskFull: there is no room.
+        """
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    engine: Engine,
+    cache: Cache,
+    folder: Path,
+    progress: Reporter,
+    may_fail: bool = False,
+) -> dict[str, dict[str, bytes]]:
+    """Return the files of each job (job name -> file name -> bytes), running only jobs not in the cache.
+
+    With ``may_fail`` the jobs that fail are left out, with a warning each.
+
+    Raises:
+        BuildFailed, DiskFull: as :meth:`Engine.run` does.
+    """
+    found = {job.name: cache.fetch(job.key, progress.warn) for job in jobs}
+    missing = [job for job in jobs if found[job.name] is None]
+    failures: Mapping[str, str] = {}
+    if missing:
+        failures = engine.run(missing, cache=cache, folder=folder, progress=progress, may_fail=may_fail)
+    for job in missing:
+        if job.name in failures:
+            progress.warn(failures[job.name])
+            continue
+        found[job.name] = cache.load(job.key)
+        if found[job.name] is None:
+            raise BuildFailed(f"{job.name}: its job succeeded but stored nothing in the cache")
+    return {name: files for name, files in found.items() if files is not None}

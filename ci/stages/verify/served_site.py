@@ -1,0 +1,119 @@
+"""Compares a served site with its manifest, byte for byte, and follows its links."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+from urllib.parse import urldefrag, urljoin
+
+import requests
+
+from ci.check import Check
+from ci.files import sha256_of_blocks
+from index_site.hosting import content_type, file_href
+from index_site.manifest import MANIFEST_NAME, dump_manifest
+from index_site.pages import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from index_site.manifest import Manifest
+
+_SHOWN = 3
+_TIMEOUT_S = 60
+
+
+def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
+    """Download the whole site from ``base``, its address with the final slash, and check it."""
+    pages = render(manifest)
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy: the site is on this machine
+        files = _wrong_files(session, base, manifest)
+        texts = {path: _get(session, base + path) for path in (*pages, MANIFEST_NAME)}
+        links = sorted(_links(base, pages))
+        known = {base + path for path, answer in texts.items() if answer.ok}
+        known |= {base + file_href(wheel.filename) for wheel in manifest.wheels}
+        broken = [
+            link for link in links if link not in known and not session.head(link, timeout=_TIMEOUT_S).ok
+        ]
+    wanted = {**pages, MANIFEST_NAME: dump_manifest(manifest)}
+    altered = [path for path, answer in texts.items() if not answer.ok or answer.content != wanted[path]]
+    typed = [
+        f"{path} is {answer.headers['Content-Type']}"
+        for path, answer in texts.items()
+        if answer.ok and not _same_type(answer.headers["Content-Type"], content_type(path))
+    ]
+    return (
+        _check(
+            "files",
+            files,
+            f"{len(manifest.wheels)} wheels, with their metadata and reports, have their sha256",
+        ),
+        _check("pages", altered, f"{len(wanted)} pages are those of the manifest"),
+        _check("content types", typed, "installers accept every page"),
+        _check("links", broken, f"{len(links)} links work"),
+    )
+
+
+def _check(name: str, faults: list[str], good: str) -> Check:
+    more = f", and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return Check(name, not faults, f"wrong: {', '.join(faults[:_SHOWN])}{more}" if faults else good)
+
+
+def _get(session: requests.Session, url: str) -> requests.Response:
+    return session.get(url, timeout=_TIMEOUT_S)
+
+
+def _wrong_files(session: requests.Session, base: str, manifest: Manifest) -> list[str]:
+    wanted: dict[str, str] = {}
+    for wheel in manifest.wheels:
+        href = file_href(wheel.filename)
+        wanted[href] = wheel.sha256
+        wanted[f"{href}.metadata"] = wheel.metadata_sha256
+        wanted.update({proof.path: proof.sha256 for proof in wheel.proofs})
+    return [path for path, digest in wanted.items() if _served_sha256(session, base + path) != digest]
+
+
+def _served_sha256(session: requests.Session, url: str) -> str | None:
+    with session.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
+        if not answer.ok:
+            return None
+        return sha256_of_blocks(answer.iter_content(1 << 20))
+
+
+def _same_type(served: str, required: str | None) -> bool:
+    """Compare content types without their parameters, which installers ignore."""
+    return required is None or served.partition(";")[0] == required.partition(";")[0]
+
+
+def _links(base: str, pages: dict[str, bytes]) -> set[str]:
+    """Collect the targets of all links of the pages, without fragments."""
+    found = set()
+    for path, page in pages.items():
+        if path.endswith(".html"):
+            targets: Iterable[str] = _hrefs(page.decode())
+        elif path.endswith(".json"):
+            targets = (entry["url"] for entry in json.loads(page).get("files", ()))
+        else:
+            continue
+        found |= {urldefrag(urljoin(base + path, target)).url for target in targets}
+    return {link for link in found if not link.startswith("data:")}
+
+
+def _hrefs(html: str) -> Iterator[str]:
+    parser = _LinkParser()
+    parser.feed(html)
+    return iter(parser.hrefs)
+
+
+class _LinkParser(HTMLParser):
+    """Collects the ``href`` of every tag that has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hrefs: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del tag
+        self.hrefs += [value for name, value in attrs if name == "href" and value]

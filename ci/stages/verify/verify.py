@@ -1,0 +1,129 @@
+"""Checks a site as its users will meet it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uv
+from packaging.specifiers import SpecifierSet
+
+from ci.errors import VerifyFailed
+from ci.platforms.environment import Interpreter, ProgramError, inspect_interpreter, run
+from ci.stages.verify.installation import Installation
+from ci.stages.verify.served_site import check_served
+from ci.store.serve import served
+from index_site.manifest import CHANNELS, Channel, Manifest, Wheel, read_manifest
+from index_site.projects import PROJECT
+from index_site.releases import has_compat, newest_release
+from index_site.snippets import Snippet, compat_snippet, snippets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ci.check import Check
+    from ci.progress import Reporter
+
+
+def verify(
+    *,
+    site: Path,
+    python: Path,
+    progress: Reporter,
+    torch_site: Path | None = None,
+    wheelhouse: Path | None = None,
+) -> tuple[Check, ...]:
+    """Serve a site on this machine, check every file, page and link, and install from it.
+
+    For each channel, every installation command that the page shows is run in a fresh environment, and the
+    package is imported. A channel without a wheel for this interpreter, or with the same release as
+    ``stable``, is skipped.
+
+    Args:
+        site: the folder of the site.
+        python: the interpreter to create the environments with.
+        progress: receives one line a check.
+        torch_site: a site-packages folder that holds torch and its dependencies. Without one they are
+            installed first, as the wheel's metadata requires.
+        wheelhouse: a folder of wheels to install torch from, instead of the public index.
+
+    Raises:
+        VerifyFailed: a check failed, the interpreter cannot be run or torch cannot be installed; the text
+            lists the failed checks.
+        CorruptManifest: the folder holds no manifest, or one that cannot be read.
+    """
+    manifest = read_manifest(site)
+    interpreter = inspect_interpreter(python)
+    checks: list[Check] = []
+
+    def add(results: Iterable[Check]) -> None:
+        for check in results:
+            progress.say(f"{'ok' if check.ok else 'FAILED'}  {check.name}: {check.detail}")
+            checks.append(check)
+
+    with tempfile.TemporaryDirectory(prefix="verify-") as scratch, served(site) as base:
+        work = Path(scratch)
+        add(check_served(base, manifest))
+        releases = list(_releases(manifest, interpreter))
+        if not releases:
+            progress.warn(f"nothing was installed: no wheel is for Python {interpreter.version} here")
+        for channel, release in releases:
+            wheel = next(wheel for wheel in release if _fits(wheel, interpreter))
+            installation = Installation(
+                wheel=wheel,
+                interpreter=interpreter,
+                torch_site=torch_site or _installed(wheel, interpreter, wheelhouse, work / "dependencies"),
+                index=f"{base}{channel}/simple/",
+                work=work,
+            )
+            compat = (compat_snippet(base, channel),) if has_compat(manifest, channel, release) else ()
+            ways = (*snippets(base, channel, release), _from_json(base, channel), *compat)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                add(pool.map(installation.check, [f"{channel}: {way.title}" for way in ways], ways))
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        listing = "".join(f"\n  {check.name}: {check.detail}" for check in failed)
+        raise VerifyFailed(f"{site}: {len(failed)} of {len(checks)} checks failed:{listing}")
+    return tuple(checks)
+
+
+def _releases(manifest: Manifest, interpreter: Interpreter) -> Iterator[tuple[Channel, tuple[Wheel, ...]]]:
+    """Yield each channel with the release that an installer selects from it, each release once."""
+    seen: set[str] = set()
+    for channel in CHANNELS:
+        ours = [wheel for wheel in manifest.on_channel(channel) if wheel.project == PROJECT]
+        release = newest_release([wheel for wheel in ours if _fits(wheel, interpreter)])
+        if release and release[0].version not in seen:
+            version = release[0].version
+            seen.add(version)
+            yield channel, tuple(wheel for wheel in ours if wheel.version == version and wheel.yanked is None)
+
+
+def _fits(wheel: Wheel, interpreter: Interpreter) -> bool:
+    required = SpecifierSet(wheel.requires_python)
+    return not interpreter.tags.isdisjoint(wheel.tags) and required.contains(
+        interpreter.version, prereleases=True
+    )
+
+
+def _installed(wheel: Wheel, interpreter: Interpreter, wheelhouse: Path | None, folder: Path) -> Path:
+    """Install the requirements of a wheel into a folder, unless the folder exists; return the folder."""
+    if not folder.exists():
+        source = ["--no-index", "--find-links", str(wheelhouse)] if wheelhouse else []
+        target = ["--target", str(folder), "--python", str(interpreter.python)]
+        try:
+            run([uv.find_uv_bin(), "pip", "install", *target, *source, *wheel.requires_dist], env=os.environ)
+        except ProgramError as error:
+            raise VerifyFailed(
+                f"torch cannot be installed: {error}; give a torch_site or a wheelhouse"
+            ) from error
+    return folder
+
+
+def _from_json(base: str, channel: Channel) -> Snippet:
+    """Install from the JSON tree, which the page does not show; servers select it by content negotiation."""
+    command = f"uv pip install --default-index {base}{channel}/simple/v1+json/ {PROJECT}"
+    return Snippet("json", "uv, from the JSON tree", base, command)

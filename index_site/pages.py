@@ -1,0 +1,19 @@
+"""All pages of the site."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from index_site.human import human_pages
+from index_site.machine import machine_pages
+
+if TYPE_CHECKING:
+    from index_site.manifest import Manifest
+
+
+def render(manifest: Manifest) -> dict[str, bytes]:
+    """Return every page of the site by its path: a pure function of the manifest.
+
+    Pages are to be written in this order: those of projects, then the roots that link to them.
+    """
+    return machine_pages(manifest) | human_pages(manifest)

@@ -1,0 +1,8 @@
+"""The names of the distributions on the index."""
+
+from __future__ import annotations
+
+PROJECT = "flash-attn3"
+"""The distribution with the kernels; the install commands on the page install this one."""
+COMPAT_PROJECT = "flash-attn-3"
+"""The compatibility wheel: pure Python, requires one exact version of :data:`PROJECT`."""

@@ -1,0 +1,97 @@
+"""The cache lookups around an engine, with an engine that runs one job after the other in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ci.engine.cache import Cache
+from ci.engine.engine import Engine, Job, run_jobs
+from ci.engine.job import USAGE, main
+from ci.errors import BuildFailed
+from tests.quiet import Quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ci.progress import Reporter
+
+
+@dataclass
+class Serial:
+    """Runs jobs one by one; those that ``lost`` names are reported as done, but store nothing."""
+
+    ran: list[str] = field(default_factory=list)
+    lost: tuple[str, ...] = ()
+
+    def run(
+        self, jobs: Sequence[Job], *, cache: Cache, folder: Path, progress: Reporter, may_fail: bool
+    ) -> dict[str, str]:
+        failures = {}
+        for number, job in enumerate(jobs, start=1):
+            self.ran.append(job.name)
+            out = folder / job.name
+            out.mkdir(parents=True)
+            command = [part.replace("{out}", str(out)) for part in job.command]
+            options = ["--cache", str(cache.folder), "--key", job.key, "--out", str(out)]
+            if job.name not in self.lost and (status := main([*options, *command])) != 0:
+                failures[job.name] = f"{job.name}: ended with {status}"
+            progress.step(number, len(jobs), job.name)
+        if failures and not may_fail:
+            raise BuildFailed("; ".join(failures.values()), 15)
+        return failures
+
+
+def job(name: str, script: str) -> Job:
+    return Job(name, hashlib.sha256(script.encode()).hexdigest(), ("sh", "-c", script, "{out}"))
+
+
+GOOD = job("good", 'printf made > "$0/file"')
+BAD = job("bad", "exit 3")
+
+
+def files_of(
+    work: Path, jobs: list[Job], engine: Engine, progress: Quiet, *, may_fail: bool = False
+) -> dict[str, list[str]]:
+    """Job name -> names of its files."""
+    made = run_jobs(
+        jobs,
+        engine=engine,
+        cache=Cache(work / "cache"),
+        folder=work / f"jobs-{len(progress.steps)}",
+        progress=progress,
+        may_fail=may_fail,
+    )
+    return {name: sorted(files) for name, files in made.items()}
+
+
+def test_an_engine_runs_what_the_cache_lacks(tmp_path: Path):
+    engine, progress = Serial(), Quiet()
+    expected = {"good": ["file", USAGE]}
+    assert files_of(tmp_path, [GOOD], engine, progress) == expected
+    assert files_of(tmp_path, [GOOD], engine, progress) == expected
+    assert engine.ran == ["good"]
+    other = job("other", 'printf other > "$0/x"')
+    assert files_of(tmp_path, [other, GOOD], engine, progress) == {"other": [USAGE, "x"], **expected}
+    assert engine.ran == ["good", "other"]
+
+
+def test_a_failure_that_is_allowed_is_a_warning(tmp_path: Path):
+    progress = Quiet()
+    assert files_of(tmp_path, [BAD, GOOD], Serial(), progress, may_fail=True) == {"good": ["file", USAGE]}
+    assert progress.warned == ["bad: ended with 3"]
+
+
+def test_a_failure_that_is_not_allowed_ends_the_run(tmp_path: Path):
+    with pytest.raises(BuildFailed, match=r"^bad: ended with 3$") as caught:
+        files_of(tmp_path, [BAD, GOOD], Serial(), Quiet())
+    assert caught.value.exit_code == 15
+
+
+def test_an_engine_that_loses_a_result_is_found(tmp_path: Path):
+    with pytest.raises(BuildFailed, match=r"^good: its job succeeded but stored nothing in the cache$"):
+        files_of(tmp_path, [GOOD], Serial(lost=("good",)), Quiet())

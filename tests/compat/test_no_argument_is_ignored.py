@@ -1,0 +1,179 @@
+"""Every argument of the functions that only this module has reaches an operator, raises, or is a hint."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+
+import flash_attn3
+import flash_attn_interface
+from flash_attn_interface import _flash_attn_forward, flash_attn_with_kvcache, get_scheduler_metadata
+from tests.compat.calls import dense, empty, index
+from tests.flash_attn3.argument_walk import (
+    Hint,
+    Raises,
+    Reaches,
+    Returns,
+    ignored,
+    missing_entries,
+    ways,
+)
+
+Q, K, V = dense()
+OTHER_Q, OTHER_K, OTHER_V = dense()
+OUT, SINK, DESCALE = torch.empty_like(Q), empty((4,), torch.float32), empty((2, 2), torch.float32)
+PACKED, STARTS, USED = empty((32, 4, 64)), index(3), index(2)
+PACKED_K = empty((48, 2, 64))
+PAGES, TABLE = empty((6, 8, 2, 64)), index(2, 3)
+
+NEVER_SPLIT = "the kernels never cut the keys, which any bound allows"
+SAME_RESULT = "the layout of grouped heads in a kernel does not change the result"
+NO_PLAN = "the kernels schedule themselves, so that a plan is empty"
+ONLY_WITH_ROTARY = "without rotary_cos, which is refused, it has no meaning"
+OPTIONS = {
+    "softmax_scale": Reaches(0.3, {"softmax_scale": 0.3}),
+    "causal": Reaches(True, {"causal": True}),
+    "attention_chunk": Reaches(8, {"attention_chunk": 8}),
+    "softcap": Reaches(15.0, {"softcap": 15.0}),
+    "rotary_interleaved": Hint(value=False, reason=ONLY_WITH_ROTARY),
+    "scheduler_metadata": Hint(index(0), NO_PLAN),
+    "num_splits": Hint(3, NEVER_SPLIT, wrong=-1),
+    "pack_gqa": Hint(value=True, reason=SAME_RESULT, wrong=1),
+    "sm_margin": Reaches(3, {"sm_margin": 3}),
+    "q_descale": Raises(DESCALE, NotImplementedError),
+    "k_descale": Raises(DESCALE, NotImplementedError),
+    "v_descale": Raises(DESCALE, NotImplementedError),
+    "qv": Raises(OTHER_Q, NotImplementedError),
+    "rotary_cos": Raises(DESCALE, NotImplementedError),
+    "rotary_sin": Raises(DESCALE, NotImplementedError),
+    "cu_seqlens_k_new": Raises(STARTS, NotImplementedError),
+}
+PACKED_Q = {"q": PACKED, "cu_seqlens_q": STARTS, "max_seqlen_q": 16}
+KVCACHE = {
+    **OPTIONS,
+    "q": Reaches(OTHER_Q, {"q": OTHER_Q}),
+    "k_cache": Reaches(OTHER_K, {"k": OTHER_K}),
+    "v_cache": Reaches(OTHER_V, {"v": OTHER_V}),
+    "k": Raises(OTHER_K, NotImplementedError),
+    "v": Raises(OTHER_V, NotImplementedError),
+    "cache_seqlens": Reaches(USED, {"seqused_k": USED}),
+    "cache_batch_idx": Raises(USED, NotImplementedError),
+    "cache_leftpad": Raises(USED, NotImplementedError),
+    "page_table": Reaches(
+        TABLE,
+        {"page_table": TABLE, "k": PAGES},
+        given={"k_cache": PAGES, "v_cache": PAGES, "cache_seqlens": USED},
+    ),
+    "cu_seqlens_q": Reaches(STARTS, {"cu_seqlens_q": STARTS}, given={**PACKED_Q, "out": None}),
+    "max_seqlen_q": Reaches(11, {"max_seqlen_q": 11}, given={**PACKED_Q, "out": None}),
+    "rotary_seqlens": Raises(USED, NotImplementedError),
+    "window_size": Reaches((5, 2), {"window_left": 5, "window_right": 2}),
+    "return_softmax_lse": Returns(value=True, length=4),
+    "learnable_sink": Reaches(SINK, {"sink": SINK}),
+    "s_aux": Reaches(SINK, {"sink": SINK}),
+    "out": Reaches(OUT, {"out": OUT}),
+}
+PACKED_KV = {"k": PACKED_K, "v": PACKED_K, "cu_seqlens_k": STARTS, "max_seqlen_k": 24}
+FORWARD = {
+    **OPTIONS,
+    "q": Reaches(OTHER_Q, {"q": OTHER_Q}),
+    "k": Reaches(OTHER_K, {"k": OTHER_K}),
+    "v": Reaches(OTHER_V, {"v": OTHER_V}),
+    "k_new": Raises(OTHER_K, NotImplementedError),
+    "v_new": Raises(OTHER_V, NotImplementedError),
+    "out_": Reaches(OUT, {"out": OUT}),
+    "cu_seqlens_q": Reaches(STARTS, {"cu_seqlens_q": STARTS}, given={**PACKED_Q, "out_": None}),
+    "cu_seqlens_k": Reaches(STARTS, {"cu_seqlens_k": STARTS}, given=PACKED_KV),
+    "seqused_q": Reaches(USED, {"seqused_q": USED}),
+    "seqused_k": Reaches(USED, {"seqused_k": USED}),
+    "max_seqlen_q": Reaches(11, {"max_seqlen_q": 11}, given={**PACKED_Q, "out_": None}),
+    "max_seqlen_k": Reaches(13, {"max_seqlen_k": 13}, given=PACKED_KV),
+    "page_table": Reaches(
+        TABLE, {"page_table": TABLE, "k": PAGES}, given={"k": PAGES, "v": PAGES, "seqused_k": USED}
+    ),
+    "kv_batch_idx": Raises(USED, NotImplementedError),
+    "leftpad_k": Raises(USED, NotImplementedError),
+    "seqlens_rotary": Raises(USED, NotImplementedError),
+    "window_size_left": Reaches(5, {"window_left": 5}),
+    "window_size_right": Reaches(2, {"window_right": 2}),
+}
+FUNCTIONS = {
+    flash_attn_with_kvcache: ({"q": Q, "k_cache": K, "v_cache": V}, KVCACHE),
+    _flash_attn_forward: ({"q": Q, "k": K, "v": V}, FORWARD),
+}
+LENGTHS = torch.ones(2, dtype=torch.int32)
+PLANNED = {
+    "batch_size": 2,
+    "max_seqlen_q": 1,
+    "max_seqlen_k": 100,
+    "num_heads_q": 8,
+    "num_heads_kv": 2,
+    "headdim": 128,
+    "cache_seqlens": LENGTHS,
+}
+# A plan is empty whatever it is for: the kernels schedule themselves.
+PLAN_HINTS = {
+    **PLANNED,
+    "qkv_dtype": torch.float16,
+    "headdim_v": 64,
+    "cu_seqlens_q": LENGTHS,
+    "page_size": 16,
+    "causal": True,
+    "window_size": (5, 2),
+    "attention_chunk": 8,
+    "has_softcap": True,
+    "num_splits": 3,
+    "pack_gqa": True,
+    "sm_margin": 4,
+}
+# What a call would be refused for is refused in its plan.
+PLAN_REFUSES = {"cu_seqlens_k_new": LENGTHS, "cache_leftpad": LENGTHS, "max_seqlen_k_new": 4}
+
+
+def test_every_function_is_walked_or_needs_no_walk():
+    walked = {function.__name__.removeprefix("_") for function in FUNCTIONS}
+    own = {
+        name.removeprefix("_")
+        for name in flash_attn_interface.__all__
+        if getattr(flash_attn3, name, None) is not getattr(flash_attn_interface, name)
+    }
+    # A plan is empty whatever it is for, and a backward pass raises; see below.
+    assert own - walked == {"get_scheduler_metadata", "flash_attn_backward"}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_every_parameter_has_an_entry(function):
+    _, entries = FUNCTIONS[function]
+    assert missing_entries(function, entries) == set()
+
+
+@pytest.mark.parametrize(("function", "name", "beside"), [*ways(FUNCTIONS)])
+def test_no_argument_is_ignored(function, name, beside):
+    required, entries = FUNCTIONS[function]
+    assert ignored(function, required, name, entries[name], beside) == ""
+
+
+def test_every_parameter_of_a_plan_has_an_entry():
+    assert set(inspect.signature(get_scheduler_metadata).parameters) == {*PLAN_HINTS, *PLAN_REFUSES}
+
+
+@pytest.mark.parametrize(("name", "value"), PLAN_HINTS.items())
+def test_a_plan_is_empty(name, value):
+    assert get_scheduler_metadata(**{**PLANNED, name: value}).shape == (0,)
+
+
+@pytest.mark.parametrize(("name", "value"), PLAN_REFUSES.items())
+def test_a_plan_for_a_call_without_a_kernel_is_refused(name, value):
+    with pytest.raises(NotImplementedError, match=f"^{name} has no kernel"):
+        get_scheduler_metadata(**{**PLANNED, name: value})
+
+
+def test_a_backward_pass_raises_whatever_it_gets():
+    parameters = inspect.signature(flash_attn_interface._flash_attn_backward).parameters
+    lse = empty((2, 4, 16), torch.float32)
+    required = {"dout": Q, "q": Q, "k": K, "v": V, "out": Q, "softmax_lse": lse}
+    assert required.keys() <= parameters.keys()
+    with pytest.raises(NotImplementedError, match="has no kernel"):
+        flash_attn_interface._flash_attn_backward(**required)
