@@ -1,6 +1,7 @@
-"""Checks of an installed flash_attn3 on the GPU of this machine, with nothing but Python and torch.
+"""Checks of an installed flash_attn3 on the GPU of this machine. They need Python and torch only.
 
-The same code serves ``python -m flash_attn3 selftest``, the farm's ``validate`` and the GPU tests. A check
-takes the attention function it judges as an argument, so that the checks themselves can be checked with wrong
-ones.
+``python -m flash_attn3 selftest``, the farm's ``validate`` and the GPU tests run the same checks. A check
+takes the function under test as an argument, so that tests can run the checks on wrong functions.
+
+Rooms, each of which imports only those before it: cases, data, truth, behaviour and speed, ops.
 """

@@ -1,4 +1,4 @@
-"""The machine that the checks ran on, as reports state it."""
+"""The machine and the package under test, as reports state them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from flash_attn3.checks.speed.gpu_state import driver_release
 
 
 def describe_environment(device: torch.device | None) -> dict[str, Any]:
-    """Return what was tested and on what, as plain data; the GPU fields are None without a device.
+    """Return the package, the machine and its software as plain data; GPU fields are None without a device.
 
-    Nothing identifies the machine or the card: no host name, no serial number, no UUID.
+    No field identifies the machine or the GPU: no host name, serial number or UUID.
     """
     properties = None if device is None else torch.cuda.get_device_properties(device)
     return {

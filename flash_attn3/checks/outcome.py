@@ -1,4 +1,4 @@
-"""The result of one check, as it is printed, sent between processes and written to reports."""
+"""Outcome of one check, as it is printed, passed between processes and written to reports."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Outcome:
     Attributes:
         section: the group of checks it belongs to.
         name: unique within the section.
-        params: what was run: shapes, dtype, mask, layout, seed.
-        figures: the measured errors and the tolerances they were held to; None where a figure is not finite.
-        failures: one sentence for each rule that was broken; empty when the check passed.
+        params: of the check: shapes, dtype, mask, layout, seed, kernel.
+        figures: measured errors and their limits; None where a figure is not finite.
+        failures: a sentence for each broken rule; empty if the check passed.
     """
 
     section: str

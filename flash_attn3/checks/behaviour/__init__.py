@@ -1,1 +1,1 @@
-"""Behaviour beyond numbers: memory, invariance, streams, threads, processes."""
+"""Behaviour beside values: memory, invariance, streams, threads, processes."""

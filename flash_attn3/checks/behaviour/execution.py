@@ -37,7 +37,7 @@ def same_results(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> bool:
 
 
 def _busy(milliseconds: float) -> None:
-    """Keep the current stream busy for about this long."""
+    """Keep the current stream busy for about ``milliseconds``."""
     torch.cuda._sleep(int(milliseconds * 1.5e6))  # noqa: SLF001  the only delay that torch offers; cycles
 
 
@@ -52,7 +52,7 @@ def repeats_equal(forward: Forward, device: torch.device) -> Iterator[str]:
 
 
 def repeats_equal_beside_work(forward: Forward, device: torch.device) -> Iterator[str]:
-    """Thread blocks arrive in another order when another stream holds part of the device."""
+    """Repetitions are equal also while another stream, which changes the order of thread blocks, is busy."""
     other = torch.cuda.Stream(device)
     matrix = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
     other.wait_stream(torch.cuda.current_stream(device))
@@ -88,7 +88,7 @@ def many_streams(forward: Forward, device: torch.device) -> Iterator[str]:
 
 
 def stream_order(forward: Forward, device: torch.device) -> Iterator[str]:
-    """The call waits for what its own stream did before it, and what comes after waits for the call."""
+    """The call runs after the earlier work of its stream and before the later work."""
     case = CASES[0]
     inputs = make_inputs(case, device)
     expected = call(forward, case, inputs)
@@ -107,7 +107,7 @@ def stream_order(forward: Forward, device: torch.device) -> Iterator[str]:
 
 
 def graph_replay(forward: Forward, device: torch.device) -> Iterator[str]:
-    """A captured call reads its inputs anew on every replay, and two graphs may be replayed at once."""
+    """A captured call reads its inputs on every replay, and two graphs may be replayed at once."""
     case = CASES[1]
     inputs = make_inputs(case, device)
     call(forward, case, inputs)
@@ -164,7 +164,7 @@ def many_threads(forward: Forward, device: torch.device) -> Iterator[str]:
 
 
 def every_device(forward: Forward, device: torch.device) -> Iterator[str]:
-    """The tensors decide the device, not the current one."""
+    """The call runs on the device of its tensors, not on the current one."""
     for index in range(torch.cuda.device_count()):
         for case in CASES[:2]:
             failures = find_failures(case, forward, torch.device("cuda", index))
@@ -172,7 +172,7 @@ def every_device(forward: Forward, device: torch.device) -> Iterator[str]:
 
 
 def no_leak(forward: Forward, device: torch.device) -> Iterator[str]:
-    """A thousand calls take no device memory, neither torch's nor the driver's."""
+    """A thousand calls leak no device memory, neither torch's nor the driver's."""
     case = AttentionCase("bf16", True, 1, 128, 128, 2, 2)
     inputs = make_inputs(case, device)
     for _ in range(10):
@@ -185,7 +185,7 @@ def no_leak(forward: Forward, device: torch.device) -> Iterator[str]:
     torch_grown = torch.cuda.memory_allocated(device) - torch_before
     if torch_grown:
         yield f"torch's allocator holds {torch_grown} bytes more after 1000 calls"
-    # Other programs may use the device, too: only a growth that such calls could cause is a finding.
+    # Other programs may use the device, too: less growth than this proves nothing.
     driver_grown = free_before - torch.cuda.mem_get_info(device)[0]
     if driver_grown > 64 << 20:
         yield f"the device has {driver_grown} bytes less after 1000 calls"

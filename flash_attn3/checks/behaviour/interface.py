@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def one_tensor(forward: Forward, device: torch.device) -> Iterator[str]:
-    """Attend to q, k and v inside one tensor, which begins inside another whose rows have gaps."""
+    """q, k and v as views of one tensor, itself a view with gaps, give the result of the three views."""
     whole = torch.randn(3, 300, 3, 5, 136, device=device, dtype=torch.bfloat16)
     stacked, joined = whole[1:, 7:, :, 1:, 8:], whole[1:, 7:, 1, :4, 8:]
     parts = {None: stacked.unbind(2), 2: joined.split((2, 1, 1), 2)}
@@ -50,7 +50,7 @@ def sm_margin(_forward: Forward, device: torch.device) -> Iterator[str]:
 
 
 def errors_then_success(forward: Forward, device: torch.device) -> Iterator[str]:
-    """A refused call raises the right error, leaves no CUDA error behind, and the next call is right."""
+    """A refused call raises the documented error, leaves no CUDA error, and does not change the next call."""
     case = CASES[0]
     inputs = make_inputs(case, device)
     q, k, v = inputs.q, inputs.k, inputs.v
@@ -102,7 +102,7 @@ def backward_refused(_forward: Forward, device: torch.device) -> Iterator[str]:
 
 
 def out_refused(forward: Forward, device: torch.device) -> Iterator[str]:
-    """What cannot be written to is refused, and what is refused is not written to."""
+    """An ``out`` that cannot be written is refused by name, and is not written."""
     case = CASES[0]
     inputs = make_inputs(case, device)
     q = inputs.q

@@ -1,6 +1,6 @@
-"""A sequence's output has the same bits alone, in any batch, in any order and wherever it lies in memory.
+"""Invariance: the output of a sequence has the same bits in every batch, order and memory form.
 
-And a query row's output has the same bits whatever the other rows are.
+The output of a query row has the same bits whatever the other rows are.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from flash_attn3.checks.data.sequences import PlacedSequences
 
 _PACKED = "packed"
-# The longest is a multiple of every tile: in a batch with it, kernels do not let grouped heads share a tile,
-# which they do for each of the others alone.
+# The longest is a multiple of every tile: in a batch with it, the heads of a group do not share a tile; in a
+# batch of one of the others they do.
 _LENGTHS_Q = (130, 0, 1, 257, 384, 300)
 _LENGTHS_K = (200, 77, 513, 300, 0, 129)
 _GROUPS = ((4, 2), (8, 1), (3, 1))
-# (seqlen_q, heads, heads_kv): a tile of one head, and heads that share one.
+# (seqlen_q, heads, heads_kv): a tile of one head, and a tile of several heads.
 _SHARED_TILES = ((300, 2, 2), (50, 8, 2), (5, 16, 1))
 _ORDER = (4, 3, 0, 5, 1, 2)
 _MASKS: tuple[dict[str, Any], ...] = (
@@ -44,22 +44,22 @@ _MASKS: tuple[dict[str, Any], ...] = (
 
 
 def varying_batches(forward: Forward, device: torch.device) -> Iterator[str]:
-    """Yield what differs from the packed batch: another order, each sequence alone, each other form."""
+    """Compare the packed batch with another order, with each sequence alone, and with each other form."""
     return _varying(forward, device, NATIVE)
 
 
 def varying_batches_of_wide_values(forward: Forward, device: torch.device) -> Iterator[str]:
-    """Yield the same for values that a kernel computes slice by slice."""
+    """Do the same with values that a kernel computes in slices."""
     return _varying(forward, device, WIDE[:2])
 
 
 def varying_batches_of_outrunning_rows(forward: Forward, device: torch.device) -> Iterator[str]:
-    """Yield the same for tiles of which some rows need what the others do not."""
+    """Do the same with tiles of which only some rows outrun their first scores."""
     return _varying(forward, device, NATIVE, values="outrunning_rows")
 
 
 def rows_beside_outrunning_ones(forward: Forward, device: torch.device) -> Iterator[str]:
-    """Yield where rows differ from those of a call in which the rows that share their tile are like them."""
+    """Compare rows beside outrunning rows of their tile with the same rows beside others like them."""
     for index, pair in enumerate(NATIVE):
         for mask, (seqlen_q, heads, heads_kv) in product(_MASKS, _SHARED_TILES):
             case = AttentionCase(
@@ -74,7 +74,7 @@ def rows_beside_outrunning_ones(forward: Forward, device: torch.device) -> Itera
             )
             case = with_head_dims(case, pair)
             inputs = make_inputs(case, device)
-            other = inputs.q[..., 0] < 2  # the outrunning ones have 8 to 12
+            other = inputs.q[..., 0] < 2  # outrunning rows have 8 to 12
             tame = inputs.q.clone()
             tame[..., 0] = torch.where(other, tame[..., 0], 0.0)
             beside, without = (
@@ -85,7 +85,7 @@ def rows_beside_outrunning_ones(forward: Forward, device: torch.device) -> Itera
                 )
             )
             if not _same(beside, without):
-                yield f"{case.name}: rows differ beside others whose scores outrun their first ones"
+                yield f"{case.name}: rows differ beside rows whose scores outrun their first ones"
 
 
 def _varying(
@@ -121,7 +121,7 @@ def _differences(forward: Forward, case: AttentionCase, device: torch.device) ->
             yield f"{case.name}: sequence {item} differs alone"
     for name, form in FORMS.items():
         if form.shared or not (form.packed_q or form.used_q):
-            continue  # these change what a sequence is
+            continue  # such a form changes the sequences themselves
         for page_size in (16, 100, 128) if name.startswith("paged") else (0,):
             found = _run(forward, case, tensors, range(6), form, page_size)
             for item in range(6):
@@ -154,7 +154,7 @@ def _run(  # noqa: PLR0917  one step of `_differences`
     chosen = list(items)
     lengths = tuple(_LENGTHS_Q[item] for item in chosen), tuple(_LENGTHS_K[item] for item in chosen)
     q, k, v = (tensor[chosen] for tensor in tensors)
-    # Padding is as long as the longest sequence here, so that a batch of one has none.
+    # Padded to the longest sequence of this batch, so that a batch of one has no padding.
     q, k, v = q[:, : max(lengths[0])], k[:, : max(lengths[1])], v[:, : max(lengths[1])]
     placed: PlacedSequences = place_sequences(
         form,

@@ -1,1 +1,1 @@
-"""Correctness cases, as plain data."""
+"""Cases of attention, as plain data."""

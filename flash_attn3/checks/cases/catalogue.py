@@ -50,7 +50,7 @@ def full_cases(samples: int, seed: int) -> tuple[AttentionCase, ...]:
 
 
 def quick_cases() -> tuple[AttentionCase, ...]:
-    """Return a small selection with every layout, value, kernel, form, kind of mask and head grouping."""
+    """Return a small selection with every layout, value, kernel, form, class of mask and head grouping."""
     return (
         *edges(QUICK_SEQLENS, DTYPES),
         *(case for case in layouts(DTYPES) if case.causal == (case.dtype == "bf16")),

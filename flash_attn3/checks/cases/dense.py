@@ -1,4 +1,4 @@
-"""Cases of one length at head_dim 128: lengths, layouts, values."""
+"""Dense cases at head_dim 128: lengths, layouts, values, head groups."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from flash_attn3.checks.cases.case import AttentionCase
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-# Around the 64-row warpgroup tile, the 128-row block, key tiles of 128 and 176, and nothing at all.
+# Around the 64-row warpgroup tile, the 128-row block and key tiles of 128 and 176; and 0.
 EDGE_SEQLENS = (0, 1, 2, 63, 64, 65, 127, 128, 129, 130, 175, 176, 177, 255, 256, 257, 352, 353, 1000)
 QUICK_SEQLENS = (0, 1, 65, 128, 177, 257)
-# (batch, heads, heads_kv): MHA, GQA and MQA, cycled through so that every pair of lengths meets one.
+# (batch, heads, heads_kv): MHA, GQA and MQA, used in turn for the pairs of lengths.
 HEADS = ((1, 1, 1), (2, 4, 4), (3, 6, 2), (1, 8, 1), (2, 3, 1), (1, 5, 5))
 
 # Values whose logits grow from the last key to the first.
@@ -33,7 +33,7 @@ def edges(seqlens: Sequence[int], dtypes: Iterable[str]) -> Iterator[AttentionCa
                     yield AttentionCase(
                         dtype, causal, batch, seqlen_q, seqlen_k, heads, heads_kv, layout=layout
                     )
-        turn += 1  # so that the other dtype meets the other groupings
+        turn += 1  # the next dtype pairs the lengths with other groupings
 
 
 _Shape = tuple[int, int, int, int, int]  # batch, seqlen_q, seqlen_k, heads, heads_kv
@@ -82,15 +82,14 @@ def values(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
             if dtype == "bf16":
                 yield replace(case, values="overflow_keys")
                 yield replace(case, values="overflow_trailing_keys")
-        # Under a causal mask the first rows would see hidden keys alone, ...
+        # Not causal: the first rows would see far keys only, ...
         yield replace(full, values="far_leading_keys")
-        # ... and the rows before the infinite value would hold 0 * inf: NaN, in any kernel that works on
-        # tiles.
+        # ... and a kernel that works on tiles computes 0 * inf = NaN in the rows before the infinite value.
         yield replace(full, values="inf_in_v")
 
 
 def groups(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return heads in groups of every kind, which may share a tile, at lengths below and above a tile."""
+    """Return head groups of many sizes, whose heads may share a tile, at lengths below and above a tile."""
     for dtype in dtypes:
         for heads, heads_kv in ((2, 1), (6, 2), (8, 2), (5, 1), (8, 1), (12, 1), (32, 2), (64, 1), (96, 1)):
             for seqlen_q, seqlen_k in ((1, 300), (5, 130), (17, 17), (130, 200)):

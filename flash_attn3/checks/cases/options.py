@@ -1,4 +1,4 @@
-"""Cases of head dimensions, windows, chunks, softcaps and sinks, the kernels taking turns."""
+"""Cases of head dimensions, windows, chunks, softcaps and sinks, each with the next kernel in turn."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from flash_attn3.checks.cases.dense import GROWING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# (head_dim, head_dim_v) that have kernels of their own, 128 included.
+# (head_dim, head_dim_v) with a kernel of their own.
 NATIVE = ((64, 64), (96, 96), (128, 128), (192, 128), (192, 192), (256, 256))
-# Those that run in the next larger kernel; and those whose rows the copy engine cannot read.
+# Pairs that the next larger kernel serves; and pairs with rows that the tensor copy engine cannot read.
 PADDED = tuple((head_dim, head_dim) for head_dim in (8, 16, 40, 72, 80, 120, 136, 160, 224, 248))
 ODD = ((59, 59), (111, 111), (64, 33), (1, 1), (129, 128), (255, 255))
 UNEQUAL = ((64, 32), (40, 72), (128, 64), (160, 120), (72, 200), (256, 64), (32, 256))
-# Values wider than any other kernel takes, or than its slices of them: whole slices, parts of one, odd rows.
+# Values wider than other kernels serve, which a kernel computes in slices: whole slices, parts, odd rows.
 WIDE = ((64, 512), (64, 256), (40, 384), (64, 136), (64, 257), (8, 264), (59, 511))
-# Wider than the other lists: the other head dimensions share the code that these lengths reach.
+# Fewer lengths than dense.EDGE_SEQLENS: the code that handles lengths is the same for every head_dim.
 SEQLENS = (0, 1, 65, 128, 257)
-# Smaller than a tile, of a tile, beyond every length; with and without a limit on either side.
+# Smaller than a tile, a whole tile, longer than every sequence; with and without a limit on either side.
 WINDOWS = (
     (0, 0),
     (3, 0),
@@ -75,7 +75,7 @@ def _native_head_dims(dtype: str) -> Iterator[AttentionCase]:
 
 
 def masks(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return windows and chunks, the kernels taking turns."""
+    """Return windows and chunks, each with the next kernel in turn."""
     pairs = cycle(NATIVE)
     for dtype in dtypes:
         for shape in _SHAPES:
@@ -89,16 +89,16 @@ def masks(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
                 yield with_head_dims(
                     AttentionCase(dtype, causal, *shape, attention_chunk=100, window=(60, 20)), next(pairs)
                 )
-            next(pairs)  # so that the next shape's windows meet other kernels
+            next(pairs)  # pairs the windows with other kernels for the next shape
         for window in ((64, 0), (1024, 0), (1024, 1024), (1, 0)):
             for pair in NATIVE:
                 yield with_head_dims(AttentionCase(dtype, False, 1, 4096, 4096, 2, 1, window=window), pair)
 
 
 def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return softcaps and sinks under every kind of mask, the kernels taking turns."""
+    """Return softcaps and sinks with every class of mask, each with the next kernel in turn."""
     pairs = cycle(NATIVE)
-    kinds: tuple[dict[str, Any], ...] = (
+    masks: tuple[dict[str, Any], ...] = (
         {},
         {"window": (40, 10)},
         {"window": (-1, 30)},
@@ -107,13 +107,13 @@ def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     for dtype in dtypes:
         for shape in _SHAPES:
             for causal in (False, True):
-                for kind in kinds:
+                for mask in masks:
                     for softcap in SOFTCAPS:
                         case = AttentionCase(
-                            dtype, causal, *shape, **kind, softcap=softcap, sink=softcap == 15.0
+                            dtype, causal, *shape, **mask, softcap=softcap, sink=softcap == 15.0
                         )
                         yield with_head_dims(case, next(pairs))
-                    yield with_head_dims(AttentionCase(dtype, causal, *shape, **kind, sink=True), next(pairs))
+                    yield with_head_dims(AttentionCase(dtype, causal, *shape, **mask, sink=True), next(pairs))
             next(pairs)
         for pair in NATIVE:
             for scale in (-0.2, 0.0, 1.0):
@@ -130,7 +130,7 @@ def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
 
 
 def growing(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return logits that grow over many blocks of keys: head dimensions, masks, heads that share a tile."""
+    """Return logits that grow over many key blocks: head dimensions, masks, heads that share a tile."""
     shapes = (
         ((64, 64), (2, 701, 1111, 4, 2)),
         ((128, 128), (1, 1001, 1379, 6, 2)),
@@ -140,10 +140,10 @@ def growing(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
         ((128, 128), (3, 5, 1301, 8, 1)),
         ((64, 64), (2, 1, 1501, 16, 2)),
     )
-    kinds: tuple[dict[str, Any], ...] = (
+    masks: tuple[dict[str, Any], ...] = (
         {"causal": False, "window": (400, 100)},
         {"causal": True, "sink": True},
-        {"causal": False, "softcap": 15.0},  # within which nothing grows far
+        {"causal": False, "softcap": 15.0},  # limits the growth
         {"causal": True, "softcap": 50.0},
     )
     for dtype in dtypes:
@@ -151,16 +151,16 @@ def growing(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
             for pair, shape in shapes:
                 for causal in (False, True):
                     yield with_head_dims(AttentionCase(dtype, causal, *shape, values=values), pair)
-            for kind, pair in zip(kinds, ((128, 128), (64, 64), (128, 128), (256, 256)), strict=True):
+            for mask, pair in zip(masks, ((128, 128), (64, 64), (128, 128), (256, 256)), strict=True):
                 case = AttentionCase(
-                    dtype=dtype, batch=1, seqlen_q=701, seqlen_k=1111, heads=4, heads_kv=2, **kind
+                    dtype=dtype, batch=1, seqlen_q=701, seqlen_k=1111, heads=4, heads_kv=2, **mask
                 )
                 yield with_head_dims(replace(case, values=values), pair)
 
 
 def wide_values(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return head_dim_v up to 512 under every kind of mask, with and without groups of heads."""
-    kinds: tuple[dict[str, Any], ...] = (
+    """Return head_dim_v up to 512 with every class of mask, with and without head groups."""
+    masks: tuple[dict[str, Any], ...] = (
         {"causal": False},
         {"causal": True},
         {"causal": False, "window": (40, 10)},
@@ -170,9 +170,9 @@ def wide_values(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     )
     for dtype in dtypes:
         for pair in WIDE:
-            for kind in kinds:
+            for mask in masks:
                 case = AttentionCase(
-                    dtype=dtype, batch=2, seqlen_q=130, seqlen_k=200, heads=4, heads_kv=2, **kind
+                    dtype=dtype, batch=2, seqlen_q=130, seqlen_k=200, heads=4, heads_kv=2, **mask
                 )
                 small = replace(case, batch=1, seqlen_q=65, seqlen_k=33, heads=8, heads_kv=1)
                 yield from (with_head_dims(case, pair), with_head_dims(small, pair))
@@ -186,7 +186,7 @@ def wide_values(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
 
 
 def quick_options() -> tuple[AttentionCase, ...]:
-    """Return a few small ones of each."""
+    """Return a few small cases of each function above."""
     bf16 = AttentionCase("bf16", False, 2, 65, 177, 4, 2)
     fp16 = AttentionCase("fp16", True, 1, 130, 257, 3, 1)
     pairs = (*NATIVE, *PADDED[::3], *ODD[:4], *UNEQUAL[:3], *WIDE[::2])

@@ -14,9 +14,9 @@ from flash_attn3.checks.cases.options import NATIVE, ODD, WIDE, with_head_dims
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Below, at and above the tiles, powers of two and not, one key a page.
+# One key a page; below, at and above the size of tiles; powers of two and others.
 PAGE_SIZES = (1, 7, 16, 48, 64, 128, 256)
-_KINDS: tuple[dict[str, Any], ...] = (
+_MASKS: tuple[dict[str, Any], ...] = (
     {"causal": False},
     {"causal": True},
     {"causal": False, "window": (50, 20)},
@@ -30,14 +30,14 @@ _SHAPES = ((5, 200, 300, 4, 2), (9, 300, 130, 3, 3), (3, 1, 700, 8, 1))
 
 
 def ragged(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return every form with every mask, kernel and page size, in turn those of some of the others."""
+    """Return every form with every mask and kernel; shapes and page sizes are used in turn."""
     for seed, parts in enumerate(_parts(dtypes), start=1):
         yield _case(seed, *parts)
 
 
 def _parts(dtypes: Iterable[str]) -> Iterator[_Parts]:
-    page_sizes, shapes, plain = cycle(PAGE_SIZES), cycle(_SHAPES), cycle(_KINDS[:2])
-    kinds = cycle(_KINDS)
+    page_sizes, shapes, plain = cycle(PAGE_SIZES), cycle(_SHAPES), cycle(_MASKS[:2])
+    masks = cycle(_MASKS)
     extremes = (
         (1, 129, 129, 2, 1),
         (200, 9, 40, 2, 1),
@@ -46,30 +46,30 @@ def _parts(dtypes: Iterable[str]) -> Iterator[_Parts]:
         (3, 0, 60, 2, 2),
     )
     for dtype in dtypes:
-        for pair, form, kind in product(NATIVE, FORMS, _KINDS):
-            yield dtype, next(shapes), form, next(page_sizes), kind, pair
-        for pair, page_size, kind in product(NATIVE, PAGE_SIZES, _KINDS[:2]):
-            yield dtype, _SHAPES[0], "paged", page_size, kind, pair
+        for pair, form, mask in product(NATIVE, FORMS, _MASKS):
+            yield dtype, next(shapes), form, next(page_sizes), mask, pair
+        for pair, page_size, mask in product(NATIVE, PAGE_SIZES, _MASKS[:2]):
+            yield dtype, _SHAPES[0], "paged", page_size, mask, pair
         for pair, form in product((*ODD, (40, 40), (160, 120)), ("packed", "padded", "paged")):
-            yield dtype, _SHAPES[0], form, 16, _KINDS[1], pair
+            yield dtype, _SHAPES[0], form, 16, _MASKS[1], pair
         for pair, form in product(WIDE, FORMS):
-            yield dtype, next(shapes), form, next(page_sizes), next(kinds), pair
+            yield dtype, next(shapes), form, next(page_sizes), next(masks), pair
         for form, shape in product(FORMS, extremes):
             yield dtype, shape, form, 64, next(plain), (128, 128)
 
 
 def growing_ragged(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return logits that grow over many blocks of keys, packed and in pages."""
+    """Return logits that grow over many key blocks, packed and in pages."""
     forms = (("packed", 0, (5, 300, 1100, 4, 2)), ("paged", 64, (4, 7, 1300, 8, 1)))
     for dtype, values, (form, page_size, shape) in product(dtypes, GROWING, forms):
-        yield replace(_case(1, dtype, shape, form, page_size, _KINDS[1], (128, 128)), values=values)
+        yield replace(_case(1, dtype, shape, form, page_size, _MASKS[1], (128, 128)), values=values)
 
 
 def quick_ragged() -> tuple[AttentionCase, ...]:
-    """Return every form, every kind of mask and every kernel at least once."""
-    pairs, kinds, page_sizes = cycle((*NATIVE, WIDE[0])), cycle(_KINDS), cycle(PAGE_SIZES)
+    """Return every form, every class of mask and every kernel at least once."""
+    pairs, masks, page_sizes = cycle((*NATIVE, WIDE[0])), cycle(_MASKS), cycle(PAGE_SIZES)
     return tuple(
-        _case(seed, dtype, (4, 70, 150, 4, 2), form, next(page_sizes), next(kinds), next(pairs))
+        _case(seed, dtype, (4, 70, 150, 4, 2), form, next(page_sizes), next(masks), next(pairs))
         for seed, (dtype, form) in enumerate(product(("bf16", "fp16"), FORMS), start=1)
     )
 
@@ -80,7 +80,7 @@ def _case(  # noqa: PLR0917  the order of _Parts
     shape: tuple[int, int, int, int, int],
     form: str,
     page_size: int,
-    kind: dict[str, Any],
+    mask: dict[str, Any],
     pair: tuple[int, int],
 ) -> AttentionCase:
     batch, seqlen_q, seqlen_k, heads, heads_kv = shape
@@ -94,6 +94,6 @@ def _case(  # noqa: PLR0917  the order of _Parts
         form=form,
         page_size=page_size if form in PAGED else 0,
         seed=seed,
-        **kind,
+        **mask,
     )
     return with_head_dims(case, pair)

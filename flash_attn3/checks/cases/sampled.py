@@ -12,7 +12,7 @@ from flash_attn3.checks.cases.forms import FORMS, PAGED
 from flash_attn3.checks.cases.options import NATIVE, ODD, PADDED, UNEQUAL, WIDE, with_head_dims
 from flash_attn3.checks.cases.ragged import PAGE_SIZES
 
-# Scores of one case, so that thousands of cases take minutes: 16k x 1k at most.
+# Most scores of one case: 16k x 1k, so that thousands of cases take minutes.
 _MOST_SCORES = 1 << 24
 
 
@@ -50,25 +50,25 @@ def _sample(draw: random.Random, seed: int) -> AttentionCase:
         **_mask(draw),
     )
     if case.values in GROWING:
-        # Where a window ends low, a sink would leave nothing that float16 can hold.
+        # A sink could outweigh the few small logits of a window: the output would underflow float16.
         case = replace(case, sink=False)
     return with_head_dims(case, draw.choice((*NATIVE * 4, *PADDED, *ODD, *UNEQUAL, *WIDE)))
 
 
 def _mask(draw: random.Random) -> dict[str, Any]:
-    """Return a mask: half of them none or causal, the others windows and chunks."""
+    """Return the arguments of a mask: half of them full or causal, the others windows and chunks."""
     causal = draw.choice((False, True))
-    kind = draw.choice(("plain", "plain", "window", "chunk"))
-    if kind == "window":
+    choice = draw.choice(("plain", "plain", "window", "chunk"))
+    if choice == "window":
         left, right = (draw.choice((-1, 0, draw.randint(1, 400))) for _ in range(2))
         return {"causal": causal, "window": (left, right)}
-    if kind == "chunk":
+    if choice == "chunk":
         return {"causal": causal, "attention_chunk": draw.choice((16, 128, draw.randint(1, 500)))}
     return {"causal": causal}
 
 
 def _length(draw: random.Random) -> int:
-    # Half of them near a tile boundary, the others spread evenly over the orders of magnitude.
+    # Half of the lengths are near a tile boundary, the others log-uniform.
     if draw.random() < 0.5:
         return max(0, draw.choice((64, 80, 128)) * draw.randint(0, 12) + draw.randint(-1, 1))
     return int(2 ** draw.uniform(0, 12))

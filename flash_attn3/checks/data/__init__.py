@@ -1,1 +1,1 @@
-"""The tensors of a case."""
+"""Tensors of a case, and the calls that take them."""

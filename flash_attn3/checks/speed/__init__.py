@@ -1,1 +1,1 @@
-"""Races against other implementations, and host time."""
+"""Races against other implementations, and the host time of a call."""

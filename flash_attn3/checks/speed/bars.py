@@ -1,12 +1,12 @@
-"""The best existing forward for each setting, as a multiple of cuDNN in the same process.
+"""Speed of the best forward known for each setting, as a multiple of cuDNN in the same process.
 
 Measured on one H200 (700 W), bf16, torch 2.11 + CUDA 13.0, cuDNN 9.19: 16,384 tokens, 2,048 hidden. Only the
-ratio carries over to another machine or day; the clock does not.
+ratio is valid on another machine or day.
 """
 
 from __future__ import annotations
 
-# What the portable kernels should reach of torch's own flash backend, which is of their generation.
+# What portable kernels should reach as a multiple of torch's flash backend, which is of their generation.
 PORTABLE_OVER_FLASH = 0.9
 # (head_dim, causal) -> seqlen -> TFLOP/s of the best over cuDNN's
 BEST_OVER_CUDNN: dict[tuple[int, bool], dict[int, float]] = {
@@ -20,5 +20,5 @@ BEST_OVER_CUDNN: dict[tuple[int, bool], dict[int, float]] = {
 
 
 def best_over_cudnn(head_dim: int, causal: bool, seqlen: int) -> float | None:
-    """Return the best known multiple of cuDNN for a setting, or None where nobody measured."""
+    """Return the best known multiple of cuDNN for a setting, or None where none was measured."""
     return BEST_OVER_CUDNN.get((head_dim, causal), {}).get(seqlen)

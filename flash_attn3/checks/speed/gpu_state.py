@@ -1,4 +1,4 @@
-"""Clock, power and temperature of a GPU, read through the driver's management library while work runs."""
+"""Clock, power and temperature of a GPU, from the driver's management library (NVML)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TEMPERATURE_GPU = 0
 
 @dataclass(frozen=True)
 class GpuState:
-    """One reading; None where this machine does not tell."""
+    """One reading; None where the machine does not provide it."""
 
     sm_clock_mhz: int | None
     power_watts: float | None
@@ -34,7 +34,7 @@ def read_gpu_state(device: torch.device) -> GpuState:
 
 
 def driver_release() -> str | None:
-    """Return the release of the driver, for example "580.159.03", or None when this machine does not tell."""
+    """Return the release of the driver, for example "580.159.03"; None if NVML does not provide it."""
     library, _ = _handle(0)
     text = ctypes.create_string_buffer(96)
     if library is None or library.nvmlSystemGetDriverVersion(text, 96) != 0:
@@ -48,8 +48,7 @@ def _handle(index: int) -> tuple[ctypes.CDLL | None, ctypes.c_void_p]:
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
         properties: Any = torch.cuda.get_device_properties(index)
-        # The ordinals of CUDA and of the management library differ under CUDA_VISIBLE_DEVICES; the bus does
-        # not.
+        # CUDA_VISIBLE_DEVICES changes the ordinals of CUDA, not those of NVML; both have the same PCI bus.
         bus = f"{properties.pci_domain_id:08x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
         found = library.nvmlInit_v2() == 0 and (
             library.nvmlDeviceGetHandleByPciBusId_v2(bus.encode(), ctypes.byref(handle)) == 0

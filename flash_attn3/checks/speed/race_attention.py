@@ -57,7 +57,7 @@ def new_out(inputs: RaceInputs) -> Tensor:
 
 
 def call_ours(setting: AttentionSetting, inputs: RaceInputs) -> Tensor:
-    """Call the public function as the setting says and return ``out``."""
+    """Call the public function and return ``out``."""
     options: dict[str, Any] = {}
     if setting.window is not None:
         options["window_size"] = setting.window_size
@@ -106,7 +106,7 @@ def call_flash(setting: AttentionSetting, inputs: RaceInputs) -> Tensor:
 
 def judge_rows(setting: AttentionSetting, inputs: RaceInputs, out: Tensor) -> tuple[str, ...]:
     """Judge the first, a middle and the last rows of a timed output of full size against float64."""
-    # Rows of a few sequences are enough, and float64 is slow. The first is the longest.
+    # A few sequences are enough, because float64 is slow. With varlen the first sequence is the longest.
     few = slice(0, setting.seqlen) if setting.varlen else slice(-2, None)
     parts = [tensor[few] for tensor in (inputs.q, inputs.k, inputs.v, out)]
     q, k, v, ours = (part[None] if setting.varlen else part for part in parts)
@@ -118,7 +118,7 @@ def judge_rows(setting: AttentionSetting, inputs: RaceInputs, out: Tensor) -> tu
         plain = attention_same_precision(q, k, v, scoring, rows=rows)
         here = slice(rows.start, rows.stop)
         tolerance = lse_tolerance(q[:, here], k, reference.lse, scoring)
-        # The timed call returns no LSE: the reference's own stands in for it, and is judged elsewhere.
+        # The timed call returns no LSE, which the cases judge; the reference's is passed instead.
         result = Attention(ours[:, here], reference.lse.float())
         judgement = judge(result, reference=reference, same_precision=plain, lse_tolerance=tolerance)
         failures += (

@@ -1,6 +1,6 @@
-"""The existing FlashAttention-3, raced in the same process when the library with its operators is named.
+"""The existing FlashAttention-3, raced in the same process if its shared library is given.
 
-It is called through its operator, without the Python function that its users call: a handicap for ours.
+It is called through its operator, without the Python function of its users, which favours it in races.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ NAMESPACES = ("flash_attn_3", "fa3_fwd")
 
 
 class PeerMissing(Exception):
-    """The libraries that were named cannot be loaded, or do not register the operator."""
+    """A given library cannot be loaded, or none registers the operator."""
 
 
 def load_peer(libraries: Sequence[Path]) -> None:
-    """Load what the peer needs, and last the library that registers ``fwd`` in one of ``NAMESPACES``.
+    """Load the libraries of the peer; the last one registers ``fwd`` in one of ``NAMESPACES``.
 
     Args:
-        libraries: in the order of loading; for example a CUDA runtime that torch does not bring, then the
-            peer. None: there is no peer.
+        libraries: in the order of loading; for example a CUDA runtime that torch does not include, then
+            the peer. Empty for no peer.
 
     Raises:
-        PeerMissing: one cannot be loaded, or the operator is still not there.
+        PeerMissing: a library cannot be loaded, or the operator is not registered.
     """
     for library in libraries:
         _load(library)
@@ -57,7 +57,7 @@ def _load(library: Path) -> None:
 
 
 def call_fa3(setting: AttentionSetting, inputs: RaceInputs) -> Tensor:
-    """Run the peer's forward without splits, by its schema of 34 arguments.
+    """Call the forward operator of the peer without splits, by its schema of 34 arguments.
 
     Raises:
         PeerMissing: no peer was loaded.

@@ -1,4 +1,4 @@
-"""What is raced: plain data, the same on every machine."""
+"""Settings of attention races: plain data, the same on every machine."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ VARLEN_TOKENS = 32768
 HIDDEN = 2048
 SEQLENS = (512, 1024, 2048, 4096, 16384)
 _FEW_SEQLENS = (1024, 4096, 16384)
-_BARS = ((64, 64), (128, 128), (256, 256))  # the head dimensions whose best forward is known: ``bars``
+_BARS = ((64, 64), (128, 128), (256, 256))  # head dimensions for which ``bars`` lists the best forward
 _WINDOW = 1024
 _GROUP = 8
 
 
 @dataclass(frozen=True)
 class AttentionSetting:
-    """One race: ``TOKENS`` tokens and ``HIDDEN`` hidden in all.
+    """One call: ``TOKENS`` tokens and a hidden size of ``HIDDEN`` over all heads.
 
     Attributes:
         seqlen: of every sequence, or of the longest.
         head_dim_v: None for head_dim.
         group: query heads a key/value head.
-        window: keys that a query sees before its own position; None for all.
-        varlen: sequences of ``lengths``, packed, instead of one length.
+        window: visible keys before the position of a query; None for all.
+        varlen: whether sequences of different ``lengths`` are packed.
     """
 
     dtype: str
@@ -44,7 +44,7 @@ class AttentionSetting:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Lengths of the sequences; of a varlen race log-uniform from 128 to seqlen, always the same ones."""
+        """Lengths of the sequences; with varlen log-uniform from 128 to seqlen, always the same."""
         if not self.varlen:
             return (self.seqlen,) * (TOKENS // self.seqlen)
         draw = random.Random(0)  # noqa: S311  test data, not secrets
@@ -56,12 +56,12 @@ class AttentionSetting:
 
     @property
     def batch(self) -> int:
-        """How many sequences there are."""
+        """The number of sequences."""
         return len(self.lengths)
 
     @property
     def heads(self) -> int:
-        """How many heads of this head_dim make up the hidden size, in whole groups."""
+        """The number of heads that make up the hidden size, in whole groups."""
         return HIDDEN // self.head_dim // self.group * self.group
 
     @property
@@ -71,12 +71,12 @@ class AttentionSetting:
 
     @property
     def plain(self) -> bool:
-        """Whether this is a setting of the bars: nothing but a length, a head_dim and a mask."""
+        """Whether ``bars`` may list the setting: a length, a head_dim and a mask only."""
         return self.head_dim_v is None and self.group == 1 and self.window is None and not self.varlen
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of one call; half of them under a causal mask."""
+        """Floating-point operations of one call, of visible keys only."""
         pairs = 0.0
         for length in self.lengths:
             pairs += length**2 / 2 if self.causal else length**2
@@ -109,11 +109,11 @@ class AttentionSetting:
 
 
 def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[AttentionSetting, ...]:
-    """Return the settings to race, bf16.
+    """Return the settings to race, all bf16.
 
     Args:
         quick: a small selection.
-        head_dims: (head_dim, head_dim_v) of the kernels that there are.
+        head_dims: (head_dim, head_dim_v) of the kernels.
     """
     if quick:
         return tuple(_both_masks(head_dims, (1024, 4096)))
@@ -121,7 +121,7 @@ def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[Attenti
 
 
 def portable_settings() -> tuple[AttentionSetting, ...]:
-    """Return the settings in which the portable kernels are held to ``bars.PORTABLE_OVER_FLASH``."""
+    """Return the settings in which portable kernels should reach ``bars.PORTABLE_OVER_FLASH``."""
     return tuple(_both_masks(((64, 64), (128, 128)), _FEW_SEQLENS))
 
 

@@ -1,1 +1,1 @@
-"""Float64 references and the rules that hold results to them."""
+"""Float64 references, and the rules that judge results against them."""

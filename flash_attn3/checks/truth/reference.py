@@ -62,13 +62,13 @@ class Scoring:
 def attention_fp64(
     q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, *, rows: Rows | None = None
 ) -> Attention:
-    """Return attention computed in float64; rows that see no key give out 0 and LSE -inf, or the sink.
+    """Return attention in float64. Rows without visible keys give out 0 and LSE -inf, or the sink.
 
-    Rows of q beyond a batch item's length give out 0 and LSE -inf.
+    Rows of q beyond the length of their batch item give out 0 and LSE -inf.
 
     Args:
         q: (batch, seqlen_q, heads, head_dim), any floating dtype.
-        k: (batch, seqlen_k, heads_kv, head_dim), finite also where no length reaches.
+        k: (batch, seqlen_k, heads_kv, head_dim), finite also beyond the length.
         v: (batch, seqlen_k, heads_kv, head_dim_v), likewise.
         scoring: scale, softcap, mask and sink.
         rows: only these query rows; all when None.
@@ -87,7 +87,7 @@ def attention_fp64(
         if scoring.sink is not None:
             sink = _by_group(scoring.sink.double(), k.shape[2])
             block_lse = torch.logaddexp(block_lse, sink.expand_as(block_lse))
-        # A row that sees no key has LSE -inf; any finite shift makes its probabilities exp(-inf) = 0.
+        # A row without visible keys has LSE -inf; any finite shift makes its probabilities exp(-inf) = 0.
         shift = torch.where(block_lse == -torch.inf, 0.0, block_lse)
         probabilities = torch.exp(scores - shift[..., None])
         here = slice(block.start - rows.start, block.stop - rows.start)
@@ -103,7 +103,7 @@ def attention_fp64(
 def attention_same_precision(
     q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, *, rows: Rows | None = None
 ) -> Tensor:
-    """Return ``out`` computed in the dtype of q, the scale applied to K: what plain PyTorch gets."""
+    """Return ``out`` as plain PyTorch computes it in the dtype of q, with the scale applied to k."""
     rows = rows or Rows(0, q.shape[1])
     out = q.new_zeros(q.shape[0], rows.stop - rows.start, q.shape[2], v.shape[3])
     if k.shape[1] == 0 or out.numel() == 0:
@@ -125,7 +125,7 @@ def attention_same_precision(
 
 
 def _unused(lengths: Lengths, rows: Rows) -> Tensor:
-    """Return which of the rows are beyond the length of each batch item, (batch, rows)."""
+    """Return which rows are beyond the length of their batch item, (batch, rows)."""
     return torch.arange(rows.start, rows.stop, device=lengths.q.device) >= lengths.q[:, None]
 
 
@@ -136,7 +136,7 @@ def _blocks(rows: Rows, q: Tensor, k: Tensor) -> Iterator[Rows]:
 
 
 def _scores(q: Tensor, k: Tensor) -> Tensor:
-    """Return (batch, heads_kv, group, rows, seqlen_k): query heads stand in groups that share a key head."""
+    """Return (batch, heads_kv, group, rows, seqlen_k): the query heads of a group share a key head."""
     batch, rows, heads, head_dim = q.shape
     heads_kv, seqlen_k = k.shape[2], k.shape[1]
     grouped = q.reshape(batch, rows, heads_kv, heads // heads_kv, head_dim).permute(0, 2, 3, 1, 4)
@@ -151,7 +151,7 @@ def _weighted(probabilities: Tensor, v: Tensor) -> Tensor:
 
 
 def _by_group(sink: Tensor, heads_kv: int) -> Tensor:
-    """Return the sink as (1, heads_kv, group, 1), beside scores of one key."""
+    """Return the sink as (1, heads_kv, group, 1), the shape of the scores of one key."""
     return sink.reshape(1, heads_kv, -1, 1)
 
 
@@ -163,7 +163,7 @@ def _cap_and_mask(scores: Tensor, block: Rows, seqlen_q: int, scoring: Scoring) 
 
 
 def _hidden(scores: Tensor, block: Rows, seqlen_q: int, scoring: Scoring) -> Tensor | None:
-    """Return which keys each row of the block does not see, (batch or 1, rows, seqlen_k); None for none."""
+    """Return which keys are masked for each row, (batch or 1, rows, seqlen_k); None for no mask."""
     seqlen_k = scores.shape[-1]
     left, right = scoring.window
     right = 0 if scoring.causal else right

@@ -5,10 +5,10 @@ inputs.
 
 - largest error: ``max|out - ref| <= 2 * max|pt - ref| + 2 * max|(ref + 0.3 - 0.3) - ref|``, the last term
   being the rounding noise of the dtype (3 * with a softcap, whose tanh rounds once more);
-- RMSE: at most 1.1 times plain PyTorch's, or what rounding every element once costs, if that is more;
+- RMSE: at most 1.1 times the larger of plain PyTorch's and the RMSE of rounding every element once;
 - cosine distance: at most ``4 * eps ** 2``;
-- LSE: each row within the float32 rounding of the sums that make it, -inf in exactly the right rows;
-- infinities and NaNs: exactly where the reference has them.
+- LSE: each row within the float32 rounding of its sums, -inf in exactly the same rows;
+- infinities and NaNs: exactly those of the reference.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _measure_lse(lse: Tensor, truth: Tensor, tolerance: Tensor) -> dict[str, Ten
 
 
 def _measure_out(out: Tensor, truth: Tensor, rounded: Tensor, same_precision: Tensor) -> dict[str, Tensor]:
-    """Return what the rules need, of the elements that are finite in the result and in the truth."""
+    """Measure the elements that are finite in the result and in the truth."""
     usable, specials = _compare_specials(out, rounded)
     unusable = ~usable
     plain_usable = usable & same_precision.isfinite()
@@ -137,7 +137,7 @@ def _measure_out(out: Tensor, truth: Tensor, rounded: Tensor, same_precision: Te
 
 
 def _fetch(measured: dict[str, Tensor]) -> dict[str, float]:
-    """Return every figure as a number, waiting for the device once: there are thousands of cases."""
+    """Return every figure as a number, with one synchronisation: there are thousands of cases."""
     values: list[float] = torch.stack([value.double() for value in measured.values()]).tolist()
     return dict(zip(measured, values, strict=True))
 
@@ -147,13 +147,12 @@ def _hold_out(judgement: Judgement, found: dict[str, float], result: Attention, 
     usable, plain_usable = math.sqrt(found["out_usable"]), math.sqrt(max(1, found["plain_usable"]))
     atol = 2 * found["shifted_largest"]
     judgement.hold("max_error", found["ours_largest"], (3 if softcap else 2) * found["plain_largest"] + atol)
-    # Rounding P is an error that the columns of a row share, so the RMSE of few rows is itself a noisy
-    # estimate.
+    # The columns of a row share the rounding errors of P, so the RMSE of few rows is a noisy estimate.
     few_rows = 4 / math.sqrt(result.lse.numel())
-    # Where one key outweighs all others, plain PyTorch happens to be exact: its P is 1, and the output a row
-    # of V. A kernel whose P is relative to less than the maximum rounds there as it does elsewhere.
+    # Where one key outweighs all others, plain PyTorch is exact: its P is 1, and the output is a row of V. A
+    # kernel whose reference is below the row maximum rounds there as elsewhere.
     once = _ROUNDED_ONCE * eps * found["truth_norm"] / usable
-    # In rows of so few columns the two roundings of P, before and after its division, do not average out.
+    # Over so few columns the two roundings of P, before and after its division, do not average out.
     if result.out.shape[-1] >= _COLUMNS_FOR_RMSE:
         judgement.hold(
             "rmse",
@@ -168,9 +167,8 @@ def _hold_out(judgement: Judgement, found: dict[str, float], result: Attention, 
 def lse_tolerance(q: Tensor, k: Tensor, reference_lse: Tensor, scoring: Scoring) -> Tensor:
     """Return the absolute tolerance of each LSE row, (batch, heads, seqlen_q).
 
-    LSE = scale * m + ln(sum). The dot product in m is rounded in proportion to |q| |k|, the sum of seqlen_k
-    terms in proportion to the square root of their number, the result in proportion to itself, and a capped
-    score in proportion to the cap.
+    LSE = scale * m + ln(sum). The rounding error of the dot product in m is proportional to |q| |k|, of the
+    sum to the square root of seqlen_k, of the result to itself, and of a capped score to the cap.
     """
     seqlen_k, group = k.shape[1], q.shape[2] // k.shape[2]
     row = q.double().norm(dim=-1).transpose(1, 2)
@@ -186,7 +184,7 @@ def lse_tolerance(q: Tensor, k: Tensor, reference_lse: Tensor, scoring: Scoring)
 
 
 def _compare_specials(got: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where both are finite, and how many positions hold different NaNs or infinities."""
+    """Return where both are finite, and the number of positions with different NaNs or infinities."""
     usable = got.isfinite() & truth.isfinite()
     same = usable | (got == truth) | (got.isnan() & truth.isnan())
     return usable, (~same).sum()
