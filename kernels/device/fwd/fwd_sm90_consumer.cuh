@@ -38,8 +38,8 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
     constexpr bool kCausal = C::kMask == MaskClass::kCausal;
     constexpr bool kLocal = C::kMask == MaskClass::kLocal;
     constexpr bool kHalves = kCausal && C::kHalves;
-    // fp16 cannot hold P above its reference's range, so references rise before the conversion of P. bf16 has the
-    // exponent range of fp32: there they rise a step later, while the warpgroup waits for its scores anyway.
+    // fp16 overflows where P is high, so references rise before P is converted. bf16 has the exponent range of fp32:
+    // there they rise a step later, while the warpgroup waits for its scores anyway.
     constexpr bool kRaiseAtOnce = cutlass::platform::is_same<Element, Half>::value;
     int const lane = cutlass::canonical_lane_idx();
     int const warp = warpgroup * 4 + threadIdx.x % 128 / 32;

@@ -39,6 +39,7 @@ CUTE_DEVICE void store_rows(TensorMap const& map, Element* staging, float const 
         __syncwarp();
         CUTE_UNROLL
         for (int c = first * kSlab; c < min(first * kSlab + kRoundColumns, Columns); c += 16) {
+            // chunk_offset in signed arithmetic: unsigned, the addresses compile to other registers (`kernels/NOTES.md`).
             int const chunk = c % kSlab / 8 + lane / 16;
             auto* target = reinterpret_cast<unsigned char*>(rows + (c / kSlab - first) * TileRows * kSlab) +
                            matrix_row * kSlabRowBytes + ((chunk ^ (matrix_row % 8)) * 16);

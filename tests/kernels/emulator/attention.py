@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.kernels.emulator.elements import NAN, decode, encode, unit
-from tests.kernels.host.fake_driver import FwdParams, Operand
+from tests.kernels.host.fake_driver import FwdParams, LseOperand, Operand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,9 +155,7 @@ class Attention:
             k=self.k.operand(),
             v=self.v.operand(),
             out=out.operand(),
-            lse=lse.ctypes.data,
-            lse_stride_batch=0 if packed else lse.strides[0] // 4,
-            lse_stride_head=lse.strides[1] // 4,
+            lse=LseOperand(lse.ctypes.data, 0 if packed else lse.strides[0] // 4, lse.strides[1] // 4),
             sink=0 if self.sink is None else self.sink.ctypes.data,
             cu_seqlens_q=starts_q.ctypes.data if packed else 0,
             cu_seqlens_k=starts_k.ctypes.data if case.form == "packed" else 0,
@@ -184,10 +182,10 @@ class Attention:
             pack_shift=shared.bit_length() - 1,
             value_slices=slices,
             tiles_m=tiles_m,
-            tiles=tiles_m * units * len(case.lengths_q),
+            count=tiles_m * units * len(case.lengths_q),
             l2_heads=min(2, units * len(case.lengths_q)),
         )
-        kernel.launch(params, params.tiles)
+        kernel.launch(params, params.count)
         rows = _rows_of(out, case.lengths_q, self.head_dim_v)
         if packed:
             lse_rows = [lse[0, :, end - n : end] for n, end in zip(used_q, starts_q[1:], strict=True)]

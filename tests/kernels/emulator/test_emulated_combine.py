@@ -9,7 +9,7 @@ import pytest
 
 from tests.kernels.emulator.elements import NAN, decode, unit
 from tests.kernels.emulator.emulator import Change
-from tests.kernels.host.fake_driver import CombineParams, Operand
+from tests.kernels.host.fake_driver import CombineParams, LseOperand, Operand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +45,7 @@ def check(kernel: Kernel, splits: int, shape: tuple[int, int, int, int], out_dty
         lse_parts.ctypes.data,
         *(stride // 4 for stride in lse_parts.strides[:3]),
         Operand(store.ctypes.data, *out_strides),
-        lse.ctypes.data,
-        *(stride // 4 for stride in lse.strides[:2]),
+        LseOperand(lse.ctypes.data, *(stride // 4 for stride in lse.strides[:2])),
         *(splits, batch, seqlen, heads, columns),
         OUT_DTYPES.index(out_dtype),
     )
