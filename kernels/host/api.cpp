@@ -1,7 +1,6 @@
 // The functions of flash_attn3.h.
-#include "flash_attn3.h"
-
 #include "attention/layout.h"
+#include "flash_attn3.h"
 #include "pack/choose.h"
 #include "pack/kernel_info.h"
 #include "pack/pack.h"

@@ -1,12 +1,13 @@
-/* The C ABI of flash-attn3: no torch, no CUDA toolkit, no exceptions. This header has what operators share; each
- * operator has a header of its own in `ops/`.
+/* The C ABI of flash-attn3: no torch, no CUDA toolkit, no exceptions. This header has what operators share;
+ * each operator has a header of its own in `ops/`.
  *
- * Every function returns an fa3_status. On failure it writes one sentence to `error` (always NUL-terminated, cut at
- * `error_size`): the argument, what it got and what it should be. All functions may be called from any thread.
+ * Every function returns an fa3_status. On failure it writes one sentence to `error` (always NUL-terminated,
+ * cut at `error_size`): the argument, what it got and what it should be. All functions may be called from any
+ * thread.
  *
- * Structures begin with `struct_size`, the caller's sizeof, so that fields can be appended. A smaller structure of an
- * older caller is accepted, and its missing fields are 0. A larger one is accepted when the surplus is 0 throughout. The
- * structures inside another one never change. */
+ * Structures begin with `struct_size`, the caller's sizeof, so that fields can be appended. A smaller
+ * structure of an older caller is accepted, and its missing fields are 0. A larger one is accepted when the
+ * surplus is 0 throughout. The structures inside another one never change. */
 #ifndef FLASH_ATTN3_H
 #define FLASH_ATTN3_H
 
@@ -44,9 +45,11 @@ typedef struct fa3_tensor {
     int32_t dtype; /* fa3_dtype */
 } fa3_tensor;
 
-/* Where the sequences of a call begin and how long they are. The arrays lie in device memory and are not read here. */
+/* Where the sequences of a call begin and how long they are. The arrays lie in device memory and are not read
+ * here. */
 typedef struct fa3_sequences {
-    const int32_t* cu_seqlens_q; /* (batch + 1,) first rows of packed sequences, and the end; null: not packed */
+    const int32_t*
+        cu_seqlens_q; /* (batch + 1,) first rows of packed sequences, and the end; null: not packed */
     const int32_t* cu_seqlens_k;
     const int32_t* seqused_q; /* (batch,) rows in use; null: all */
     const int32_t* seqused_k;
@@ -62,7 +65,8 @@ typedef struct fa3_mask {
     int32_t causal;      /* 0 or 1; 1 sets window_right to 0 */
     int32_t window_left; /* visible keys before and after the diagonal; negative: all */
     int32_t window_right;
-    int32_t attention_chunk; /* a query sees only the keys of its own chunk of this many positions; 0: no chunks */
+    int32_t attention_chunk; /* a query sees only the keys of its own chunk of this many positions; 0: no
+                                chunks */
 } fa3_mask;
 
 typedef struct fa3_scale {
@@ -103,21 +107,21 @@ FA3_API fa3_status fa3_set_pack(const char* path, char* error, size_t error_size
 FA3_API fa3_status fa3_kernel_count(int32_t* count, char* error, size_t error_size);
 FA3_API fa3_status fa3_kernel_at(int32_t index, fa3_kernel_info* info, char* error, size_t error_size);
 
-/* Restricts the choice, in the whole process, to kernels of these codes (a sum of 1 << fa3_code), and treats query
- * sequences as no shorter than seqlen_q. Defaults: 7, all codes, and 0. For tests of kernels that a better one hides,
- * and of kernels for long sequences on short ones. */
+/* Restricts the choice, in the whole process, to kernels of these codes (a sum of 1 << fa3_code), and treats
+ * query sequences as no shorter than seqlen_q. Defaults: 7, all codes, and 0. For tests of kernels that a
+ * better one hides, and of kernels for long sequences on short ones. */
 FA3_API fa3_status fa3_allow_kernels(uint32_t codes, int32_t seqlen_q, char* error, size_t error_size);
 
 /* Driver version as CUDA reports it (13000 for 13.0) and device count. */
 FA3_API fa3_status fa3_driver(int32_t* version, int32_t* devices, char* error, size_t error_size);
 
-/* FA3_OK when the pack holds a kernel of the operator `op` (null: of any) for this device; FA3_UNSUPPORTED, with the
- * contents of the pack, when not. */
+/* FA3_OK when the pack holds a kernel of the operator `op` (null: of any) for this device; FA3_UNSUPPORTED,
+ * with the contents of the pack, when not. */
 FA3_API fa3_status fa3_device_supported(int32_t device, const char* op, char* error, size_t error_size);
 
-/* FA3_OK when the tensor copy engine can read this layout (unit last stride, 16-byte aligned base and strides);
- * FA3_INVALID_ARGUMENT, with `argument` and the stride, when the caller must copy it first. With seqused or pages,
- * attention also needs a batch stride that is a multiple of the seqlen stride. */
+/* FA3_OK when the tensor copy engine can read this layout (unit last stride, 16-byte aligned base and
+ * strides); FA3_INVALID_ARGUMENT, with `argument` and the stride, when the caller must copy it first. With
+ * seqused or pages, attention also needs a batch stride that is a multiple of the seqlen stride. */
 FA3_API fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char* error,
                                     size_t error_size);
 

@@ -35,8 +35,8 @@ fa3_status check_batches(const Inputs& inputs, const Problem& problem, Error err
     }
     if (problem.storage_k == Storage::kPages) return FA3_OK;
     if (problem.storage_k == Storage::kPacked) return check_packed(inputs.k, "k", "cu_seqlens_k", error);
-    return check_size(inputs.k, problem.storage_k, "k", kBatch, problem.batch, packed_q ? "cu_seqlens_q" : "q",
-                      error);
+    return check_size(inputs.k, problem.storage_k, "k", kBatch, problem.batch,
+                      packed_q ? "cu_seqlens_q" : "q", error);
 }
 
 fa3_status check_dtypes(const Inputs& inputs, Error error) {
@@ -85,9 +85,9 @@ fa3_status check_pages(const Inputs& inputs, Error error) {
     const fa3_sequences& sequences = inputs.sequences;
     if (sequences.page_table == nullptr) return FA3_OK;
     if (sequences.cu_seqlens_k != nullptr) {
-        return error.fail(
-            FA3_INVALID_ARGUMENT,
-            "cu_seqlens_k is given; with a page_table it should be null, and seqused_k should have the lengths");
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "cu_seqlens_k is given; with a page_table it should be null, and seqused_k should "
+                          "have the lengths");
     }
     if (sequences.seqused_k == nullptr) {
         return error.fail(
@@ -150,7 +150,8 @@ fa3_status check_inputs(const Inputs& inputs, const Problem& problem, Error erro
     return FA3_OK;
 }
 
-fa3_status check_output_shape(const fa3_tensor& out, const Inputs& inputs, const Problem& problem, Error error) {
+fa3_status check_output_shape(const fa3_tensor& out, const Inputs& inputs, const Problem& problem,
+                              Error error) {
     const Storage storage = problem.storage_q;
     if (out.dtype != inputs.q.dtype) {
         return error.fail(FA3_INVALID_ARGUMENT, "out.dtype is %d; it should be %d, as in q", out.dtype,
@@ -161,7 +162,8 @@ fa3_status check_output_shape(const fa3_tensor& out, const Inputs& inputs, const
         if (status == FA3_OK)
             status = check_size(out, storage, "out", dimension, inputs.q.shape[dimension], "q", error);
     }
-    return status == FA3_OK ? check_size(out, storage, "out", kHeadDim, problem.head_dim_v, "v", error) : status;
+    return status == FA3_OK ? check_size(out, storage, "out", kHeadDim, problem.head_dim_v, "v", error)
+                            : status;
 }
 
 fa3_status check_output(const fa3_tensor& out, const Inputs& inputs, const Problem& problem, Error error) {
@@ -200,7 +202,8 @@ fa3_status check_sequence_arrays(const fa3_sequences& sequences, Error error) {
         {"page_table", sequences.page_table},
     };
     for (const auto& array : arrays) {
-        if (fa3_status status = check_optional_address(array.address, array.argument, 4, error); status != FA3_OK)
+        if (fa3_status status = check_optional_address(array.address, array.argument, 4, error);
+            status != FA3_OK)
             return status;
     }
     return FA3_OK;
@@ -209,14 +212,15 @@ fa3_status check_sequence_arrays(const fa3_sequences& sequences, Error error) {
 fa3_status check_address(const void* address, const char* argument, uintptr_t alignment, Error error) {
     if (address != nullptr && number_of(address) % alignment == 0) return FA3_OK;
     if (address == nullptr) {
-        return error.fail(FA3_INVALID_ARGUMENT, "%s is null; it should be a %zu-byte aligned device address", argument,
-                          static_cast<size_t>(alignment));
+        return error.fail(FA3_INVALID_ARGUMENT, "%s is null; it should be a %zu-byte aligned device address",
+                          argument, static_cast<size_t>(alignment));
     }
     return error.fail(FA3_INVALID_ARGUMENT, "%s is %p; it should be a %zu-byte aligned device address",
                       argument, address, static_cast<size_t>(alignment));
 }
 
-fa3_status check_optional_address(const void* address, const char* argument, uintptr_t alignment, Error error) {
+fa3_status check_optional_address(const void* address, const char* argument, uintptr_t alignment,
+                                  Error error) {
     return address == nullptr ? FA3_OK : check_address(address, argument, alignment, error);
 }
 

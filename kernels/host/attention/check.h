@@ -12,7 +12,8 @@ namespace fa3 {
 fa3_status check_inputs(const Inputs& inputs, const Problem& problem, Error error);
 
 // The shape and dtype of a result with the rows of q. Call it after check_inputs, like those below.
-fa3_status check_output_shape(const fa3_tensor& out, const Inputs& inputs, const Problem& problem, Error error);
+fa3_status check_output_shape(const fa3_tensor& out, const Inputs& inputs, const Problem& problem,
+                              Error error);
 
 // check_output_shape, and the layout of a result that the tensor copy engine writes.
 fa3_status check_output(const fa3_tensor& out, const Inputs& inputs, const Problem& problem, Error error);
@@ -28,7 +29,8 @@ fa3_status check_same_slots(const fa3_tensor& tensor, const char* argument, cons
 fa3_status check_sequence_arrays(const fa3_sequences& sequences, Error error);
 
 fa3_status check_address(const void* address, const char* argument, uintptr_t alignment, Error error);
-fa3_status check_optional_address(const void* address, const char* argument, uintptr_t alignment, Error error);
+fa3_status check_optional_address(const void* address, const char* argument, uintptr_t alignment,
+                                  Error error);
 
 fa3_status check_not_negative(int64_t value, const char* argument, Error error);
 

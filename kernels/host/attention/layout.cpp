@@ -124,8 +124,7 @@ fa3_status check_layout(const fa3_tensor& tensor, Storage storage, const char* a
                 FA3_INVALID_ARGUMENT,
                 "%s has stride %lld in its %s dimension; it should be a multiple of %lld elements "
                 "(%lld bytes), not negative and below 2^40 bytes",
-                argument, shown(stride), dimension_name(storage, i), shown(step),
-                shown(kCopyAlignment));
+                argument, shown(stride), dimension_name(storage, i), shown(step), shown(kCopyAlignment));
         }
     }
     if (tensor.stride[3] != 1 && tensor.shape[3] != 1) {

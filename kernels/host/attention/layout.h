@@ -1,5 +1,5 @@
-// The layout of tensors in memory: names of dimensions, storage of sequences, and what the tensor copy engine (TMA) can
-// read and write.
+// The layout of tensors in memory: names of dimensions, storage of sequences, and what the tensor copy engine
+// (TMA) can read and write.
 #pragma once
 
 #include <stdint.h>
@@ -35,8 +35,8 @@ fa3_status check_extents(const fa3_tensor& tensor, Storage storage, const char* 
 // Of a result: no two elements at one address.
 fa3_status check_room(const fa3_tensor& tensor, Storage storage, const char* argument, Error error);
 
-// Row geometry of a ragged tensor: elements from one row to the next, and rows from one slot or page to the next (0 when
-// there is one slot).
+// Row geometry of a ragged tensor: elements from one row to the next, and rows from one slot or page to the
+// next (0 when there is one slot).
 struct Rows {
     int64_t stride;
     int64_t per_slot;
@@ -45,8 +45,8 @@ struct Rows {
 // False when slots are no whole number of rows apart.
 bool find_rows(const fa3_tensor& tensor, Rows* rows);
 
-// Rows from one slot or page to the next, in a tensor that passed check_layout; 0 where there are none. A kernel takes one
-// such number for q and out, and one for k and v.
+// Rows from one slot or page to the next, in a tensor that passed check_layout; 0 where there are none. A
+// kernel takes one such number for q and out, and one for k and v.
 int64_t rows_per_slot(const fa3_tensor& tensor, Storage storage);
 
 // See fa3_check_layout. Storage other than dense needs slots that are a whole number of rows apart.

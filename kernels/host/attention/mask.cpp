@@ -17,15 +17,15 @@ ResolvedMask resolve_mask(const Inputs& inputs, const Problem& problem) {
                                                  : least(given.window_right, problem.bound_q);
     const int64_t longest = problem.bound_q > problem.bound_k ? problem.bound_q : problem.bound_k;
     mask.attention_chunk = least(given.attention_chunk, longest < 1 ? 1 : longest);
-    // A window that hides nothing is dropped where every length is known: aligned bottom right, a single query sees
-    // every key even under a causal mask. Ragged batches keep it, because the kernel of a sequence, and so perhaps its
-    // bits, may not depend on the other sequences.
+    // A window that hides nothing is dropped where every length is known: aligned bottom right, a single
+    // query sees every key even under a causal mask. Ragged batches keep it, because the kernel of a
+    // sequence, and so perhaps its bits, may not depend on the other sequences.
     if (problem.is_dense()) {
         if (mask.window_left >= problem.seqlen_k - 1) mask.window_left = -1;
         if (mask.window_right >= problem.seqlen_q - 1) mask.window_right = -1;
     }
-    const bool local =
-        mask.window_left >= 0 || mask.window_right > 0 || mask.attention_chunk > 0 || inputs.scale.softcap > 0;
+    const bool local = mask.window_left >= 0 || mask.window_right > 0 || mask.attention_chunk > 0 ||
+                       inputs.scale.softcap > 0;
     return {local ? Mask::kLocal : mask.window_right == 0 ? Mask::kCausal : Mask::kFull, mask};
 }
 

@@ -1,8 +1,8 @@
 // The mask of a call: the class of kernel that applies it, and its parameters.
 #pragma once
 
-#include "attention/problem.h"
 #include "attention/mask_class.h"
+#include "attention/problem.h"
 #include "params/mask.h"
 
 namespace fa3 {

@@ -22,7 +22,8 @@ SequenceParams sequence_params(const Inputs& inputs) {
 }
 
 ScaleParams scale_params(const Inputs& inputs) {
-    // The quotient is 0 for a tiny softmax_scale, too: such scores do not reach the cap, and 0 means no softcap.
+    // The quotient is 0 for a tiny softmax_scale, too: such scores do not reach the cap, and 0 means no
+    // softcap.
     const fa3_scale& given = inputs.scale;
     const float softcap_scale = given.softcap > 0 ? given.softmax_scale / given.softcap : 0;
     return {(softcap_scale != 0 ? given.softcap : given.softmax_scale) * kLog2E, softcap_scale};

@@ -19,8 +19,8 @@ Problem problem_of(const Inputs& inputs) {
     problem.head_dim_v = inputs.v.shape[kHeadDim];
     problem.bound_q = inputs.q.shape[kSeqlen];
     problem.bound_k = problem.storage_k == Storage::kPages ? sequences.max_seqlen_k : inputs.k.shape[kSeqlen];
-    // At least 1 for packed sequences, so that a longest length of 0 launches: whether it is right is known on the
-    // device alone.
+    // At least 1 for packed sequences, so that a longest length of 0 launches: whether it is right is known
+    // on the device alone.
     problem.seqlen_q = problem.storage_q != Storage::kPacked ? problem.bound_q
                        : sequences.max_seqlen_q > 1          ? sequences.max_seqlen_q
                                                              : 1;

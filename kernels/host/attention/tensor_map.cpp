@@ -26,9 +26,9 @@ struct Description {
 };
 static_assert(sizeof(Description) == 112);
 
-// Recent maps of this thread, in slots by address: encoding four maps takes the driver longer than the rest of a warm
-// call. Cached maps lack the alignment of TensorMap, because the linker pads a library by a page where thread-local data
-// are aligned more strictly than code.
+// Recent maps of this thread, in slots by address: encoding four maps takes the driver longer than the rest
+// of a warm call. Cached maps lack the alignment of TensorMap, because the linker pads a library by a page
+// where thread-local data are aligned more strictly than code.
 struct CachedMap {
     Description description;
     unsigned char map[sizeof(TensorMap)];
@@ -43,8 +43,9 @@ CachedMap& slot_of(const void* address) {
 
 // The stride of a dimension of extent 1 is not used, but it must be legal.
 uint64_t byte_stride(const fa3_tensor& tensor, int dimension) {
-    return static_cast<uint64_t>(tensor.shape[dimension] <= 1 ? kCopyAlignment
-                                                              : tensor.stride[dimension] * info_of(tensor.dtype).bytes);
+    return static_cast<uint64_t>(tensor.shape[dimension] <= 1
+                                     ? kCopyAlignment
+                                     : tensor.stride[dimension] * info_of(tensor.dtype).bytes);
 }
 
 uint64_t extent(const fa3_tensor& tensor, int dimension) {
@@ -77,17 +78,18 @@ Geometry ragged_geometry(const fa3_tensor& tensor) {
 }  // namespace
 
 fa3_status encode_tensor_map(const cuda::Driver& driver, int32_t device, const fa3_tensor& tensor,
-                             Storage storage, const char* argument, Box box, void* spare,
-                             TensorMap* map, Error error) {
+                             Storage storage, const char* argument, Box box, void* spare, TensorMap* map,
+                             Error error) {
     const bool empty = is_empty(tensor);
-    const Description wanted = {empty ? spare : tensor.data,
-                                empty                        ? empty_geometry(tensor, storage)
-                                : storage == Storage::kDense ? dense_geometry(tensor)
-                                                             : ragged_geometry(tensor),
-                                {static_cast<uint32_t>(kBoxBytes / info_of(tensor.dtype).bytes), box.heads, box.rows, 1, 1},
-                                info_of(tensor.dtype).tensor_map_type,
-                                device,
-                                0};
+    const Description wanted = {
+        empty ? spare : tensor.data,
+        empty                        ? empty_geometry(tensor, storage)
+        : storage == Storage::kDense ? dense_geometry(tensor)
+                                     : ragged_geometry(tensor),
+        {static_cast<uint32_t>(kBoxBytes / info_of(tensor.dtype).bytes), box.heads, box.rows, 1, 1},
+        info_of(tensor.dtype).tensor_map_type,
+        device,
+        0};
     CachedMap& cached = slot_of(wanted.address);
     if (memcmp(&cached.description, &wanted, sizeof(wanted)) == 0) {
         memcpy(map, cached.map, sizeof(*map));

@@ -3,9 +3,10 @@
 namespace fa3 {
 namespace {
 
-// Under a causal mask the longest tiles of several heads come first, and the K and V of these heads should stay in the
-// L2, beside q, out and the copies that each half of the L2 holds of lines that both halves read. Short sequences need
-// fewer heads to occupy every multiprocessor. Fractions by measurement on an H200, in fifteenths.
+// Under a causal mask the longest tiles of several heads come first, and the K and V of these heads should
+// stay in the L2, beside q, out and the copies that each half of the L2 holds of lines that both halves read.
+// Short sequences need fewer heads to occupy every multiprocessor. Fractions by measurement on an H200, in
+// fifteenths.
 constexpr int64_t kFifteenthsForKv = 8;
 constexpr int64_t kFifteenthsForShortKv = 4;
 constexpr int64_t kShortSeqlen = 1024;
@@ -35,8 +36,8 @@ bool tiles_differ(const MaskParams& mask) {
     return mask.window_right >= 0 && mask.window_left < 0 && mask.attention_chunk == 0;
 }
 
-// The largest divisor of `all` up to `most`, unless it is half of `most` or less. With sections of one size no short last
-// section starts its longest tiles when nothing is left to run beside them.
+// The largest divisor of `all` up to `most`, unless it is half of `most` or less. With sections of one size
+// no short last section starts its longest tiles when nothing is left to run beside them.
 int64_t even_section(int64_t all, int64_t most) {
     for (int64_t size = most; 2 * size > most; --size) {
         if (all % size == 0) return size;
@@ -44,9 +45,10 @@ int64_t even_section(int64_t all, int64_t most) {
     return most;
 }
 
-// Key heads per section: one where all tiles are alike, so that the tiles of a head run together and share what they
-// read; else as many as fit in the L2, at least one.
-int64_t heads_in_l2(const Inputs& inputs, const Problem& problem, const MaskParams& mask, const Device& device) {
+// Key heads per section: one where all tiles are alike, so that the tiles of a head run together and share
+// what they read; else as many as fit in the L2, at least one.
+int64_t heads_in_l2(const Inputs& inputs, const Problem& problem, const MaskParams& mask,
+                    const Device& device) {
     if (!tiles_differ(mask)) return 1;
     const int64_t all = problem.heads_kv * problem.batch;
     const int64_t bytes_per_row =

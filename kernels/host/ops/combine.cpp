@@ -6,10 +6,9 @@
 #include "attention/params.h"
 #include "ops/combine_check.h"
 #include "pack/choose.h"
-#include "pack/kernel_info.h"
+#include "pack/entry.h"
 #include "pack/launch.h"
 #include "params/combine.h"
-#include "system/structure.h"
 
 namespace fa3 {
 namespace {
@@ -68,8 +67,8 @@ fa3_status make_plan(const fa3_combine_args& args, Plan* plan, Error error) {
     const auto precedes = [](const Record&, const Record&) { return false; };
     status = find_target(args.device, &plan->target, error);
     if (status == FA3_OK)
-        status = choose_kernel(*plan->target.pack, *plan->target.device, wanted, accepts, precedes, &plan->kernel,
-                               error);
+        status = choose_kernel(*plan->target.pack, *plan->target.device, wanted, accepts, precedes,
+                               &plan->kernel, error);
     return status == FA3_OK ? count_blocks(args, *plan->kernel, &plan->blocks, error) : status;
 }
 
@@ -89,17 +88,10 @@ fa3_status run(const fa3_combine_args& args, Error error) {
 }  // namespace fa3
 
 fa3_status fa3_combine(const fa3_combine_args* args, char* error, size_t error_size) {
-    fa3_combine_args known;
-    const fa3::Error sink{error, error_size};
-    const fa3_status status = fa3::read_struct(args, "fa3_combine_args", &known, sink);
-    return status == FA3_OK ? fa3::run(known, sink) : status;
+    return fa3::run_call(args, "fa3_combine_args", fa3::run, {error, error_size});
 }
 
-fa3_status fa3_combine_kernel(const fa3_combine_args* args, fa3_kernel_info* info, char* error, size_t error_size) {
-    fa3_combine_args known;
-    fa3::Plan plan;
-    const fa3::Error sink{error, error_size};
-    fa3_status status = fa3::read_struct(args, "fa3_combine_args", &known, sink);
-    if (status == FA3_OK) status = fa3::make_plan(known, &plan, sink);
-    return status == FA3_OK ? fa3::write_kernel_info(plan.kernel, info, sink) : status;
+fa3_status fa3_combine_kernel(const fa3_combine_args* args, fa3_kernel_info* info, char* error,
+                              size_t error_size) {
+    return fa3::name_kernel<fa3::Plan>(args, "fa3_combine_args", fa3::make_plan, info, {error, error_size});
 }

@@ -9,10 +9,9 @@
 #include "attention/tensor_map.h"
 #include "attention/tiles.h"
 #include "pack/choose.h"
-#include "pack/kernel_info.h"
+#include "pack/entry.h"
 #include "pack/launch.h"
 #include "params/fwd.h"
-#include "system/structure.h"
 
 namespace fa3 {
 namespace {
@@ -37,12 +36,14 @@ bool is_box(uint32_t rows, bool used) { return used ? 1 <= rows && rows <= 256 :
 // All boxes or none, and whole slices.
 bool is_sound(const Record& record, const FwdTail& tail) {
     const bool used = tail.uses_tensor_maps();
-    return is_box(tail.box_rows_q, used) && is_box(tail.box_rows_kv, used) && is_box(tail.box_rows_out, used) &&
-           tail.dynamic <= 1 && tail.packs_gqa <= 1 && 1 <= tail.value_slices && tail.value_slices <= 16 &&
-           record.head_dim_v % tail.value_slices == 0 && record.head_dim_v != 0;
+    return is_box(tail.box_rows_q, used) && is_box(tail.box_rows_kv, used) &&
+           is_box(tail.box_rows_out, used) && tail.dynamic <= 1 && tail.packs_gqa <= 1 &&
+           1 <= tail.value_slices && tail.value_slices <= 16 && record.head_dim_v % tail.value_slices == 0 &&
+           record.head_dim_v != 0;
 }
 
-// The tail; sound defaults where the record has another one, which `check_tail` refuses once the record is chosen.
+// The tail; sound defaults where the record has another one, which `check_tail` refuses once the record is
+// chosen.
 FwdTail tail_of(const Record& record) {
     FwdTail tail = {};
     if (!read_tail(record, &tail) || tail.value_slices == 0) tail.value_slices = 1;
@@ -52,7 +53,8 @@ FwdTail tail_of(const Record& record) {
 fa3_status check_tail(const Record& record, Error error) {
     FwdTail tail;
     if (read_tail(record, &tail) && is_sound(record, tail)) return FA3_OK;
-    return error.fail(FA3_BAD_PACK, "kernel %s of the pack is malformed: a field of fwd is out of range", record.name);
+    return error.fail(FA3_BAD_PACK, "kernel %s of the pack is malformed: a field of fwd is out of range",
+                      record.name);
 }
 
 // Columns of k and v that a kernel computes for each key, in whole slices of v.
@@ -72,21 +74,23 @@ bool precedes(const Record& a, const Record& b, int64_t head_dim_v) {
     return tail_of(a).min_seqlen_q > tail_of(b).min_seqlen_q;
 }
 
-// The length that a schedule for long sequences may depend on: none in ragged batches, where the kernel of a sequence may
-// not depend on the other sequences.
+// The length that a schedule for long sequences may depend on: none in ragged batches, where the kernel of a
+// sequence may not depend on the other sequences.
 std::optional<int64_t> common_seqlen_q(const Problem& problem) {
     if (problem.storage_q == Storage::kDense) return problem.seqlen_q;
     return {};
 }
 
-fa3_status choose(const Pack& pack, const Device& device, const fa3_fwd_args& args, const Problem& problem, Mask mask,
-                  const Record** record, Error error) {
+fa3_status choose(const Pack& pack, const Device& device, const fa3_fwd_args& args, const Problem& problem,
+                  Mask mask, const Record** record, Error error) {
     const Wanted wanted = {kOp, mask, args.q.dtype, args.out.dtype, problem.head_dim, problem.head_dim_v};
     const int64_t assumed = assumed_seqlen_q();
     const int64_t given = common_seqlen_q(problem).value_or(0);
     const int64_t seqlen_q = given > assumed ? given : assumed;
     const auto accepts = [&](const Record& candidate) { return tail_of(candidate).min_seqlen_q <= seqlen_q; };
-    const auto comes_first = [&](const Record& a, const Record& b) { return precedes(a, b, problem.head_dim_v); };
+    const auto comes_first = [&](const Record& a, const Record& b) {
+        return precedes(a, b, problem.head_dim_v);
+    };
     const fa3_status status = choose_kernel(pack, device, wanted, accepts, comes_first, record, error);
     return status == FA3_OK ? check_tail(**record, error) : status;
 }
@@ -127,8 +131,8 @@ fa3_status make_plan(const fa3_fwd_args& args, Plan* plan, Error error) {
     if (status != FA3_OK) return status;
     if (args.sm_margin < device.multiprocessors) return FA3_OK;
     return error.fail(FA3_INVALID_ARGUMENT,
-                      "sm_margin is %d; it should be less than the %d multiprocessors of device %d", args.sm_margin,
-                      device.multiprocessors, device.ordinal);
+                      "sm_margin is %d; it should be less than the %d multiprocessors of device %d",
+                      args.sm_margin, device.multiprocessors, device.ordinal);
 }
 
 // Heads that share a tile lie side by side in the boxes of q and out.
@@ -167,14 +171,15 @@ fa3_status fill_params(const fa3_fwd_args& args, const Plan& plan, const FwdTail
     params.storage = storage_params(inputs, problem);
     params.box_rows_kv = static_cast<int32_t>(
         tail.uses_tensor_maps() ? box_rows_of_keys(inputs, problem, tail.box_rows_kv) : 0);
-    const TileShape shape = {plan.kernel->tile_m, plan.kernel->head_dim_v / tail.value_slices, tail.packs_gqa == 1,
-                             tail.box_rows_q};
+    const TileShape shape = {plan.kernel->tile_m, plan.kernel->head_dim_v / tail.value_slices,
+                             tail.packs_gqa == 1, tail.box_rows_q};
     return divide_into_tiles(inputs, problem, plan.mask, shape, *plan.target.device, &params.tiles, error);
 }
 
 fa3_status run(const fa3_fwd_args& args, Error error) {
     Plan plan;
-    if (fa3_status status = make_plan(args, &plan, error); status != FA3_OK || plan.kernel == nullptr) return status;
+    if (fa3_status status = make_plan(args, &plan, error); status != FA3_OK || plan.kernel == nullptr)
+        return status;
     const cuda::Driver& driver = *plan.target.driver;
     Device& device = *plan.target.device;
     const FwdTail tail = tail_of(*plan.kernel);
@@ -183,31 +188,25 @@ fa3_status run(const fa3_fwd_args& args, Error error) {
     ContextScope context(driver);
     fa3_status status = fill_params(args, plan, tail, params, error);
     if (status == FA3_OK) status = context.enter(device, error);
-    if (status == FA3_OK && tail.dynamic == 1) status = device.queues.take(driver, stream, &params.queue, error);
+    if (status == FA3_OK && tail.dynamic == 1)
+        status = device.queues.take(driver, stream, &params.queue, error);
     if (status == FA3_OK && tail.uses_tensor_maps())
         status = encode_tensors(driver, args, plan.problem, tail, params, error);
     if (status != FA3_OK) return status;
     const uint32_t tiles = static_cast<uint32_t>(params.tiles.count);
     const uint32_t blocks =
         tail.dynamic == 1 ? resident_blocks(device, *plan.kernel, args.sm_margin, tiles) : tiles;
-    return launch_all(plan.target, {{plan.kernel, blocks, &params, /*overlaps_previous=*/false}}, stream, error);
+    return launch_all(plan.target, {{plan.kernel, blocks, &params, /*overlaps_previous=*/false}}, stream,
+                      error);
 }
 
 }  // namespace
 }  // namespace fa3
 
 fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size) {
-    fa3_fwd_args known;
-    const fa3::Error sink{error, error_size};
-    const fa3_status status = fa3::read_struct(args, "fa3_fwd_args", &known, sink);
-    return status == FA3_OK ? fa3::run(known, sink) : status;
+    return fa3::run_call(args, "fa3_fwd_args", fa3::run, {error, error_size});
 }
 
 fa3_status fa3_fwd_kernel(const fa3_fwd_args* args, fa3_kernel_info* info, char* error, size_t error_size) {
-    fa3_fwd_args known;
-    fa3::Plan plan;
-    const fa3::Error sink{error, error_size};
-    fa3_status status = fa3::read_struct(args, "fa3_fwd_args", &known, sink);
-    if (status == FA3_OK) status = fa3::make_plan(known, &plan, sink);
-    return status == FA3_OK ? fa3::write_kernel_info(plan.kernel, info, sink) : status;
+    return fa3::name_kernel<fa3::Plan>(args, "fa3_fwd_args", fa3::make_plan, info, {error, error_size});
 }

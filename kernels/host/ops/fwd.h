@@ -10,13 +10,14 @@ extern "C" {
 
 typedef struct fa3_fwd_args {
     uint32_t struct_size;
-    int32_t device; /* CUDA device ordinal */
-    void* stream;   /* CUstream */
-    fa3_tensor q;   /* (b, sq, h, d), fp16 or bf16 */
-    fa3_tensor k;   /* (b, sk, h_k, d); h % h_k == 0 */
-    fa3_tensor v;   /* (b, sk, h_k, dv) */
-    fa3_tensor out; /* (b, sq, h, dv); a row is written up to the next multiple of 8 elements, where its stride begins */
-    float* lse;     /* (b, h, sq), or (h, total_q) with cu_seqlens_q; contiguous */
+    int32_t device;    /* CUDA device ordinal */
+    void* stream;      /* CUstream */
+    fa3_tensor q;      /* (b, sq, h, d), fp16 or bf16 */
+    fa3_tensor k;      /* (b, sk, h_k, d); h % h_k == 0 */
+    fa3_tensor v;      /* (b, sk, h_k, dv) */
+    fa3_tensor out;    /* (b, sq, h, dv); a row is written up to the next multiple of 8 elements, where its
+                          stride begins */
+    float* lse;        /* (b, h, sq), or (h, total_q) with cu_seqlens_q; contiguous */
     const float* sink; /* (h,) logits that join the softmax denominator; null: none */
     fa3_sequences sequences;
     fa3_mask mask;
@@ -24,11 +25,13 @@ typedef struct fa3_fwd_args {
     int32_t sm_margin; /* multiprocessors to leave free */
 } fa3_fwd_args;
 
-/* Enqueues attention forward on args->stream and returns. Shapes are checked; arrays in device memory are not. */
+/* Enqueues attention forward on args->stream and returns. Shapes are checked; arrays in device memory are
+ * not. */
 FA3_API fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size);
 
 /* The kernel that fa3_fwd would launch; an empty name when there is nothing to compute. Launches nothing. */
-FA3_API fa3_status fa3_fwd_kernel(const fa3_fwd_args* args, fa3_kernel_info* info, char* error, size_t error_size);
+FA3_API fa3_status fa3_fwd_kernel(const fa3_fwd_args* args, fa3_kernel_info* info, char* error,
+                                  size_t error_size);
 
 #ifdef __cplusplus
 }

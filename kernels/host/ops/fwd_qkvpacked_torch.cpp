@@ -1,5 +1,5 @@
-// The operator fwd_qkvpacked: q, k and v in one tensor. Three views made by torch's dispatcher cost more than the rest of a
-// call.
+// The operator fwd_qkvpacked: q, k and v in one tensor. Three views made by torch's dispatcher cost more than
+// the rest of a call.
 #include "ops/fwd_torch.h"
 #include "torch/registry.h"
 #include "torch/stack.h"
@@ -75,7 +75,8 @@ fa3_status run_fwd_qkvpacked(StableIValue* stack, Error error) {
     return run_dense(call, stack[kCausal], /*sm_margin=*/0, stack, error);
 }
 
-// (batch, seqlen, 3, heads, head_dim) when heads_q is 0; else (batch, seqlen, heads_q + 2 * heads_kv, head_dim).
+// (batch, seqlen, 3, heads, head_dim) when heads_q is 0; else (batch, seqlen, heads_q + 2 * heads_kv,
+// head_dim).
 const Registration registration{operator_record<run_fwd_qkvpacked>(
     "fwd_qkvpacked(Tensor qkv, float? softmax_scale, bool causal, int heads_q) -> (Tensor out, Tensor lse)")};
 

@@ -93,7 +93,8 @@ fa3_status FwdCall::make_readable(const Problem& problem, Error error) {
 fa3_status FwdCall::allocate_out(const Problem& problem, Error error) {
     const int64_t shape[] = {args.q.shape[0], args.q.shape[1], args.q.shape[2], args.v.shape[3]};
     const int64_t rank = rank_of(problem.storage_q);
-    const fa3_status status = out.allocate_rows(rank, shape + 4 - rank, copy_elements(args.q.dtype), q.dtype(), q, error);
+    const fa3_status status =
+        out.allocate_rows(rank, shape + 4 - rank, copy_elements(args.q.dtype), q.dtype(), q, error);
     return status == FA3_OK ? out.view(problem.storage_q, &args.out, error) : status;
 }
 
@@ -197,10 +198,11 @@ struct GeneralCall : FwdCall {
         *problem = problem_of(inputs);
         status = check_inputs(inputs, *problem, error);
         if (status == FA3_OK) {
-            status = check_devices(q,
-                                   {&k, &v, &sequences.cu_seqlens_q, &sequences.cu_seqlens_k, &sequences.seqused_q,
-                                    &sequences.seqused_k, &sequences.page_table, &sink, &out},
-                                   error);
+            status =
+                check_devices(q,
+                              {&k, &v, &sequences.cu_seqlens_q, &sequences.cu_seqlens_k, &sequences.seqused_q,
+                               &sequences.seqused_k, &sequences.page_table, &sink, &out},
+                              error);
         }
         return status == FA3_OK ? make_readable(*problem, error) : status;
     }
@@ -229,8 +231,8 @@ fa3_status run_fwd_into(StableIValue* stack, Error error) {
     if (status == FA3_OK) status = check_dtypes(call.q, {&call.out}, error);
     if (status == FA3_OK) status = call.out.view(problem.storage_q, &call.args.out, error);
     if (status == FA3_OK) status = check_output_shape(call.args.out, inputs_of(call.args), problem, error);
-    // The tensor copy engine writes rows in whole steps of 16 bytes, and the bytes behind a shorter row are the
-    // caller's. Slots of q and out must be the same number of rows apart.
+    // The tensor copy engine writes rows in whole steps of 16 bytes, and the bytes behind a shorter row are
+    // the caller's. Slots of q and out must be the same number of rows apart.
     const bool odd = call.args.v.shape[3] % copy_elements(call.args.v.dtype) != 0;
     if (status == FA3_OK && !odd) status = check_output(call.args.out, inputs_of(call.args), problem, error);
     const bool through_copy = status == FA3_OK && (odd || !call.can_share_slots_with_out(problem));
@@ -260,8 +262,8 @@ fa3_status run_fwd_masked(StableIValue* stack, Error error) { return run_shorter
 
 fa3_status run_fwd_varlen(StableIValue* stack, Error error) { return run_shorter(stack, kSequsedQ, error); }
 
-// An argument costs its caller a fifth of a microsecond, and a default less than half of that: so there are operators for
-// the common calls, and one for every call.
+// An argument costs its caller a fifth of a microsecond, and a default less than half of that: so there are
+// operators for the common calls, and one for every call.
 #define FA3_OPERANDS "Tensor q, Tensor k, Tensor v, float? softmax_scale, bool causal"
 #define FA3_OPTIONS                                                                                          \
     "int window_left=-1, int window_right=-1, Tensor? sink=None, float softcap=0.0, int attention_chunk=0, " \
@@ -275,7 +277,8 @@ const Registration registration{
     // Dense, with a full or causal mask: the call of most programs.
     operator_record<run_fwd>("fwd(" FA3_OPERANDS ", int sm_margin=0) -> (Tensor out, Tensor lse)"),
     // Dense, with options.
-    operator_record<run_fwd_masked>("fwd_masked(" FA3_OPERANDS ", " FA3_OPTIONS ") -> (Tensor out, Tensor lse)"),
+    operator_record<run_fwd_masked>("fwd_masked(" FA3_OPERANDS ", " FA3_OPTIONS
+                                    ") -> (Tensor out, Tensor lse)"),
     // Packed sequences, in q or k or both, with options.
     operator_record<run_fwd_varlen>(
         "fwd_varlen(" FA3_OPERANDS

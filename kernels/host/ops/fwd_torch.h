@@ -19,7 +19,8 @@ struct FwdCall {
     std::optional<double> softmax_scale;  // none: 1 / sqrt(head_dim)
     fa3_fwd_args args = {};
 
-    // Owns the tensors. `given_out` is 0 when the operator allocates out. The mask is full and without windows.
+    // Owns the tensors. `given_out` is 0 when the operator allocates out. The mask is full and without
+    // windows.
     FwdCall(StableIValue given_q, StableIValue given_k, StableIValue given_v,
             std::optional<double> given_scale, StableIValue given_out = 0);
 

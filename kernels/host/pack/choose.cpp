@@ -32,7 +32,8 @@ bool takes_dtype(uint8_t dtype, int32_t wanted) { return dtype == wanted || dtyp
 // All of `serves` but the head dimensions.
 bool serves_type(const Key& key, const Device& device, const Wanted& wanted) {
     return takes_dtype(key.dtype_in, wanted.dtype_in) && takes_dtype(key.dtype_out, wanted.dtype_out) &&
-           (key.masks >> static_cast<int>(wanted.mask) & 1) != 0 && key.op == wanted.op && runs_on(key, device);
+           (key.masks >> static_cast<int>(wanted.mask) & 1) != 0 && key.op == wanted.op &&
+           runs_on(key, device);
 }
 
 // As "sm_90a", "sm_80" or "sm_80 PTX".
@@ -89,7 +90,8 @@ void append_head_dims(Text& text, const Pack& pack, const Device& device, const 
 }  // namespace
 
 bool serves(const Key& key, const Device& device, const Wanted& wanted) {
-    return key.head_dim >= wanted.head_dim && key.head_dim_v >= wanted.head_dim_v && serves_type(key, device, wanted);
+    return key.head_dim >= wanted.head_dim && key.head_dim_v >= wanted.head_dim_v &&
+           serves_type(key, device, wanted);
 }
 
 int compare_targets(const Key& a, const Key& b) {
@@ -106,8 +108,8 @@ fa3_status check_device(const Pack& pack, const Device& device, const char* op, 
     append_contents(contents, pack);
     const bool all = allowed_codes.load() == kAllCodes;
     return error.fail(FA3_UNSUPPORTED, "device %d (%s, sm_%d) has no %s%skernel%s; this build holds %s",
-                      device.ordinal, device.name, device.sm, op == nullptr ? "" : op, op == nullptr ? "" : " ",
-                      all ? "" : " that is allowed", contents.data);
+                      device.ordinal, device.name, device.sm, op == nullptr ? "" : op,
+                      op == nullptr ? "" : " ", all ? "" : " that is allowed", contents.data);
 }
 
 fa3_status fail_choice(const Pack& pack, const Device& device, const Wanted& wanted, Error error) {
@@ -115,8 +117,8 @@ fa3_status fail_choice(const Pack& pack, const Device& device, const Wanted& wan
     if (wanted.head_dim == 0) {  // an operator without head dimensions
         Text contents;
         append_contents(contents, pack);
-        return error.fail(FA3_UNSUPPORTED, "no %s kernel for sm_%d; this build holds %s", wanted.op.text, device.sm,
-                          contents.data);
+        return error.fail(FA3_UNSUPPORTED, "no %s kernel for sm_%d; this build holds %s", wanted.op.text,
+                          device.sm, contents.data);
     }
     const char* dtype = info_of(wanted.dtype_in).name;
     Text head_dims;
@@ -125,8 +127,8 @@ fa3_status fail_choice(const Pack& pack, const Device& device, const Wanted& wan
         FA3_UNSUPPORTED,
         "no %s kernel for %s, head_dim %lld, head_dim of v %lld, mask %s on sm_%d; those of this "
         "build for %s and this mask have head_dim/head_dim of v up to: %s",
-        wanted.op.text, dtype, shown(wanted.head_dim), shown(wanted.head_dim_v), mask_name(wanted.mask), device.sm,
-        dtype, head_dims.data);
+        wanted.op.text, dtype, shown(wanted.head_dim), shown(wanted.head_dim_v), mask_name(wanted.mask),
+        device.sm, dtype, head_dims.data);
 }
 
 fa3_status allow_kernels(uint32_t codes, int32_t seqlen_q, Error error) {

@@ -20,8 +20,8 @@ struct Wanted {
 // Whether a kernel runs on the device, is allowed, and covers the call by its common fields.
 bool serves(const Key& key, const Device& device, const Wanted& wanted);
 
-// The order of preference that holds for every operator: a cubin for exactly this SM before a portable one, and PTX last,
-// each of the newest SM. Negative when `a` comes first, 0 when neither does.
+// The order of preference that holds for every operator: a cubin for exactly this SM before a portable one,
+// and PTX last, each of the newest SM. Negative when `a` comes first, 0 when neither does.
 int compare_targets(const Key& a, const Key& b);
 
 // The error of a call that no kernel serves.

@@ -7,8 +7,9 @@ namespace fa3 {
 fa3_status write_kernel_info(const Record* record, fa3_kernel_info* info, Error error) {
     fa3_kernel_info value = {};
     if (record != nullptr) {
-        static_assert(sizeof(value.name) == sizeof(record->name) && sizeof(value.op) == sizeof(record->op.text) &&
-                      sizeof(value.mask) == sizeof(record->mask) && sizeof(value.toolkit) == sizeof(record->toolkit));
+        static_assert(
+            sizeof(value.name) == sizeof(record->name) && sizeof(value.op) == sizeof(record->op.text) &&
+            sizeof(value.mask) == sizeof(record->mask) && sizeof(value.toolkit) == sizeof(record->toolkit));
         memcpy(value.name, record->name, sizeof(value.name));
         memcpy(value.op, record->op.text, sizeof(value.op));
         memcpy(value.mask, record->mask, sizeof(value.mask));

@@ -15,7 +15,8 @@ fa3_status find_target(int32_t ordinal, Target* target, Error error) {
     return status == FA3_OK ? get_pack(&target->pack, error) : status;
 }
 
-fa3_status launch_all(const Target& target, std::initializer_list<Launch> launches, cuda::Stream stream, Error error) {
+fa3_status launch_all(const Target& target, std::initializer_list<Launch> launches, cuda::Stream stream,
+                      Error error) {
     cuda::Function functions[kMaxLaunches];
     size_t count = 0;
     for (const Launch& launch : launches) {

@@ -27,9 +27,10 @@ struct Launch {
     bool overlaps_previous;  // programmatic dependent launch: the kernel waits for the previous launch itself
 };
 
-// Enqueues the launches in order. All kernels are loaded before the first launch, so that a failure to load enqueues
-// nothing. Needs the context of the device current.
-fa3_status launch_all(const Target& target, std::initializer_list<Launch> launches, cuda::Stream stream, Error error);
+// Enqueues the launches in order. All kernels are loaded before the first launch, so that a failure to load
+// enqueues nothing. Needs the context of the device current.
+fa3_status launch_all(const Target& target, std::initializer_list<Launch> launches, cuda::Stream stream,
+                      Error error);
 
 // Blocks of a persistent kernel: no more than are resident at once. `sm_margin` multiprocessors stay free.
 uint32_t resident_blocks(const Device& device, const Record& kernel, int32_t sm_margin, int64_t work_items);

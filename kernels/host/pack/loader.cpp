@@ -48,7 +48,8 @@ fa3_status load(const cuda::Driver& driver, const Pack& pack, const Record& reco
 fa3_status get_function(const cuda::Driver& driver, const Device& device, const Pack& pack,
                         const Record& record, cuda::Function* function, Error error) {
     const size_t index = static_cast<size_t>(&record - pack.records);
-    std::atomic<cuda::Function>& loaded = pack.loaded[static_cast<size_t>(device.ordinal) * pack.count + index];
+    std::atomic<cuda::Function>& loaded =
+        pack.loaded[static_cast<size_t>(device.ordinal) * pack.count + index];
     *function = loaded.load(std::memory_order_acquire);
     if (*function != nullptr) return FA3_OK;
 

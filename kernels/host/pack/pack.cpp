@@ -119,8 +119,8 @@ void free_pack(Pack* pack) {
     free(pack);
 }
 
-// The time of the last change does not suffice: two writes can share one tick of the clock. The records have the digests of
-// all images.
+// The time of the last change does not suffice: two writes can share one tick of the clock. The records have
+// the digests of all images.
 bool is_same(const Pack& a, const Pack& b) {
     return a.modified == b.modified && a.count == b.count && strcmp(a.path, b.path) == 0 &&
            memcmp(a.records, b.records, a.count * sizeof(Record)) == 0;

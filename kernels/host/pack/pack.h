@@ -21,12 +21,12 @@ struct Pack {
     Pack* next;                           // opened before this one
 };
 
-// The pack in use: the last one of set_pack, else the file beside this library. A pack is never freed, because kernels
-// loaded from it may be running.
+// The pack in use: the last one of set_pack, else the file beside this library. A pack is never freed,
+// because kernels loaded from it may be running.
 fa3_status get_pack(const Pack** pack, Error error);
 
-// Opens and checks the pack at `path`; on failure the pack in use stays. A pack that was in use before keeps its loaded
-// kernels if its file is unchanged.
+// Opens and checks the pack at `path`; on failure the pack in use stays. A pack that was in use before keeps
+// its loaded kernels if its file is unchanged.
 fa3_status set_pack(const char* path, Error error);
 
 // Reads a kernel's cubin or PTX and checks its digest. The caller frees `*image`.

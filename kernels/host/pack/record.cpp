@@ -52,8 +52,8 @@ bool is_sound(const Record& record, uint64_t file_size) {
            is_dtype_field(record.dtype_in) && is_dtype_field(record.dtype_out) &&
            between(record.head_dim, 0, 1024) && between(record.head_dim_v, 0, 1024) &&
            between(record.tile_m, 1, 65536) && between(record.threads, 32, 1024) &&
-           between(record.smem_bytes, 0, 1 << 20) && between(record.blocks_per_sm, 1, 32) && is_padded(record) &&
-           record.image_offset % kImageAlignment == 0 && record.image_size > 0 &&
+           between(record.smem_bytes, 0, 1 << 20) && between(record.blocks_per_sm, 1, 32) &&
+           is_padded(record) && record.image_offset % kImageAlignment == 0 && record.image_size > 0 &&
            record.image_offset <= file_size && record.image_size <= file_size - record.image_offset;
 }
 

@@ -54,12 +54,13 @@ struct Record {
     uint32_t tail_words;    // used of `tail`
     uint64_t image_offset;  // a cubin, or PTX with its final NUL
     uint64_t image_size;
-    uint64_t image_digest;        // CRC-32
-    uint32_t tail[kTailWords];    // numbers of the operator; the rest is 0
+    uint64_t image_digest;      // CRC-32
+    uint32_t tail[kTailWords];  // numbers of the operator; the rest is 0
 };
 static_assert(sizeof(Record) == 256);
 
-// Reads the tail as the structure of an operator, made of uint32_t; false when the record has another number of words.
+// Reads the tail as the structure of an operator, made of uint32_t; false when the record has another number
+// of words.
 template <typename Tail>
 bool read_tail(const Record& record, Tail* tail) {
     static_assert(sizeof(Tail) % sizeof(uint32_t) == 0 && sizeof(Tail) <= sizeof(record.tail));
@@ -71,7 +72,8 @@ bool read_tail(const Record& record, Tail* tail) {
 // False when a common field has a value that no kernel can have.
 bool is_sound(const Record& record, uint64_t file_size);
 
-// The fields that every call compares, for every kernel: apart from the records, so that they fill few cache lines.
+// The fields that every call compares, for every kernel: apart from the records, so that they fill few cache
+// lines.
 struct Key {
     OpName op;
     uint32_t smem_bytes;

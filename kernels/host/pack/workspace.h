@@ -1,8 +1,8 @@
 // Scratch memory of a call, which the caller allocates.
 //
 // An operator with scratch takes `void* workspace` and `size_t workspace_size` in its arguments and exports
-// fa3_<op>_workspace(args, &size). Both calls run the same sequence of `take`s: over no memory to measure, and over the
-// caller's block to divide it.
+// fa3_<op>_workspace(args, &size). Both calls run the same sequence of `take`s: over no memory to measure,
+// and over the caller's block to divide it.
 #pragma once
 
 #include <stddef.h>
@@ -16,8 +16,8 @@ class Workspace {
   public:
     explicit Workspace(void* data) : data_(static_cast<char*>(data)) {}
 
-    // Room for `count` elements, aligned for the tensor copy engine and apart from other buffers' cache lines; null while
-    // measuring.
+    // Room for `count` elements, aligned for the tensor copy engine and apart from other buffers' cache
+    // lines; null while measuring.
     template <typename Element>
     Element* take(int64_t count) {
         constexpr size_t kAlignment = 128;

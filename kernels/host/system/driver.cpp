@@ -79,8 +79,8 @@ fa3_status load(Driver& driver, Error error) {
     if (library == nullptr) {
         return error.fail(FA3_NO_DRIVER, "the CUDA driver was not found: %s", library_error());
     }
-    // The version comes first: an old driver lacks functions, and an error with its version is clearer than one with their
-    // names.
+    // The version comes first: an old driver lacks functions, and an error with its version is clearer than
+    // one with their names.
     Resolver(library).find(driver.driver_get_version, "cuDriverGetVersion");
     if (driver.driver_get_version == nullptr || driver.driver_get_version(&driver.version) != kSuccess) {
         return error.fail(FA3_NO_DRIVER, "%s does not report a driver version; CUDA %d.%d or newer is needed",

@@ -1,5 +1,5 @@
-// The driver functions that this library calls, loaded at run time, so that neither building nor loading it needs a
-// CUDA toolkit or a GPU. Names and layouts follow the CUDA driver API.
+// The driver functions that this library calls, loaded at run time, so that neither building nor loading it
+// needs a CUDA toolkit or a GPU. Names and layouts follow the CUDA driver API.
 #pragma once
 
 #include <stdint.h>

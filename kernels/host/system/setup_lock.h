@@ -1,5 +1,5 @@
-// The one lock of this library. It guards what is created once and then only read: the driver table, the pack, contexts,
-// kernels and tile queues. A warm call does not take it.
+// The one lock of this library. It guards what is created once and then only read: the driver table, the
+// pack, contexts, kernels and tile queues. A warm call does not take it.
 #pragma once
 
 namespace fa3 {

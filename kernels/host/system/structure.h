@@ -15,13 +15,14 @@ fa3_status check_struct_size(const Structure* given, const char* argument, const
     if (given == nullptr) {
         return error.fail(FA3_INVALID_ARGUMENT, "%s is null; it should point to %s", argument, type);
     }
-    if (sizeof(given->struct_size) < given->struct_size && given->struct_size <= kMaxStructSize) return FA3_OK;
-    return error.fail(FA3_INVALID_ARGUMENT, "%s.struct_size is %u; it should be the size of %s, here %zu", argument,
-                      given->struct_size, type, sizeof(Structure));
+    if (sizeof(given->struct_size) < given->struct_size && given->struct_size <= kMaxStructSize)
+        return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT, "%s.struct_size is %u; it should be the size of %s, here %zu",
+                      argument, given->struct_size, type, sizeof(Structure));
 }
 
-// Copies the arguments of a caller. Fields that the caller does not know become 0; fields that this library does not know
-// must be 0.
+// Copies the arguments of a caller. Fields that the caller does not know become 0; fields that this library
+// does not know must be 0.
 template <typename Structure>
 fa3_status read_struct(const Structure* given, const char* type, Structure* copy, Error error) {
     if (fa3_status status = check_struct_size(given, "args", type, error); status != FA3_OK) return status;
@@ -31,17 +32,20 @@ fa3_status read_struct(const Structure* given, const char* type, Structure* copy
     memcpy(copy, given, size < sizeof(*copy) ? size : sizeof(*copy));
     for (size_t i = sizeof(*copy); i < size; ++i) {
         if (bytes[i] == 0) continue;
-        return error.fail(FA3_INVALID_ARGUMENT,
-                          "args has a value at byte %zu of %s, which flash-attn3 %s knows up to byte %zu; update "
-                          "flash-attn3",
-                          i, type, FA3_VERSION, sizeof(*copy));
+        return error.fail(
+            FA3_INVALID_ARGUMENT,
+            "args has a value at byte %zu of %s, which flash-attn3 %s knows up to byte %zu; update "
+            "flash-attn3",
+            i, type, FA3_VERSION, sizeof(*copy));
     }
     return FA3_OK;
 }
 
-// Fills the structure of a caller as far as both sides know it, and the rest with 0. The caller's struct_size stays.
+// Fills the structure of a caller as far as both sides know it, and the rest with 0. The caller's struct_size
+// stays.
 template <typename Structure>
-fa3_status write_struct(const Structure& value, const char* argument, const char* type, Structure* given, Error error) {
+fa3_status write_struct(const Structure& value, const char* argument, const char* type, Structure* given,
+                        Error error) {
     if (fa3_status status = check_struct_size(given, argument, type, error); status != FA3_OK) return status;
     const uint32_t size = given->struct_size;
     memset(given, 0, size);

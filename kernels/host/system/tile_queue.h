@@ -11,9 +11,9 @@
 
 namespace fa3 {
 
-// Launches on one stream run in order, and a kernel resets its queue when it ends: one queue serves a stream until the
-// process ends. A captured launch may be replayed on any stream, so each gets a queue of its own; two executables made
-// from one captured graph share a queue and must not run at the same time.
+// Launches on one stream run in order, and a kernel resets its queue when it ends: one queue serves a stream
+// until the process ends. A captured launch may be replayed on any stream, so each gets a queue of its own;
+// two executables made from one captured graph share a queue and must not run at the same time.
 class QueuePool {
   public:
     // The queue for the next launch on `stream`. Needs the device's context current.

@@ -61,7 +61,8 @@ fa3_status current_stream(int32_t device, void** stream, Error error) {
     if (get_stream == nullptr) {
         void* library = find_loaded_library("libtorch_cuda.so");
         if (library != nullptr) {
-            get_stream = reinterpret_cast<GetStream>(find_symbol(library, "aoti_torch_get_current_cuda_stream"));
+            get_stream =
+                reinterpret_cast<GetStream>(find_symbol(library, "aoti_torch_get_current_cuda_stream"));
         }
         if (get_stream == nullptr) {
             return error.fail(FA3_NO_DRIVER,

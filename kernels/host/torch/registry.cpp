@@ -11,7 +11,8 @@ struct Name {
     char text[kMaxName] = {};
 
     explicit Name(const char* schema) {
-        for (size_t i = 0; i + 1 < kMaxName && schema[i] != '(' && schema[i] != '\0'; ++i) text[i] = schema[i];
+        for (size_t i = 0; i + 1 < kMaxName && schema[i] != '(' && schema[i] != '\0'; ++i)
+            text[i] = schema[i];
     }
 };
 

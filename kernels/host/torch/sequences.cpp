@@ -5,7 +5,8 @@
 namespace fa3 {
 namespace {
 
-// The address of an array without elements, which may have none. It is not read, and marks the array as given.
+// The address of an array without elements, which may have none. It is not read, and marks the array as
+// given.
 void* const kNoElements = reinterpret_cast<void*>(kCopyAlignment);
 
 }  // namespace
@@ -65,7 +66,8 @@ fa3_status SequenceTensors::read_batch(const fa3_tensor& q, int32_t* batch, Erro
     }
     int64_t* sizes = nullptr;
     int64_t* strides = nullptr;
-    if (fa3_status status = cu_seqlens_q.shape(1, "(batch + 1,)", &sizes, &strides, error); status != FA3_OK) {
+    if (fa3_status status = cu_seqlens_q.shape(1, "(batch + 1,)", &sizes, &strides, error);
+        status != FA3_OK) {
         return status;
     }
     if (sizes[0] < 1 || sizes[0] > INT32_MAX) {
@@ -76,7 +78,8 @@ fa3_status SequenceTensors::read_batch(const fa3_tensor& q, int32_t* batch, Erro
     return FA3_OK;
 }
 
-fa3_status SequenceTensors::read_page_table(const fa3_tensor& k, fa3_sequences* sequences, Error error) const {
+fa3_status SequenceTensors::read_page_table(const fa3_tensor& k, fa3_sequences* sequences,
+                                            Error error) const {
     int64_t* sizes = nullptr;
     int64_t* strides = nullptr;
     void* data = nullptr;
@@ -86,7 +89,8 @@ fa3_status SequenceTensors::read_page_table(const fa3_tensor& k, fa3_sequences* 
     if (status != FA3_OK) return status;
     if (sizes[0] != sequences->batch) {
         return error.fail(FA3_INVALID_ARGUMENT, "page_table has batch %lld; it should be %d, as in %s",
-                          shown(sizes[0]), sequences->batch, cu_seqlens_q.is_present() ? "cu_seqlens_q" : "q");
+                          shown(sizes[0]), sequences->batch,
+                          cu_seqlens_q.is_present() ? "cu_seqlens_q" : "q");
     }
     if (sizes[1] > 1 && strides[1] != 1) {
         return error.fail(FA3_INVALID_ARGUMENT, "page_table has last stride %lld; it should be 1",

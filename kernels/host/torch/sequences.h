@@ -29,7 +29,8 @@ struct SequenceTensors {
                                            : Storage::kDense;
     }
 
-    // Fills everything but the lengths that the caller gives as numbers; max_seqlen_k of pages follows from the table.
+    // Fills everything but the lengths that the caller gives as numbers; max_seqlen_k of pages follows from
+    // the table.
     fa3_status read(const fa3_tensor& q, const fa3_tensor& k, fa3_sequences* sequences, Error error) const;
 
   private:

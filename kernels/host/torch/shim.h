@@ -49,7 +49,7 @@ AOTITorchError aoti_torch_copy_(AtenTensorHandle self, AtenTensorHandle source, 
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 
 AOTITorchError aoti_torch_library_init_fragment(const char* name, const char* file, uint32_t line,
-                                           TorchLibraryHandle* library);
+                                                TorchLibraryHandle* library);
 AOTITorchError aoti_torch_library_init_impl(const char* name, const char* dispatch_key, const char* file,
                                             uint32_t line, TorchLibraryHandle* library);
 AOTITorchError aoti_torch_library_def(TorchLibraryHandle library, const char* schema);

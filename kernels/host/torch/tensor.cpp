@@ -151,8 +151,8 @@ fa3_status TorchTensor::move_to(TorchTensor& copy, Error error) {
 fa3_status TorchTensor::make_readable(Storage storage, fa3_tensor* view, Error error) {
     const int64_t rank = rank_of(storage);
     TorchTensor copy(argument_);
-    fa3_status status =
-        copy.allocate_rows(rank, view->shape + kRank - rank, copy_elements(view->dtype), dtype_, *this, error);
+    fa3_status status = copy.allocate_rows(rank, view->shape + kRank - rank, copy_elements(view->dtype),
+                                           dtype_, *this, error);
     if (status == FA3_OK) status = move_to(copy, error);
     return status == FA3_OK ? this->view(storage, view, error) : status;
 }

@@ -1,8 +1,8 @@
 // An owned tensor of torch, with the name of its argument.
 #pragma once
 
-#include "system/error.h"
 #include "attention/layout.h"
+#include "system/error.h"
 #include "torch/shim.h"
 
 namespace fa3 {
@@ -26,12 +26,14 @@ class TorchTensor {
     int32_t device_index() const { return device_index_; }
     bool is_on_device_of(const TorchTensor& other) const;
 
-    // Fails unless the tensor is strided and has the `wanted` number of dimensions, whose names are `dimensions`, as
+    // Fails unless the tensor is strided and has the `wanted` number of dimensions, whose names are
+    // `dimensions`, as
     // "(batch, columns)".
     fa3_status shape(int64_t wanted, const char* dimensions, int64_t** sizes, int64_t** strides,
                      Error error) const;
 
-    // An operand of attention: four dimensions, or three for packed sequences. Its dtype is -1 where no kernel has it.
+    // An operand of attention: four dimensions, or three for packed sequences. Its dtype is -1 where no
+    // kernel has it.
     fa3_status view(Storage storage, fa3_tensor* view, Error error) const;
 
     fa3_status data(void** address, Error error) const;
@@ -40,7 +42,8 @@ class TorchTensor {
     fa3_status allocate(int64_t rank, const int64_t* shape, const int64_t* strides, int32_t dtype,
                         const TorchTensor& like, Error error);
 
-    // The same, contiguous except that its rows (of its last dimension) start at multiples of `row_step` elements.
+    // The same, contiguous except that its rows (of its last dimension) start at multiples of `row_step`
+    // elements.
     fa3_status allocate_rows(int64_t rank, const int64_t* shape, int64_t row_step, int32_t dtype,
                              const TorchTensor& like, Error error);
 

@@ -2,9 +2,9 @@
 #include "attention/layout.h"
 #include "attention/params.h"
 #include "pack/choose.h"
+#include "pack/entry.h"
 #include "pack/launch.h"
 #include "pack/workspace.h"
-#include "system/structure.h"
 
 extern "C" {
 typedef struct fa3_new_args {
@@ -71,17 +71,14 @@ fa3_status run(const fa3_new_args& args, Error error) {
 }  // namespace fa3
 
 fa3_status fa3_new(const fa3_new_args* args, char* error, size_t error_size) {
-    fa3_new_args known;
-    const fa3::Error sink{error, error_size};
-    const fa3_status status = fa3::read_struct(args, "fa3_new_args", &known, sink);
-    return status == FA3_OK ? fa3::run(known, sink) : status;
+    return fa3::run_call(args, "fa3_new_args", fa3::run, {error, error_size});
 }
 
 fa3_status fa3_new_workspace(const fa3_new_args* args, size_t* size, char* error, size_t error_size) {
-    fa3_new_args known;
-    const fa3_status status = fa3::read_struct(args, "fa3_new_args", &known, {error, error_size});
-    if (status != FA3_OK) return status;
-    fa3::NewParams params;
-    *size = fa3::divide(known, nullptr, &params).size();
-    return FA3_OK;
+    const auto measure = [&](const fa3_new_args& known, fa3::Error) {
+        fa3::NewParams params;
+        *size = fa3::divide(known, nullptr, &params).size();
+        return FA3_OK;
+    };
+    return fa3::run_call(args, "fa3_new_args", measure, {error, error_size});
 }
