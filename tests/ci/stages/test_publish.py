@@ -1,4 +1,7 @@
-"""Publishing: the channel of a wheel, what is refused, and that published files stay intact."""
+"""Publishing: the channel of a wheel, what is refused, and that published files stay intact.
+
+Over 500 lines: one command with many refusals, over one set of wheels and reports.
+"""
 
 from __future__ import annotations
 

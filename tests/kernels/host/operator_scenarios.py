@@ -1,6 +1,7 @@
 """The operator library against doubles of torch and of the driver: the calls that need CUDA tensors.
 
-A scenario takes `torch`, the double, and if it names it `fake`, the driver.
+A scenario names its arguments: `torch`, the double; `fake`, the driver. Over 500 lines: the scenarios of the
+forward operators, which share their arguments.
 """
 
 from __future__ import annotations

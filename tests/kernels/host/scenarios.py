@@ -1,7 +1,7 @@
-"""What `test_host_driver.py` runs, each in a process of its own with the fake driver as libcuda.so.1.
+"""Scenarios of attention forward, each run by `test_host_driver.py` in a process with the fake driver.
 
-A scenario takes what it names: `api`, the runtime's C ABI; `fake`, the driver; `pack`, the path of a pack
-that holds `KERNELS`.
+A scenario names its arguments: `api`, the C ABI of the runtime; `fake`, the driver; `pack`, the path of a
+pack that holds `KERNELS`. Over 500 lines: the scenarios of one call, and helpers that the other files share.
 """
 
 from __future__ import annotations
