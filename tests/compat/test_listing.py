@@ -210,6 +210,8 @@ def test_a_run_installs_it_on_request_alone(tmp_path: Path, main: Path, passed: 
     both = {"flash-attn3": "flash_attn3", "flash-attn-3": "flash_attn_interface"}
     for projects in ({"flash-attn3": "flash_attn3"}, both, {"flash-attn3": "flash_attn3"}):
         trial.install(projects, VERSION, page)
-        found = run([trial.python, "-I", "-c", code.replace("NAMES", repr(names))], env=os.environ)
+        found = run(
+            [trial.environment.python, "-I", "-c", code.replace("NAMES", repr(names))], env=os.environ
+        )
         asked = "flash-attn-3" in projects
         assert found.strip() == str([True, asked, asked])

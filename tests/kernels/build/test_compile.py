@@ -67,7 +67,7 @@ def test_ptx_ends_with_a_zero_byte_and_has_no_resources(compiler: Toolkit):
 def test_a_source_that_is_refused_says_why(compiler: Toolkit):
     macros = tuple((name, "3" if name == "FA3_TILE_M" else value) for name, value in COMBINE.macros)
     with pytest.raises(
-        CompileError, match=r"variant combine_sm80: CUDA 12\.8 refused it:(.|\n)*a warp a row"
+        CompileError, match=r"variant combine_sm80: CUDA 12\.8 refused it:(.|\n)*one warp a row"
     ):
         compile_variant(replace(COMBINE, macros=macros), compiler)
 
@@ -76,7 +76,7 @@ def test_sources_are_the_file_and_what_it_includes():
     files = source_files(COMBINE)
     assert list(files) == sorted(files)
     names = [path.name for path in files]
-    assert {"combine.cu", "combine.h", "fwd.h"} <= set(names)
+    assert {"combine.cu", "combine.h", "operand.h"} <= set(names)
     assert "fwd_portable.cu" not in names
 
 
