@@ -72,14 +72,17 @@ def test_the_table_is_compiled_for_every_target():
 def test_the_table_serves_each_operator_as_documented():
     operators = targets_by_operator(VARIANTS)
     assert list(operators) == list(dict.fromkeys(variant.op for variant in VARIANTS))
-    assert operators.keys() == {"fwd", "combine"}
-    assert serving("90", operators) == {"fwd": "exact", "combine": "portable"}
-    assert serving(NEWER, operators) == {"fwd": "ptx", "combine": "ptx"}
+    assert {"fwd": "exact", "combine": "portable"}.items() <= serving("90", operators).items()
+    assert {"fwd": "ptx", "combine": "ptx"}.items() <= serving(NEWER, operators).items()
 
 
 def test_the_table_serves_every_gpu_of_the_matrix_and_is_compiled_for_no_other():
-    names = [sm.name for sm in read_matrix().sm]
-    for targets in targets_by_operator(VARIANTS).values():
-        assert all(serving_code(name, targets) for name in names)
+    """Operators that are not required may leave GPUs without a kernel; combine does not."""
+    matrix = read_matrix()
+    names = [sm.name for sm in matrix.sm]
+    operators = targets_by_operator(VARIANTS)
+    for op in {*matrix.release.required, "fwd", "combine"}:
+        assert all(serving_code(name, operators[op]) for name in names), op
+    for targets in operators.values():
         for number, code in targets:
             assert (NEWER if code == "ptx" else str(number)) in names

@@ -212,7 +212,7 @@ def test_the_checks_of_a_wheel_of_this_tree_list_sections_and_operators(wheel: P
     (event,) = run_section("environment", [], site=site, folder=folder)
     assert event["environment"]["package_folder"] == str(site / "flash_attn3")
     assert {"correctness", "memory", "behaviour", "fresh", "host_time", "race"} < set(event["sections"])
-    assert event["operators"] == {"correctness": "fwd", "combine": "combine"}
+    assert {"correctness": "fwd", "combine": "combine"}.items() <= event["operators"].items()
     assert set(event["operators"]) < set(event["sections"])
 
 
