@@ -108,7 +108,7 @@ def test_the_preferred_kernels_run_by_themselves(device):
 
 
 def test_the_cases_reach_every_compiled_kernel(device):
-    """Of each code, those for the highest compute capability that this GPU has: the others are never chosen."""
+    """Of each code, those for the highest compute capability that the GPU can run; no call takes others."""
     found = set()
     for check in op_checks():
         kinds = [kind for kind in kinds_of(KERNELS[check.op]) if kind.name not in {"ptx", "ptx_long"}]
