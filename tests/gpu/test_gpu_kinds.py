@@ -107,8 +107,8 @@ def test_the_preferred_kernels_run_by_themselves(device):
     assert [name for name in names if name in preferred] == [trial.kernel()], names
 
 
-def test_quick_cases_reach_every_compiled_kernel_for_short_sequences(device):
-    """Those for long ones are reached by the same cases with `as_long`, as far as a length begins there."""
+def test_the_cases_reach_every_compiled_kernel(device):
+    """Of each code, those for the highest compute capability that the GPU can run; no call takes others."""
     found = set()
     for check in op_checks():
         kinds = [kind for kind in kinds_of(KERNELS[check.op]) if kind.name not in {"ptx", "ptx_long"}]
