@@ -9,6 +9,7 @@ import pytest
 
 from ci.stages.publish import publish, write_site
 from ci.store.folder import held_site
+from tests.machine import slowness
 from tests.quiet import Quiet
 from tests.site_kit import LATER, flash_wheel, manifest_wheel, site_manifest
 
@@ -38,9 +39,11 @@ def test_ten_thousand_wheels_and_one_more(tmp_path: Path) -> None:
     times = []
     for turn in range(3):  # the fastest counts: other load on the machine only adds time
         new = flash_wheel(tmp_path / "dist", version=f"99.0.{turn}")
+        before = slowness()
         start = time.process_time()
         after = publish(wheels=[new], reports=[], site=site, now=LATER, progress=Quiet())
-        times.append(time.process_time() - start)
+        taken = time.process_time() - start
+        times.append(taken / ((before + slowness()) / 2))
         assert len(after.wheels) == WHEELS + turn + 1
         assert new.name in (site / "candidate" / "index.html").read_text()
     assert min(times) < WARM_S
