@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kernels.build.files import write_atomically
 from kernels.build.includes import files_digest, included_files
 from kernels.build.report import ResourceReport, check_gates, read_report, unassembled_report
 from kernels.build.toolkit import Toolkit, find_toolkit
@@ -129,12 +130,6 @@ def compile_variant(variant: Variant, toolkit: Toolkit) -> Compiled:
     return Compiled(image, report)
 
 
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Compile one variant to two files; return the process exit code."""
     parser = argparse.ArgumentParser(
@@ -152,8 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KernelsError as error:
         print(f"kernels: error: {error}", file=sys.stderr)
         return error.exit_code
-    _write(arguments.image, compiled.image)
-    _write(arguments.report, (json.dumps(asdict(compiled.report), indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(arguments.image, compiled.image)
+    write_atomically(
+        arguments.report, (json.dumps(asdict(compiled.report), indent=1, sort_keys=True) + "\n").encode()
+    )
     return 0
 
 

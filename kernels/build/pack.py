@@ -12,6 +12,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kernels.build.files import write_atomically
 from kernels.errors import CorruptPackError, PackLimitError, UnknownDTypeError
 from kernels.table.dtypes import dtype_name, dtype_number
 
@@ -86,9 +87,7 @@ def write_pack(entries: Iterable[PackEntry], path: Path) -> None:
         records += _pack_record(entry, offset + len(body))
         body += entry.image
     header = _HEADER.pack(MAGIC, FORMAT, len(ordered), offset + len(body), zlib.crc32(records))
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(header + records + body)
-    temporary.replace(path)
+    write_atomically(path, header + records + body)
 
 
 def _pack_record(entry: PackEntry, offset: int) -> bytes:
