@@ -121,7 +121,7 @@ FA3_API fa3_status fa3_device_supported(int32_t device, const char* op, char* er
 
 /* FA3_OK when the tensor copy engine can read this layout (unit last stride, 16-byte aligned base and
  * strides); FA3_INVALID_ARGUMENT, with `argument` and the stride, when the caller must copy it first. With
- * seqused or pages, attention also needs a batch stride that is a multiple of the seqlen stride. */
+ * seqused, q and out also need a batch stride that is a multiple of the seqlen stride. */
 FA3_API fa3_status fa3_check_layout(const fa3_tensor* tensor, const char* argument, char* error,
                                     size_t error_size);
 

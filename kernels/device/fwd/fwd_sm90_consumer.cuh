@@ -29,6 +29,20 @@ CUTE_DEVICE void fold_scale_sign(typename C::Element* q, float scale, int warpgr
     cutlass::arch::NamedBarrier::sync(128, static_cast<uint32_t>(warpgroup));
 }
 
+// Overwrites the first `rows` rows of a block of V with zeros: no query of the sequence sees them, so they may hold
+// anything, and 0 * NaN is NaN. Every warpgroup does so before its own product.
+template <class C>
+CUTE_DEVICE void clear_values(typename C::Element* v, int rows, int warpgroup) {
+    constexpr int kSlab = kSlabColumns<typename C::Element>;
+    CUTE_UNROLL
+    for (int slab = 0; slab < C::kSlabsV; ++slab) {
+        auto* const pairs = reinterpret_cast<uint32_t*>(v + slab * C::kTileN * kSlab);
+        for (int i = threadIdx.x % 128; i < rows * kSlab / 2; i += 128) pairs[i] = 0;
+    }
+    cutlass::arch::fence_view_async_shared();
+    cutlass::arch::NamedBarrier::sync(128, static_cast<uint32_t>(warpgroup));
+}
+
 template <class C>
 CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgroup) {
     using Element = typename C::Element;
@@ -58,6 +72,8 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
     };
     if (warpgroup == C::kConsumers - 1) pass_turn();  // the first turn is that of warpgroup 0
 
+    float* const shifts = smem.shifts + warp * 16 + lane / 4;  // of this thread's rows
+    shifts[0] = shifts[8] = 0.f;
     Cursor<C::kStagesQ> at_q;
     Cursor<C::kStages> at_k, at_v;
     Cursor<2> at_work;
@@ -65,7 +81,6 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
         smem.work_pipe.wait_full(at_work);
         WorkSlot<C::kConsumerWarps>& slot = smem.work_slots[at_work.stage];
         WorkItem const item = slot.item;
-        bool const recompute = slot.recompute;
         if (item.head < 0) break;
 
         int const row = item.first_row + warp * 16 + lane / 4;  // of this thread; so is row + 8
@@ -102,6 +117,10 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
         auto release_k = [&] {
             smem.k_pipe.release(at_k);
             at_k.advance();
+        };
+        auto release_q = [&] {
+            smem.q_pipe.release(at_q);
+            at_q.advance();
         };
         auto release_v = [&] {
             smem.v_pipe.release(at_v);
@@ -146,122 +165,175 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
             half = end <= block * C::kTileN + C::kTileN / 2;
         }
 
-        // First block: the only one that can reach past the last key.
-        auto first_block = [&](auto& scores, auto& operand) {
-            smem.k_pipe.wait_full(at_k);
-            issue_qk(scores);
-            cute::warpgroup_wait<0>();
-            fence_registers(scores);
-            release_k();
-            apply_softcap(scores);
-            mask_after(scores);
-            mask_before(scores);
-            softmax.init_references(scores);
-            softmax.exponentiate(scores);
-            to_operand<Element>(scores, operand);
-        };
-        if constexpr (kHalves) {
-            if (half) {
-                first_block(reinterpret_cast<float(&)[32]>(s), reinterpret_cast<uint32_t(&)[16]>(pr));
-                CUTE_UNROLL
-                for (int i = 16; i < 32; ++i) pr[i] = 0;
-            } else {
-                first_block(s, pr);
-            }
-        } else {
-            first_block(s, pr);
-        }
-        CUTE_UNROLL
-        for (int i = 0; i < C::kHeadDimV / 2; ++i) o[i] = 0.f;
-        --block;
-
         bool* const overflow = &slot.overflow[warp];
-        auto flag_overflow = [&](bool overflowed) { set_shared_if(overflowed && !recompute, overflow); };
+        auto flag_overflow = [&](bool overflowed) { set_shared_if(overflowed, overflow); };
         // `operands`: registers that hold products of the last block.
         auto raise_references = [&](auto&... operands) {
             float factor[2];
             flag_overflow(softmax.raise_references(factor));
             (rescale_rows(operands, factor), ...);
         };
-        // Slow path of a step: raises references after the last block, and in a recomputed tile replaces those that
-        // this block's scores would overflow. `lacks_reference`: a row has none, which only a recomputed tile repairs.
-        auto correct_references = [&](bool lacks_reference) {
-            if constexpr (!kRaiseAtOnce) raise_references(o);
-            flag_overflow(lacks_reference);
-            if (recompute) {
-                float factor[2];
-                softmax.replace_references(s, factor);
-                rescale_rows(o, factor);
+        auto clear_unseen_values = [&] {  // before the last product
+            if constexpr (kLocal) {
+                int const unseen = slot.item.first_key - slot.item.block_begin * C::kTileN;
+                if (unseen > 0) clear_values<C>(smem.v[at_v.stage], unseen, warpgroup);
             }
+        };
+        auto clear_output = [&] {
+            CUTE_UNROLL
+            for (int i = 0; i < C::kHeadDimV / 2; ++i) o[i] = 0.f;
         };
 
-        // A step issues the scores of this block and the output of the previous one together; the products of the other
-        // warpgroups run under its softmax. The exponentials come after the wait for the output: before it they compete
-        // with this warpgroup's own product, which measured 3 to 7 % slower.
-        bool k_ready, v_ready;
-        auto poll_pipes = [&] {  // early, so that the conversion of P hides the latency
-            k_ready = smem.k_pipe.is_full(at_k);
-            v_ready = smem.v_pipe.is_full(at_v);
-        };
-        poll_pipes();
-        auto step = [&](auto after, auto before) {  // which sides of the mask this block needs
-            constexpr bool kMasked = after.value || before.value;
-            constexpr bool kRawScores = !kMasked && !kLocal;  // neither masked nor capped
-            if (!k_ready) smem.k_pipe.wait_full(at_k);
-            wait_turn();
-            issue_qk(s);
-            if (!v_ready) smem.v_pipe.wait_full(at_v);
-            issue_pv();
-            pass_turn();
-            // Masked blocks set missing references. Behind them a row can lack one only if all its scores were -inf.
-            bool const lacks_reference = !kMasked && softmax.lacks_reference();
-            bool const slow_path =
-                any_lane((!kRaiseAtOnce && softmax.needs_raise()) || lacks_reference || recompute);
-            if (kRawScores && slow_path) {
+        auto visit_blocks = [&] {
+            // First block: the only one that can reach past the last key.
+            auto first_block = [&](auto& scores, auto& operand) {
+                smem.k_pipe.wait_full(at_k);
+                issue_qk(scores);
                 cute::warpgroup_wait<0>();
-                fence_registers(s);
-                fence_registers(o);
-                correct_references(lacks_reference);
+                fence_registers(scores);
+                release_k();
+                apply_softcap(scores);
+                mask_after(scores);
+                mask_before(scores);
+                flag_overflow(softmax.init_references(scores));
+                softmax.exponentiate(scores);
+                to_operand<Element>(scores, operand);
+            };
+            if constexpr (kHalves) {
+                if (half) {
+                    first_block(reinterpret_cast<float(&)[32]>(s), reinterpret_cast<uint32_t(&)[16]>(pr));
+                    CUTE_UNROLL
+                    for (int i = 16; i < 32; ++i) pr[i] = 0;
+                } else {
+                    first_block(s, pr);
+                }
+            } else {
+                first_block(s, pr);
             }
-            cute::warpgroup_wait<1>();
-            fence_registers(s);
-            release_k();
-            apply_softcap(s);
-            if constexpr (after.value) mask_after(s);
-            if constexpr (before.value) mask_before(s);
-            if constexpr (kMasked) softmax.init_references(s);
+            clear_output();
+            --block;
+
+            // Slow path of a step: raises references after the last block. `lacks_reference`: a row has none, which only a
+            // recomputed tile repairs.
+            auto correct_references = [&](bool lacks_reference) {
+                if constexpr (!kRaiseAtOnce) raise_references(o);
+                flag_overflow(lacks_reference);
+            };
+
+            // A step issues the scores of this block and the output of the previous one together; the products of the other
+            // warpgroups run under its softmax. The exponentials come after the wait for the output: before it they compete
+            // with this warpgroup's own product, which measured 3 to 7 % slower.
+            bool k_ready, v_ready;
+            auto poll_pipes = [&] {  // early, so that the conversion of P hides the latency
+                k_ready = smem.k_pipe.is_full(at_k);
+                v_ready = smem.v_pipe.is_full(at_v);
+            };
+            poll_pipes();
+            auto step = [&](auto after, auto before) {  // which sides of the mask this block needs
+                constexpr bool kMasked = after.value || before.value;
+                constexpr bool kRawScores = !kMasked && !kLocal;  // neither masked nor capped
+                if (!k_ready) smem.k_pipe.wait_full(at_k);
+                wait_turn();
+                issue_qk(s);
+                if (!v_ready) smem.v_pipe.wait_full(at_v);
+                issue_pv();
+                pass_turn();
+                // Masked blocks set missing references. Behind them a row can lack one only if all its scores were -inf.
+                bool const lacks_reference = !kMasked && softmax.lacks_reference();
+                bool const slow_path = any_lane((!kRaiseAtOnce && softmax.needs_raise()) || lacks_reference);
+                if (kRawScores && slow_path) {
+                    cute::warpgroup_wait<0>();
+                    fence_registers(s);
+                    fence_registers(o);
+                    correct_references(lacks_reference);
+                }
+                cute::warpgroup_wait<1>();
+                fence_registers(s);
+                release_k();
+                apply_softcap(s);
+                if constexpr (after.value) mask_after(s);
+                if constexpr (before.value) mask_before(s);
+                if constexpr (kMasked) flag_overflow(softmax.init_references(s));
+                cute::warpgroup_wait<0>();
+                fence_registers(o);
+                release_v();
+                if (!kRawScores && slow_path) correct_references(lacks_reference);
+                softmax.exponentiate(s);
+                if constexpr (kRaiseAtOnce) {
+                    if (any_lane(softmax.needs_raise())) raise_references(s, o);
+                }
+                poll_pipes();
+                to_operand<Element>(s, pr);
+            };
+            if constexpr (C::kMask != MaskClass::kFull) {
+                // The last block that a row sees counts as masked even if the row sees all of it: it sets the reference.
+                int const unmasked_end = max(0, visible_to(first_row).end - 1) / C::kTileN;
+                for (; block >= max(item.block_begin, unmasked_end); --block) step(true_type{}, true_type{});
+            }
+            CUTE_NO_UNROLL
+            for (; block >= unmasked_begin; --block) step(false_type{}, false_type{});
+            if constexpr (kLocal) {
+                for (; block >= item.block_begin; --block) step(false_type{}, true_type{});
+            }
+            release_q();
+            smem.v_pipe.wait_full(at_v);
+            clear_unseen_values();
+            issue_pv();
             cute::warpgroup_wait<0>();
             fence_registers(o);
             release_v();
-            if (!kRawScores && slow_path) correct_references(lacks_reference);
-            softmax.exponentiate(s);
-            if constexpr (kRaiseAtOnce) {
-                if (any_lane(softmax.needs_raise())) raise_references(s, o);
-            }
-            poll_pipes();
-            to_operand<Element>(s, pr);
         };
-        if constexpr (C::kMask != MaskClass::kFull) {
-            // The last block that a row sees counts as masked even if the row sees all of it: it sets the reference.
-            int const unmasked_end = max(0, visible_to(first_row).end - 1) / C::kTileN;
-            for (; block >= max(item.block_begin, unmasked_end); --block) step(true_type{}, true_type{});
+        // Second pass over a tile: one block at a time. A row that keeps its references keeps every bit.
+        auto revisit_blocks = [&] {
+            clear_output();
+            int const last = block;
+            CUTE_NO_UNROLL
+            for (; block >= item.block_begin; --block) {
+                smem.k_pipe.wait_full(at_k);
+                issue_qk(s);
+                cute::warpgroup_wait<0>();
+                fence_registers(s);
+                release_k();
+                if (block < last) {
+                    wait_turn();
+                    pass_turn();
+                }
+                apply_softcap(s);
+                mask_after(s);
+                mask_before(s);
+                float raised[2] = {1.f, 1.f};
+                if (!kRaiseAtOnce && block < last) softmax.raise_references(raised);
+                float shift[2] = {shifts[0], shifts[8]};
+                float replaced[2];
+                softmax.replace_references(s, shift, replaced);
+                shifts[0] = shift[0];
+                shifts[8] = shift[1];
+                softmax.exponentiate(s);
+                if constexpr (kRaiseAtOnce) {
+                    softmax.raise_references(raised);
+                    rescale_rows(s, raised);
+                }
+                float const factor[2] = {raised[0] * replaced[0], raised[1] * replaced[1]};
+                rescale_rows(o, factor);
+                to_operand<Element>(s, pr);
+                smem.v_pipe.wait_full(at_v);
+                if (block == item.block_begin) clear_unseen_values();
+                issue_pv();
+                cute::warpgroup_wait<0>();
+                fence_registers(o);
+                release_v();
+            }
+            release_q();
+        };
+        if (any_lane(slot.recompute)) {
+            revisit_blocks();
+        } else {
+            visit_blocks();
         }
-        CUTE_NO_UNROLL
-        for (; block >= unmasked_begin; --block) step(false_type{}, false_type{});
-        if constexpr (kLocal) {
-            for (; block >= item.block_begin; --block) step(false_type{}, true_type{});
-        }
-        smem.q_pipe.release(at_q);
-        at_q.advance();
 
-        smem.v_pipe.wait_full(at_v);
-        issue_pv();
-        cute::warpgroup_wait<0>();
-        fence_registers(o);
-        release_v();
         float factor[2] = {1.f, 1.f};
         // Also after the last block, so that the LSE has the same bits whichever step raises a reference.
-        if constexpr (!kRaiseAtOnce) flag_overflow(softmax.raise_references(factor));
+        if constexpr (!kRaiseAtOnce) flag_overflow(softmax.raise_references(factor) && !slot.recompute);
         __syncwarp();
         // An overflowed tile is not stored: nothing would order this store before that of the recomputed tile.
         bool const valid = !*overflow;
@@ -272,7 +344,9 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
             sinks_log2[i] =
                 p.sink ? p.sink[query_row_by_shift(p.tiles, item, row + 8 * i).head] * kLog2E : -infinity();
         }
-        softmax.finish(sinks_log2, factor, o, lse);
+        float const shift[2] = {shifts[0], shifts[8]};
+        softmax.finish(sinks_log2, shift, factor, o, lse);
+        shifts[0] = shifts[8] = 0.f;  // the shuffles of `finish` come after the loads of all lanes
         smem.work_pipe.release_lane(at_work);
         at_work.advance();
 

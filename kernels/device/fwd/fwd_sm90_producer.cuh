@@ -29,12 +29,12 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage<C>& smem) {
 
         int const head_kv = item.head / group;
         auto load_k = [&](int block) {
-            load_key_block<C::kSlabs, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.k_map, smem.k_pipe, at_k,
+            load_key_block<C::kSlabs, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.k_map, p.k_steps, smem.k_pipe, at_k,
                                                  smem.k[at_k.stage], item, block, head_kv, 0);
             at_k.advance();
         };
         auto load_v = [&](int block) {
-            load_key_block<C::kSlabsV, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.v_map, smem.v_pipe, at_v,
+            load_key_block<C::kSlabsV, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.v_map, p.v_steps, smem.v_pipe, at_v,
                                                   smem.v[at_v.stage], item, block, head_kv, item.slice * C::kSlabsV);
             at_v.advance();
         };

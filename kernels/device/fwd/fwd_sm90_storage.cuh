@@ -41,6 +41,7 @@ struct alignas(1024) SharedStorage {
     Pipeline<C::kStages> v_pipe;
     Pipeline<2> work_pipe;
     Slot work_slots[2];
+    float shifts[C::kTileM];  // of the rows of a recomputed tile (`parts/steady_softmax.cuh`)
 
     // Called by one thread.
     CUTE_DEVICE void init() {

@@ -35,6 +35,8 @@ struct FwdParams {
     StorageParams storage;
     fa3_i32 box_rows_kv;  // of the maps of k and v: the kernel's tile_n, or less so that no box spans two pages
     TileParams tiles;
+    MapSteps k_steps;  // of ragged maps
+    MapSteps v_steps;
 };
 
 }  // namespace fa3

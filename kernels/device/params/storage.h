@@ -9,7 +9,6 @@ struct StorageParams {
     fa3_i32 ragged_q;  // 1: the tensor maps are ragged
     fa3_i32 ragged_k;
     fa3_i32 rows_per_batch_q;  // ragged, not packed: rows from one sequence to the next
-    fa3_i32 rows_per_batch_k;  // the same, or from one page to the next
     fa3_i32 page_size;
     fa3_i32 page_table_stride;  // pages from one sequence to the next
 };

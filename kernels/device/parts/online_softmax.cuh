@@ -9,6 +9,10 @@ namespace fa3 {
 // stays below 2^8, where fp16 and bf16 have the same relative precision as at 1, and most steps leave O alone.
 constexpr float kLag = 8.f;
 
+// Magnitude of a scaled maximum from which on its rounding matters: the exponents are fused multiply-adds of the scores,
+// so they differ from it by up to half an ulp, which is 2^-8 from here on.
+constexpr float kLargeMax = 65536.f;  // 2^16
+
 struct OnlineSoftmax {
     float row_max[2];  // subtracted from the unscaled scores: the running maximum, or less by up to the lag
     float row_sum[2];  // this thread's share
@@ -44,13 +48,23 @@ struct OnlineSoftmax {
         return true;
     }
 
-    // Replaces scores by exp2(scale_log2 * (s - row_max)) and adds them to the row sums.
+    // Subtracts a large maximum from the scores before they are scaled.
+    template <int Count>
+    CUTE_DEVICE void centre(float (&s)[Count]) const {
+        bool const large[2] = {is_large(0), is_large(1)};
+        if (!any_lane(large[0] || large[1])) return;
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) subtract_from_row(s, row, large[row] ? row_max[row] : 0.f);
+    }
+
+    // Replaces scores, after `centre`, by exp2(scale_log2 * (s - row_max)) and adds them to the row sums.
     template <int Count>
     CUTE_DEVICE void exponentiate(float (&s)[Count]) {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
-            // Offset 0 for a row without visible keys so far: -inf - -inf is NaN.
-            float const offset = row_max[row] == -infinity() ? 0.f : row_max[row] * scale_log2;
+            // Offset 0 for a centred row, and for one without visible keys so far: -inf - -inf is NaN.
+            float const reference = row_max[row] * scale_log2;
+            float const offset = fabsf(reference) < kLargeMax ? reference : 0.f;
             exponentiate_row(s, row, scale_log2, offset, row_sum[row]);
         }
     }
@@ -73,6 +87,11 @@ struct OnlineSoftmax {
             lse[row] = result.lse;
         }
         rescale_rows(o, factor);
+    }
+
+private:
+    CUTE_DEVICE bool is_large(int row) const {
+        return fabsf(row_max[row] * scale_log2) >= kLargeMax && row_max[row] != -infinity();
     }
 };
 

@@ -37,6 +37,15 @@ CUTE_DEVICE void exponentiate_row(float (&s)[Count], int row, float scale_log2, 
 }
 
 template <int Count>
+CUTE_DEVICE void subtract_from_row(float (&s)[Count], int row, float value) {
+    CUTE_UNROLL
+    for (int i = 2 * row; i < Count; i += 4) {
+        s[i] -= value;
+        s[i + 1] -= value;
+    }
+}
+
+template <int Count>
 CUTE_DEVICE void rescale_rows(float (&o)[Count], float const (&factor)[2]) {
     CUTE_UNROLL
     for (int i = 0; i < Count; ++i) o[i] *= factor[(i / 2) % 2];

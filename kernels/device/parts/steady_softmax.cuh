@@ -4,6 +4,10 @@
 // A row takes the maximum of its first block of visible keys as its reference and keeps it. The sum of a block, which
 // is needed anyway, shows when the scores have grown too far above the reference. This saves one comparison per score,
 // a fifth of the instructions of a step (`fwd/fwd_sm90.md`).
+//
+// The reference is a rounded product, the exponents are fused multiply-adds of the scores: they differ by up to half an
+// ulp of the reference. A row with a large reference is therefore recomputed with a shift: the raw maximum is subtracted
+// from its scores before they are scaled, and the reference then lies near 0.
 #pragma once
 
 #include "parts/softmax.cuh"
@@ -14,6 +18,8 @@ namespace fa3 {
 constexpr float kRaiseAbove = 8192.f;  // 2^13
 // Share above which a raise is too late, as infinity is near: overflow, the tile must be recomputed.
 constexpr float kOverflowAbove = 18446744073709551616.f;  // 2^64
+// Magnitude of a large reference: from here on, an ulp is 2^-7 or more.
+constexpr float kLargeReference = 65536.f;  // 2^16
 
 struct SteadySoftmax {
     float reference[2];  // subtracted from the scaled scores, base 2; -inf: none yet
@@ -26,14 +32,16 @@ struct SteadySoftmax {
         row_sum[0] = row_sum[1] = 0.f;
     }
 
-    // Sets the reference of rows without one to the maximum of these scores, which may be -inf.
+    // Sets the reference of rows without one to the maximum of these scores, which may be -inf. Returns whether a row of
+    // this thread has a large reference: overflow, the tile must be recomputed.
     template <int Count>
-    CUTE_DEVICE void init_references(float const (&s)[Count]) {
+    CUTE_DEVICE bool init_references(float const (&s)[Count]) {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             float const peak = max_of_row(s, row) * scale_log2;
             reference[row] = reference[row] == -infinity() ? peak : reference[row];
         }
+        return is_large(reference[0]) || is_large(reference[1]);
     }
 
     // Replaces scores by P = exp2(scale_log2 * s - reference) and adds them to the row sums.
@@ -70,37 +78,43 @@ struct SteadySoftmax {
         return has_overflowed();
     }
 
-    // For a tile that is recomputed: rows that these scores would overflow, and rows without a reference, take the
-    // maximum of these scores as reference. All other rows keep every bit. `factor`: for O.
+    // For a tile that is recomputed: rows that these scores would overflow, and rows without a reference, take the maximum
+    // of these scores as reference, or as shift if the reference would be large. All other rows keep every bit. Subtracts
+    // the shifts from the scores. `factor`: for O.
     template <int Count>
-    CUTE_DEVICE void replace_references(float const (&s)[Count], float (&factor)[2]) {
+    CUTE_DEVICE void replace_references(float (&s)[Count], float (&shift)[2], float (&factor)[2]) {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             float const offset = offset_of(row);
             float sum = 0.f;
             CUTE_UNROLL
             for (int i = 2 * row; i < Count; i += 4) {
-                sum += exp2_approx(s[i] * scale_log2 - offset);
-                sum += exp2_approx(s[i + 1] * scale_log2 - offset);
+                sum += exp2_approx((s[i] - shift[row]) * scale_log2 - offset);
+                sum += exp2_approx((s[i + 1] - shift[row]) * scale_log2 - offset);
             }
-            float const peak = max_of_row(s, row) * scale_log2;
+            float const top = max_of_row(s, row);
+            float const peak = (top - shift[row]) * scale_log2;
             bool const lacks = reference[row] == -infinity();
             factor[row] = 1.f;
             if (quad_max(sum) > kOverflowAbove || lacks) {
                 factor[row] = lacks ? 1.f : exp2_approx(reference[row] - peak);
                 row_sum[row] *= factor[row];
-                reference[row] = peak;
+                shift[row] = is_large(peak) ? top : shift[row];
+                reference[row] = is_large(peak) ? 0.f : peak;
             }
+            subtract_from_row(s, row, shift[row]);
         }
     }
 
-    // Normalises O and computes the LSE (`finish_row`). `factor`: pending factors of raise_references; overwritten.
+    // Normalises O and computes the LSE (`finish_row`). `shift`: 0 in a tile that is not recomputed; `factor`: pending
+    // factors of raise_references; overwritten.
     template <int Count>
-    CUTE_DEVICE void finish(float const (&sinks_log2)[2], float (&factor)[2], float (&o)[Count],
-                            float (&lse)[2]) const {
+    CUTE_DEVICE void finish(float const (&sinks_log2)[2], float const (&shift)[2], float (&factor)[2],
+                            float (&o)[Count], float (&lse)[2]) const {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
-            RowResult const result = finish_row(reference[row], row_sum[row], sinks_log2[row]);
+            RowResult const result =
+                finish_row(reference[row] + shift[row] * scale_log2, row_sum[row], sinks_log2[row]);
             factor[row] *= result.factor;
             lse[row] = result.lse;
         }
@@ -108,6 +122,10 @@ struct SteadySoftmax {
     }
 
 private:
+    CUTE_DEVICE static bool is_large(float reference) {
+        return fabsf(reference) >= kLargeReference && reference != -infinity();
+    }
+
     // 0 for a row without a reference: -inf - -inf is NaN.
     CUTE_DEVICE float offset_of(int row) const { return reference[row] == -infinity() ? 0.f : reference[row]; }
 };

@@ -19,7 +19,8 @@ struct WorkItem {
     int seqlen_q;
     int seqlen_k;
     int start_q;  // first row of the sequence in a packed or ragged tensor
-    int start_k;
+    int start_k;  // in a packed tensor
+    int first_key;  // that any query of the sequence sees; the rows of k and v before it may hold anything
     int block_begin;
     int block_end;
 };
@@ -54,7 +55,8 @@ CUTE_DEVICE WorkItem make_work_item(WorkParams const& p, int batch, int unit, in
     item.seqlen_q = sequence_length(batch, p.sequences.cu_seqlens_q, p.sequences.seqused_q, p.sizes.seqlen_q);
     item.seqlen_k = sequence_length(batch, p.sequences.cu_seqlens_k, p.sequences.seqused_k, p.sizes.seqlen_k);
     item.start_q = p.sequences.cu_seqlens_q ? p.sequences.cu_seqlens_q[batch] : batch * p.storage.rows_per_batch_q;
-    item.start_k = p.sequences.cu_seqlens_k ? p.sequences.cu_seqlens_k[batch] : batch * p.storage.rows_per_batch_k;
+    item.start_k = p.sequences.cu_seqlens_k ? p.sequences.cu_seqlens_k[batch] : 0;
+    item.first_key = visible_keys<kMask>(p.mask, 0, item.seqlen_q, item.seqlen_k).begin;
     int const first = quotient(item.first_row, p.tiles.pack_gqa);
     int const last = min(item.seqlen_q - 1, quotient(item.first_row + TileM - 1, p.tiles.pack_gqa));
     int const begin = visible_keys<kMask>(p.mask, first, item.seqlen_q, item.seqlen_k).begin;

@@ -169,16 +169,16 @@ fa3_status check_output_shape(const fa3_tensor& out, const Inputs& inputs, const
 fa3_status check_output(const fa3_tensor& out, const Inputs& inputs, const Problem& problem, Error error) {
     fa3_status status = check_output_shape(out, inputs, problem, error);
     if (status == FA3_OK) status = check_layout(out, problem.storage_q, "out", error);
+    if (status == FA3_OK) status = check_whole_rows(out, problem.storage_q, "out", error);
     if (status != FA3_OK || is_empty(out)) return status;
     return check_room(out, problem.storage_q, "out", error);
 }
 
 fa3_status check_layouts(const Inputs& inputs, const Problem& problem, Error error) {
     fa3_status status = check_layout(inputs.q, problem.storage_q, "q", error);
+    if (status == FA3_OK) status = check_whole_rows(inputs.q, problem.storage_q, "q", error);
     if (status == FA3_OK) status = check_layout(inputs.k, problem.storage_k, "k", error);
-    if (status == FA3_OK) status = check_layout(inputs.v, problem.storage_k, "v", error);
-    if (status != FA3_OK || problem.is_dense()) return status;
-    return check_same_slots(inputs.v, "v", inputs.k, "k", problem.storage_k, error);
+    return status == FA3_OK ? check_layout(inputs.v, problem.storage_k, "v", error) : status;
 }
 
 fa3_status check_same_slots(const fa3_tensor& tensor, const char* argument, const fa3_tensor& other,

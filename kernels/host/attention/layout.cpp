@@ -2,6 +2,7 @@
 
 #include <initializer_list>
 
+#include "attention/divisor.h"
 #include "params/tensor_map.h"
 
 namespace fa3 {
@@ -9,30 +10,31 @@ namespace {
 
 constexpr int64_t kStrideLimit = int64_t{1} << 40;  // bytes
 
-// Row numbers of a ragged tensor are 31-bit; the number behind the last row is used, too.
-constexpr int64_t kMaxRaggedRow = INT32_MAX - 1;
+// Steps of a ragged tensor are counted in 31 bits, up to the one behind the last row.
+constexpr int64_t kMaxSteps = INT32_MAX - 1;
 
-fa3_status check_rows(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
-    Rows rows;
-    if (!find_rows(tensor, &rows)) {
-        return error.fail(
-            FA3_INVALID_ARGUMENT,
-            "%s has stride %lld in its %s dimension; it should be a multiple of %lld, the stride "
-            "of its %s dimension",
-            argument, shown(tensor.stride[0]), dimension_name(storage, 0), shown(tensor.stride[1]),
-            dimension_name(storage, 1));
-    }
-    if (static_cast<fa3_u64>(rows.stride * info_of(tensor.dtype).bytes) >= kRaggedWrapBytes) {
+fa3_status check_steps(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    const Steps steps = steps_of(tensor);
+    const int64_t row = steps.unit * steps.row;
+    if (static_cast<fa3_u64>(row * info_of(tensor.dtype).bytes) >= kRaggedWrapBytes) {
         return error.fail(FA3_INVALID_ARGUMENT,
                           "%s has stride %lld in its %s dimension; it should be below 2^34 bytes", argument,
-                          shown(rows.stride), dimension_name(storage, 1));
+                          shown(row), dimension_name(storage, 1));
     }
-    if (tensor.shape[0] > 1 && rows.per_slot > (kMaxRaggedRow - tensor.shape[1]) / (tensor.shape[0] - 1)) {
+    const int64_t of_a_slot = tensor.shape[1] * steps.row;  // both below 2^34
+    if (of_a_slot > kMaxSteps ||
+        (tensor.shape[0] > 1 && steps.slot > (kMaxSteps - of_a_slot) / (tensor.shape[0] - 1))) {
         return error.fail(FA3_INVALID_ARGUMENT,
-                          "%s spans more than %lld rows of %lld elements from its first to its last one",
-                          argument, shown(kMaxRaggedRow), shown(rows.stride));
+                          "%s spans more than %lld times %lld elements, the common step of its %s and %s "
+                          "dimensions",
+                          argument, shown(kMaxSteps), shown(steps.unit), dimension_name(storage, 0),
+                          dimension_name(storage, 1));
     }
     return FA3_OK;
+}
+
+bool has_slots(const fa3_tensor& tensor, Storage storage) {
+    return storage != Storage::kDense && storage != Storage::kPacked && !is_empty(tensor);
 }
 
 fa3_status check_dtype(const fa3_tensor& tensor, const char* argument, Error error) {
@@ -78,23 +80,32 @@ fa3_status check_room(const fa3_tensor& tensor, Storage storage, const char* arg
     return FA3_OK;
 }
 
-bool find_rows(const fa3_tensor& tensor, Rows* rows) {
+Steps steps_of(const fa3_tensor& tensor) {
     const int64_t slot = tensor.stride[0];
     const int64_t row = tensor.stride[1];
     const bool one_slot = tensor.shape[0] <= 1;
-    if (tensor.shape[1] <= 1) {  // the stride of a dimension of size 1 has no meaning: a row is a whole slot
-        *rows = one_slot ? Rows{copy_elements(tensor.dtype), 0} : Rows{slot, 1};
-        return true;
-    }
-    *rows = {row, one_slot || row == 0 ? 0 : slot / row};
-    return one_slot || slot == rows->per_slot * row;
+    // The stride of a dimension of size 1 has no meaning: a row is then a whole slot.
+    if (tensor.shape[1] <= 1) return one_slot ? Steps{copy_elements(tensor.dtype), 1, 0} : Steps{slot, 1, 1};
+    if (one_slot) return {row, 1, 0};
+    const int64_t unit = greatest_common_divisor(row, slot);
+    return unit == 0 ? Steps{0, 1, 0} : Steps{unit, row / unit, slot / unit};
+}
+
+bool has_whole_rows(const fa3_tensor& tensor, Storage storage) {
+    return !has_slots(tensor, storage) || steps_of(tensor).row == 1;
 }
 
 int64_t rows_per_slot(const fa3_tensor& tensor, Storage storage) {
-    if (storage == Storage::kDense || storage == Storage::kPacked || is_empty(tensor)) return 0;
-    Rows rows;
-    find_rows(tensor, &rows);
-    return rows.per_slot;
+    return has_slots(tensor, storage) ? steps_of(tensor).slot : 0;
+}
+
+fa3_status check_whole_rows(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
+    if (has_whole_rows(tensor, storage)) return FA3_OK;
+    return error.fail(FA3_INVALID_ARGUMENT,
+                      "%s has stride %lld in its %s dimension; it should be a multiple of %lld, the stride "
+                      "of its %s dimension",
+                      argument, shown(tensor.stride[0]), dimension_name(storage, 0), shown(tensor.stride[1]),
+                      dimension_name(storage, 1));
 }
 
 fa3_status check_layout(const fa3_tensor& tensor, Storage storage, const char* argument, Error error) {
@@ -132,7 +143,7 @@ fa3_status check_layout(const fa3_tensor& tensor, Storage storage, const char* a
                           "%s has stride %lld in its head_dim dimension; it should be 1", argument,
                           shown(tensor.stride[3]));
     }
-    return storage == Storage::kDense ? FA3_OK : check_rows(tensor, storage, argument, error);
+    return storage == Storage::kDense ? FA3_OK : check_steps(tensor, storage, argument, error);
 }
 
 }  // namespace fa3

@@ -35,21 +35,26 @@ fa3_status check_extents(const fa3_tensor& tensor, Storage storage, const char* 
 // Of a result: no two elements at one address.
 fa3_status check_room(const fa3_tensor& tensor, Storage storage, const char* argument, Error error);
 
-// Row geometry of a ragged tensor: elements from one row to the next, and rows from one slot or page to the
-// next (0 when there is one slot).
-struct Rows {
-    int64_t stride;
-    int64_t per_slot;
+// Geometry of a ragged tensor: the greatest common step of its rows and slots (or pages) in elements, and how
+// many of these steps lie between rows and between slots (0 when there is one slot).
+struct Steps {
+    int64_t unit;
+    int64_t row;
+    int64_t slot;
 };
 
-// False when slots are no whole number of rows apart.
-bool find_rows(const fa3_tensor& tensor, Rows* rows);
+Steps steps_of(const fa3_tensor& tensor);
 
-// Rows from one slot or page to the next, in a tensor that passed check_layout; 0 where there are none. A
-// kernel takes one such number for q and out, and one for k and v.
+// False when slots are no whole number of rows apart. Dense and packed tensors have no slots.
+bool has_whole_rows(const fa3_tensor& tensor, Storage storage);
+
+// Rows from one slot to the next, in a tensor with whole rows; 0 where there are none. A kernel takes one such
+// number for q and out.
 int64_t rows_per_slot(const fa3_tensor& tensor, Storage storage);
 
-// See fa3_check_layout. Storage other than dense needs slots that are a whole number of rows apart.
+fa3_status check_whole_rows(const fa3_tensor& tensor, Storage storage, const char* argument, Error error);
+
+// See fa3_check_layout.
 fa3_status check_layout(const fa3_tensor& tensor, Storage storage, const char* argument, Error error);
 
 }  // namespace fa3

@@ -1,18 +1,11 @@
 #include "attention/params.h"
 
+#include "attention/divisor.h"
+
 namespace fa3 {
 namespace {
 
 constexpr float kLog2E = 1.44269504088896340736f;
-
-uint32_t greatest_common_divisor(uint32_t a, uint32_t b) {
-    while (b != 0) {
-        const uint32_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
 
 }  // namespace
 
@@ -46,12 +39,18 @@ StorageParams storage_params(const Inputs& inputs, const Problem& problem) {
     storage.ragged_q = problem.storage_q != Storage::kDense;
     storage.ragged_k = problem.storage_k != Storage::kDense;
     storage.rows_per_batch_q = static_cast<int32_t>(rows_per_slot(inputs.q, problem.storage_q));
-    storage.rows_per_batch_k = static_cast<int32_t>(rows_per_slot(inputs.k, problem.storage_k));
     if (problem.storage_k == Storage::kPages) {
         storage.page_size = static_cast<int32_t>(inputs.k.shape[kSeqlen]);
         storage.page_table_stride = static_cast<int32_t>(inputs.sequences.page_table_stride);
     }
     return storage;
+}
+
+MapSteps map_steps(const fa3_tensor& tensor, Storage storage) {
+    if (storage == Storage::kDense || is_empty(tensor)) return {};
+    const Steps steps = steps_of(tensor);
+    const bool packed = storage == Storage::kPacked;
+    return {static_cast<int32_t>(steps.row), packed ? 0 : static_cast<int32_t>(steps.slot)};
 }
 
 Operand operand(const fa3_tensor& tensor, Storage storage) {
@@ -66,7 +65,7 @@ LseOperand lse_operand(float* data, const Problem& problem) {
 
 uint32_t box_rows_of_keys(const Inputs& inputs, const Problem& problem, uint32_t rows) {
     if (problem.storage_k != Storage::kPages) return rows;
-    return greatest_common_divisor(static_cast<uint32_t>(inputs.k.shape[kSeqlen]), rows);
+    return static_cast<uint32_t>(greatest_common_divisor(inputs.k.shape[kSeqlen], rows));
 }
 
 }  // namespace fa3

@@ -7,6 +7,7 @@
 #include "params/sequences.h"
 #include "params/sizes.h"
 #include "params/storage.h"
+#include "params/tensor_map.h"
 
 namespace fa3 {
 
@@ -14,6 +15,9 @@ SequenceParams sequence_params(const Inputs& inputs);
 ScaleParams scale_params(const Inputs& inputs);
 SizeParams size_params(const Problem& problem);
 StorageParams storage_params(const Inputs& inputs, const Problem& problem);
+
+// Of k or v; 0 for a dense tensor.
+MapSteps map_steps(const fa3_tensor& tensor, Storage storage);
 
 Operand operand(const fa3_tensor& tensor, Storage storage);
 

@@ -1,5 +1,7 @@
 #include "attention/problem.h"
 
+#include <algorithm>
+
 namespace fa3 {
 
 Problem problem_of(const Inputs& inputs) {
@@ -19,11 +21,11 @@ Problem problem_of(const Inputs& inputs) {
     problem.head_dim_v = inputs.v.shape[kHeadDim];
     problem.bound_q = inputs.q.shape[kSeqlen];
     problem.bound_k = problem.storage_k == Storage::kPages ? sequences.max_seqlen_k : inputs.k.shape[kSeqlen];
-    // At least 1 for packed sequences, so that a longest length of 0 launches: whether it is right is known
-    // on the device alone.
-    problem.seqlen_q = problem.storage_q != Storage::kPacked ? problem.bound_q
-                       : sequences.max_seqlen_q > 1          ? sequences.max_seqlen_q
-                                                             : 1;
+    // A packed sequence has no more rows than the tensor. At least 1, so that a longest length of 0 launches:
+    // whether it is right is known on the device alone.
+    const int64_t longest_q = std::min<int64_t>(sequences.max_seqlen_q, problem.bound_q);
+    problem.seqlen_q =
+        problem.storage_q == Storage::kPacked ? std::max<int64_t>(longest_q, 1) : problem.bound_q;
     problem.seqlen_k = problem.storage_k == Storage::kPacked ? sequences.max_seqlen_k : problem.bound_k;
     return problem;
 }

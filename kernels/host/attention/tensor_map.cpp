@@ -68,11 +68,11 @@ Geometry dense_geometry(const fa3_tensor& tensor) {
 }
 
 Geometry ragged_geometry(const fa3_tensor& tensor) {
-    Rows rows;
-    find_rows(tensor, &rows);
-    const uint64_t row = static_cast<uint64_t>(rows.stride * info_of(tensor.dtype).bytes);
+    const Steps steps = steps_of(tensor);
+    const uint64_t unit = static_cast<uint64_t>(steps.unit * info_of(tensor.dtype).bytes);
+    const uint64_t row = unit * static_cast<uint64_t>(steps.row);
     return {{extent(tensor, 3), extent(tensor, 2), kRaggedRows, kRaggedExtent, kRaggedExtent},
-            {byte_stride(tensor, 2), row, row, kRaggedWrapBytes - row}};
+            {byte_stride(tensor, 2), row, unit, kRaggedWrapBytes - row}};
 }
 
 }  // namespace

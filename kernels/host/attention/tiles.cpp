@@ -60,6 +60,14 @@ int64_t heads_in_l2(const Inputs& inputs, const Problem& problem, const MaskPara
     return fitting < 1 ? 1 : fitting > all ? all : even_section(all, fitting);
 }
 
+// Query tiles of all sequences; of packed ones an upper bound, each with one tile that is not full.
+int64_t tiles_of_a_head(const Problem& problem, int64_t shared, int64_t tiles_m, int64_t rows) {
+    const int64_t all = problem.batch * tiles_m;
+    if (problem.storage_q != Storage::kPacked) return all;
+    const int64_t packed = problem.bound_q * shared / rows + problem.batch;
+    return packed < all ? packed : all;
+}
+
 int32_t logarithm(int64_t power_of_two) {
     int32_t shift = 0;
     while ((int64_t{1} << (shift + 1)) <= power_of_two) ++shift;
@@ -72,9 +80,10 @@ fa3_status divide_into_tiles(const Inputs& inputs, const Problem& problem, const
                              const TileShape& shape, const Device& device, TileParams* tiles, Error error) {
     const int64_t shared = heads_per_tile(problem, shape);
     const int64_t slices = ceil_div(problem.head_dim_v, shape.value_columns);
-    const int64_t columns = problem.batch * (problem.heads_q / shared) * slices;
+    const int64_t units = problem.heads_q / shared * slices;
     const int64_t tiles_m = ceil_div(problem.seqlen_q * shared, shape.rows);
-    if (columns > INT32_MAX || tiles_m > INT32_MAX / columns) {
+    const int64_t of_a_head = tiles_of_a_head(problem, shared, tiles_m, shape.rows);
+    if (units > INT32_MAX || tiles_m > INT32_MAX || of_a_head > INT32_MAX / units) {
         return error.fail(
             FA3_INVALID_ARGUMENT,
             "q has batch %lld, seqlen %lld and %lld heads, which is more than the %d tiles of %u "
@@ -86,7 +95,7 @@ fa3_status divide_into_tiles(const Inputs& inputs, const Problem& problem, const
     tiles->pack_shift = logarithm(shared);
     tiles->value_slices = static_cast<int32_t>(slices);
     tiles->tiles_m = static_cast<int32_t>(tiles_m);
-    tiles->count = static_cast<int32_t>(tiles_m * columns);
+    tiles->count = static_cast<int32_t>(of_a_head * units);
     tiles->l2_heads = static_cast<int32_t>(heads_in_l2(inputs, problem, mask.params, device) * per_key_head);
     return FA3_OK;
 }

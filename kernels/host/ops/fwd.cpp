@@ -169,6 +169,8 @@ fa3_status fill_params(const fa3_fwd_args& args, const Plan& plan, const FwdTail
     params.mask = plan.mask.params;
     params.sizes = size_params(problem);
     params.storage = storage_params(inputs, problem);
+    params.k_steps = map_steps(args.k, problem.storage_k);
+    params.v_steps = map_steps(args.v, problem.storage_k);
     params.box_rows_kv = static_cast<int32_t>(
         tail.uses_tensor_maps() ? box_rows_of_keys(inputs, problem, tail.box_rows_kv) : 0);
     const TileShape shape = {plan.kernel->tile_m, plan.kernel->head_dim_v / tail.value_slices,

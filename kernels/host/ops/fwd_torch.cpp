@@ -52,6 +52,30 @@ fa3_status copy_if_unreadable(TorchTensor& tensor, Storage storage, fa3_tensor* 
     return tensor.make_readable(storage, view, error);
 }
 
+// The largest cache that is copied. A larger one is refused: its copy could take the memory that the rest of the
+// program needs, and more time than attention.
+constexpr int64_t kMaxCopiedCacheMiB = 16;
+
+int64_t mebibytes(const fa3_tensor& tensor) {
+    int64_t bytes = info_of(tensor.dtype).bytes;
+    for (const int64_t extent : tensor.shape) bytes *= extent;
+    return bytes >> 20;
+}
+
+// Of k or v. Slots and pages are caches, which are usually far larger than what a call reads of them.
+fa3_status copy_unless_cache(TorchTensor& tensor, Storage storage, fa3_tensor* view, Error error) {
+    const bool is_cache = storage == Storage::kSlots || storage == Storage::kPages;
+    if (!is_cache || mebibytes(*view) < kMaxCopiedCacheMiB) {
+        return copy_if_unreadable(tensor, storage, view, error);
+    }
+    Text reason;
+    if (check_layout(*view, storage, tensor.argument(), {reason.data, sizeof(reason.data)}) == FA3_OK) {
+        return FA3_OK;
+    }
+    return error.fail(FA3_INVALID_ARGUMENT, "%s; a cache of %lld MiB or more is not copied", reason.data,
+                      shown(kMaxCopiedCacheMiB));
+}
+
 // A head_dim of 0 is refused later, by name.
 double default_scale(int64_t head_dim) { return head_dim == 0 ? 1 : 1 / sqrt(static_cast<double>(head_dim)); }
 
@@ -83,11 +107,11 @@ fa3_status FwdCall::read_scalars(StableIValue causal, StableIValue sm_margin, Er
 fa3_status FwdCall::make_readable(const Problem& problem, Error error) {
     const Storage of_k = problem.storage_k;
     fa3_status status = copy_if_unreadable(q, problem.storage_q, &args.q, error);
-    if (status == FA3_OK) status = copy_if_unreadable(k, of_k, &args.k, error);
-    if (status == FA3_OK) status = copy_if_unreadable(v, of_k, &args.v, error);
-    if (status != FA3_OK || share_slots(args.k, args.v, of_k)) return status;
-    status = close_slots(k, of_k, &args.k, error);
-    return status == FA3_OK ? close_slots(v, of_k, &args.v, error) : status;
+    if (status == FA3_OK && !has_whole_rows(args.q, problem.storage_q)) {
+        status = q.make_readable(problem.storage_q, &args.q, error);
+    }
+    if (status == FA3_OK) status = copy_unless_cache(k, of_k, &args.k, error);
+    return status == FA3_OK ? copy_unless_cache(v, of_k, &args.v, error) : status;
 }
 
 fa3_status FwdCall::allocate_out(const Problem& problem, Error error) {

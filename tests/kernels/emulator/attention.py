@@ -121,6 +121,9 @@ class Attention:
         self.q = _fill(q, self.q_rows, variant.dtype_in, draw)
         self.k = _fill(k, self.k_rows, variant.dtype_in, draw)
         self.v = _fill(v, self.v_rows, variant.dtype_in, draw)
+        for rows_k, rows_v, queries in zip(self.k_rows, self.v_rows, case.lengths_q, strict=True):
+            unseen = ~_visible(case, queries, len(rows_k)).any(axis=0)
+            rows_k[unseen], rows_v[unseen] = NAN, NAN
         self.sink = draw.standard_normal(case.heads).astype(np.float32) if case.sink else None
         self.page_table: NDArray[np.int32] | None = None
         if case.form == "paged":
@@ -129,6 +132,12 @@ class Attention:
             self.page_table = order.reshape(len(case.lengths_k), pages)
             self.k = _Pages(self.k_rows, case, self.page_table).store
             self.v = _Pages(self.v_rows, case, self.page_table).store
+            for entries, length_k, queries in zip(
+                self.page_table, case.lengths_k, case.lengths_q, strict=True
+            ):
+                seen = np.zeros(pages * case.page_size, bool)
+                seen[:length_k] = _visible(case, queries, length_k).any(axis=0)
+                entries[~seen.reshape(pages, case.page_size).any(axis=1)] = -1
 
     def run(self, kernel: Kernel) -> list[tuple[NDArray[np.uint16], NDArray[np.float32]]]:
         """Return out (rows, heads, head_dim_v) in 16-bit patterns and LSE (heads, rows) of each sequence.
@@ -224,16 +233,21 @@ class Attention:
         case, dtype = self.case, self.variant.dtype_in
         q, k, v = (decode(rows[index], dtype) for rows in (self.q_rows, self.k_rows, self.v_rows))
         visible = _visible(case, len(q), len(k))
+        k, v = (np.where(visible.any(axis=0)[:, None, None], rows, 0.0) for rows in (k, v))
         for head in range(case.heads):
             head_kv = head // (case.heads // case.heads_kv)
             scores = q[:, head] @ k[:, head_kv].T * case.scale
             if case.softcap:
                 scores = case.softcap * np.tanh(scores / case.softcap)
-            weights = np.where(visible, np.exp(scores), 0.0)
-            total = weights.sum(1) + (np.exp(np.float64(self.sink[head])) if self.sink is not None else 0.0)
+            sink = -np.inf if self.sink is None else np.float64(self.sink[head])
+            scores = np.where(visible, scores, -np.inf)
+            peak = np.maximum(scores.max(axis=1, initial=-np.inf), sink)
+            base = np.where(np.isneginf(peak), 0.0, peak)
+            weights = np.exp(scores - base[:, None])
+            total = weights.sum(1) + np.exp(sink - base)
             shares = weights / np.where(total == 0.0, 1.0, total)[:, None]
             with np.errstate(divide="ignore"):
-                lse = np.log(total)
+                lse = base + np.log(total)
             yield shares @ v[:, head_kv], shares @ np.abs(v[:, head_kv]), lse
 
 

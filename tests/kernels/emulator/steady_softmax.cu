@@ -1,5 +1,5 @@
 // One tile of 16 query rows, one warp: runs SteadySoftmax over blocks of scores in the order of `consume` in
-// fwd_sm90_consumer.cuh, and reports overflows.
+// fwd_sm90_consumer.cuh, and reports overflows. The second pass is that of `revisit_blocks`.
 #include "arch/sm80/element.cuh"
 #include "parts/steady_softmax.cuh"
 
@@ -54,44 +54,66 @@ void attend(SteadyParams const& p) {
         __syncwarp();
     };
 
-    load_scores(0);
-    softmax.init_references(s);
-    softmax.exponentiate(s);
-    round_weights();
-    for (int block = 1; block < p.blocks; ++block) {
-        load_scores(block);
-        add_values(block - 1);
-        bool const masked = block < p.masked;
-        bool const lacks_reference = !masked && softmax.lacks_reference();
-        bool const slow_path = any_lane((!kRaiseAtOnce && softmax.needs_raise()) || lacks_reference || p.recompute);
-        if (masked) softmax.init_references(s);
-        float factor[2];
-        if (slow_path) {
-            if (!kRaiseAtOnce) {
-                overflow |= softmax.raise_references(factor);
-                rescale_rows(o, factor);
-            }
-            overflow |= lacks_reference && !p.recompute;
-            if (p.recompute) {
-                softmax.replace_references(s, factor);
-                rescale_rows(o, factor);
-            }
-        }
+    auto visit_blocks = [&] {
+        load_scores(0);
+        overflow |= softmax.init_references(s);
         softmax.exponentiate(s);
-        if (kRaiseAtOnce && any_lane(softmax.needs_raise())) {
-            overflow |= softmax.raise_references(factor);
-            rescale_rows(s, factor);
-            rescale_rows(o, factor);
-        }
         round_weights();
+        for (int block = 1; block < p.blocks; ++block) {
+            load_scores(block);
+            add_values(block - 1);
+            bool const masked = block < p.masked;
+            bool const lacks_reference = !masked && softmax.lacks_reference();
+            bool const slow_path = any_lane((!kRaiseAtOnce && softmax.needs_raise()) || lacks_reference);
+            if (masked) overflow |= softmax.init_references(s);
+            float factor[2];
+            if (slow_path) {
+                if (!kRaiseAtOnce) {
+                    overflow |= softmax.raise_references(factor);
+                    rescale_rows(o, factor);
+                }
+                overflow |= lacks_reference;
+            }
+            softmax.exponentiate(s);
+            if (kRaiseAtOnce && any_lane(softmax.needs_raise())) {
+                overflow |= softmax.raise_references(factor);
+                rescale_rows(s, factor);
+                rescale_rows(o, factor);
+            }
+            round_weights();
+        }
+        add_values(p.blocks - 1);
+    };
+    float shift[2] = {0.f, 0.f};
+    auto revisit_blocks = [&] {
+        for (int block = 0; block < p.blocks; ++block) {
+            load_scores(block);
+            float raised[2] = {1.f, 1.f};
+            if (!kRaiseAtOnce && block > 0) overflow |= softmax.raise_references(raised);
+            float replaced[2];
+            softmax.replace_references(s, shift, replaced);
+            softmax.exponentiate(s);
+            if (kRaiseAtOnce) {
+                overflow |= softmax.raise_references(raised);
+                rescale_rows(s, raised);
+            }
+            float const factor[2] = {raised[0] * replaced[0], raised[1] * replaced[1]};
+            rescale_rows(o, factor);
+            round_weights();
+            add_values(block);
+        }
+    };
+    if (p.recompute) {
+        revisit_blocks();
+    } else {
+        visit_blocks();
     }
-    add_values(p.blocks - 1);
     float factor[2] = {1.f, 1.f};
     if (!kRaiseAtOnce) overflow |= softmax.raise_references(factor);
 
     float const sinks_log2[2] = {p.sinks_log2[row_of(0)], p.sinks_log2[row_of(2)]};
     float lse[2];
-    softmax.finish(sinks_log2, factor, o, lse);
+    softmax.finish(sinks_log2, shift, factor, o, lse);
     for (int i = 0; i < kRows * kColumns / 32; ++i) {
         p.out[row_of(i) * kColumns + column_of(i)] = o[i];
         p.lse[row_of(i)] = lse[i / 2 % 2];

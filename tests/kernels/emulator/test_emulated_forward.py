@@ -44,6 +44,11 @@ CASES = {
     "negative scale": Case((100,), (190,), scale=-0.3),
     "scale 0": Case((100,), (190,), scale=0.0, causal=True),
     "large scores": Case((60,), (190,), scale=4.0),
+    "huge scores": Case((60, 3), (190, 70), scale=3e9, causal=True),
+    "huge negative scores": Case((60,), (190,), scale=-3e9, window=(90, 0)),
+    "keys that no query sees": Case((5, 130), (300, 290), window=(70, 0)),
+    "chunks that no query sees": Case((9,), (300,), chunk=120, form="packed"),
+    "pages that no query sees": Case((3, 1), (250, 300), form="paged", page_size=16, window=(40, 0)),
     "grouped heads": Case((33,), (190,), heads=6, causal=True, pack=True, sink=True),
     "lengths": Case((150, 0, 33), (190, 77, 0), causal=True),
     "packed": Case((5, 0, 130, 64, 1), (9, 20, 0, 200, 64), form="packed", causal=True),
@@ -145,8 +150,13 @@ CHANGES = {
         "    if (warp == 0) __syncthreads();  // O is staged",
     ),
     "keys past the end read": Change(
-        "load_cp_async.cuh", "!kLast || first_key + row < item.seqlen_k", "true"
+        "load_cp_async.cuh", "static_cast<uint32_t>(item.seqlen_k - item.first_key)", "0xFFFFFFFFu"
     ),
+    "keys before the first one read": Change(
+        "work_item.cuh", "visible_keys<kMask>(p.mask, 0, item.seqlen_q, item.seqlen_k).begin", "0"
+    ),
+    "large maxima not subtracted": Change("fwd_portable.cu", "softmax[t].centre(s[t]);", ""),
+    "no maximum is large": Change("online_softmax.cuh", "fabsf(reference) < kLargeMax", "true"),
     "rows past the end written": Change(
         "fwd_portable.cu", "tile_row < row_count(p.tiles, item)", "tile_row >= 0"
     ),
@@ -155,7 +165,10 @@ CHANGES = {
         "query_row.cuh", "item.head + row - position * tiles.pack_gqa", "item.head"
     ),
 }
-MUTATION_CASES = ("causal", "window", "softcap", "negative scale", "grouped heads", "packed", "odd columns")
+MUTATION_CASES = (
+    *("causal", "window", "softcap", "negative scale", "huge scores", "keys that no query sees"),
+    *("grouped heads", "packed", "odd columns"),
+)
 
 
 def check_mutation_cases(kernel: Kernel) -> None:

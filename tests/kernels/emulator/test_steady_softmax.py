@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ROWS, KEYS, COLUMNS, LANES = 16, 16, 8, 32
 OVERFLOW = 64  # powers of two above the reference at which a block overflows
+LARGE = 65536  # magnitude of a reference, in powers of two, at which a row is recomputed with a shift
 SCALE_LOG2 = np.float32(0.18)
 DTYPES = ("fp16", "bf16")
 
@@ -41,6 +42,15 @@ KINDS: dict[str, Callable[[NDArray[np.float64], int], NDArray[np.float64]]] = {
     "steep, then overflow": lambda b, at: 30 * b + np.where(b < at, 0.0, 90.0),
     "spike": lambda b, at: np.where(b == at, 90.0, 0.0),
     "last": lambda b, _: np.where(b == b[-1], 90.0, 0.0),
+    "huge": lambda b, _: 1e9 + 0 * b,
+    "huge and negative": lambda b, _: -3e10 + 0 * b,
+    "huge, then ordinary": lambda b, at: np.where(b < at, 1e9, 0.0),
+    "ordinary, then huge": lambda b, at: np.where(b < at, 0.0, 1e9),
+    "huge, then a step": lambda b, at: np.where(b < at, -1e9, -1e9 + 4096),
+    "rising to 2^100": lambda b, _: 2.0 ** np.minimum(20 * b, 100),
+    "falling from 2^100": lambda b, _: 2.0 ** np.maximum(100 - 20 * b, 0),
+    "falling to -2^100": lambda b, _: -(2.0 ** np.minimum(20 * b, 100)),
+    "up to 2^100 and back": lambda b, _: 2.0 ** (100 - 30 * np.minimum(np.abs(b - 3), 3)),
     "unseen": lambda b, _: np.full(b.shape, -np.inf),
     "seen late": lambda b, at: np.where(b < at, -np.inf, 0.0),
     "seen late, steep": lambda b, at: np.where(b < at, -np.inf, 35 * b),
@@ -116,14 +126,16 @@ class Tile:
         """Return for each row whether it must be recomputed.
 
         Either a block lies too far above all blocks before it, or the row's first visible key lies in a block
-        that is not masked.
+        that is not masked, or the first visible block is large.
         """
         levels = np.nan_to_num(self.levels(), nan=0.0, posinf=np.inf, neginf=-np.inf)
         with np.errstate(invalid="ignore"):  # inf - inf
             rise = levels[1:] - np.maximum.accumulate(levels)[:-1]
         unseen = np.isneginf(levels).cumprod(axis=0, dtype=bool)[:-1]
         steps = np.arange(1, self.blocks)[:, None]
-        return np.where(unseen, steps >= self.masked, rise > OVERFLOW).any(axis=0)
+        first = levels[np.isneginf(levels).argmin(axis=0), np.arange(ROWS)]
+        large = (np.abs(first) >= LARGE) & ~np.isneginf(first)
+        return large | np.where(unseen, steps >= self.masked, rise > OVERFLOW).any(axis=0)
 
     def run(self, program: Program, *, recompute: bool) -> Pass:
         scores, values, sinks_log2 = self.scores(), self.values(), self.sinks_log2()
@@ -167,8 +179,9 @@ class Tile:
         with np.errstate(divide="ignore"):
             lse = (base + np.log2(total)) * np.log(2.0)
         finite = np.isfinite(scaled)
-        # Scaled scores, and with them the references, have the relative precision of fp32.
-        rough = 2.0**-22 * (1.0 + np.abs(np.where(finite, scaled, 0.0)).max(axis=1, keepdims=True))
+        # Scaled scores and references have the relative precision of fp32. Large ones are shifted.
+        largest = np.abs(np.where(finite, scaled, 0.0)).max(axis=1, keepdims=True)
+        rough = 2.0**-22 * (1.0 + np.minimum(largest, LARGE))
         vanished = {"fp16": 2.0**-24, "bf16": 0.0}[self.dtype] * np.abs(values).sum(axis=0)
         error = np.abs(got.out - weights @ values)
         bound = (unit(self.dtype) + rough) * (weights @ np.abs(values)) + vanished + 1e-30
@@ -253,7 +266,8 @@ def steady_change(old: str, new: str) -> Change:
 
 MOST = "fmaxf(block_sum[0], block_sum[1])"
 RAISED, LOWERED = "reference[row] += float(exponent - 127);", "row_sum[row] *= factor[row];"
-REPLACED = "reference[row] = peak;"
+REPLACED = "reference[row] = is_large(peak) ? 0.f : peak;"
+SHIFTED = "shift[row] = is_large(peak) ? top : shift[row];"
 REPLACES = "if (quad_max(sum) > kOverflowAbove || lacks)"
 CHANGES = {
     "raise too late": steady_change("kRaiseAbove = 8192.f", "kRaiseAbove = 1048576.f"),
@@ -279,9 +293,19 @@ CHANGES = {
     "no overflowed reference replaced": steady_change(REPLACES, "if (lacks)"),
     "no missing reference replaced": steady_change(REPLACES, "if (quad_max(sum) > kOverflowAbove && !lacks)"),
     "replaced in one lane": steady_change(REPLACES, "if (sum > kOverflowAbove || lacks)"),
-    "half of a sum": steady_change("sum += exp2_approx(s[i + 1] * scale_log2 - offset);", ""),
+    "half of a sum": steady_change("sum += exp2_approx((s[i + 1] - shift[row]) * scale_log2 - offset);", ""),
+    "no reference is large": steady_change("fabsf(reference) >= kLargeReference", "false"),
+    "large references not reported": steady_change(
+        "return is_large(reference[0]) || is_large(reference[1]);", "return false;"
+    ),
+    "no reference is large and negative": steady_change("fabsf(reference) >=", "reference >="),
+    "a row without keys is large": steady_change(" && reference != -infinity()", ""),
+    "shift kept": steady_change(SHIFTED, ""),
+    "shift not subtracted": steady_change("subtract_from_row(s, row, shift[row]);", ""),
+    "shift missing from the peak": steady_change("(top - shift[row]) * scale_log2", "top * scale_log2"),
+    "shift missing from the LSE": steady_change("reference[row] + shift[row] * scale_log2", "reference[row]"),
     "factor not set": steady_change("factor[row] = lacks ? 1.f : exp2_approx(reference[row] - peak);", ""),
-    "replaced, sum not lowered": steady_change(f"{LOWERED}\n                {REPLACED}", REPLACED),
+    "replaced, sum not lowered": steady_change(f"{LOWERED}\n                {SHIFTED}", SHIFTED),
     "replaced, reference kept": steady_change(REPLACED, ""),
     "NaN without a key": steady_change(
         "reference[row] == -infinity() ? 0.f : reference[row]", "reference[row]"

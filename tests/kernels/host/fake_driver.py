@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Encode(ctypes.Structure):
@@ -84,10 +88,16 @@ class StorageParams(ctypes.Structure):
         ("ragged_q", ctypes.c_int32),
         ("ragged_k", ctypes.c_int32),
         ("rows_per_batch_q", ctypes.c_int32),
-        ("rows_per_batch_k", ctypes.c_int32),
         ("page_size", ctypes.c_int32),
         ("page_table_stride", ctypes.c_int32),
     )
+
+
+class MapSteps(ctypes.Structure):
+    _fields_ = (("row", ctypes.c_int32), ("slot", ctypes.c_int32))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.row, self.slot))
 
 
 class TileParams(ctypes.Structure):
@@ -124,6 +134,8 @@ class FwdParams(ctypes.Structure):
         ("storage", StorageParams),
         ("box_rows_kv", ctypes.c_int32),
         ("tiles", TileParams),
+        ("k_steps", MapSteps),
+        ("v_steps", MapSteps),
     )
 
 

@@ -67,9 +67,11 @@ def address(encoded: Encode, *coordinates: int) -> int | None:
     return (encoded.address + sum(map(math.prod, zip(coordinates, steps, strict=True)))) % 2**64
 
 
-def row_address(encoded: Encode, start: int, length: int, row: int, head: int) -> int | None:
-    """Where a kernel finds a row of a ragged operand."""
-    return address(encoded, 0, head, RAGGED_ROWS - length + row, start + length, RAGGED_ROWS)
+def row_address(
+    encoded: Encode, start: int, length: int, row: int, head: int, *, step: int = 1
+) -> int | None:
+    """Where a kernel finds a row of a ragged operand; `step`: units of the origin from row to row."""
+    return address(encoded, 0, head, RAGGED_ROWS - length + row, start + length * step, RAGGED_ROWS)
 
 
 @scenario
@@ -217,7 +219,8 @@ def operands_are_described(api: Api, fake: FakeDriver) -> None:
     assert (params.lse.data, params.lse.stride_batch, params.lse.stride_head) == (0x50000, 4 * 256, 256)
     assert params.sink == 0x60000
     assert (params.ragged_q, params.ragged_k) == (0, 0)
-    assert (params.rows_per_batch_q, params.rows_per_batch_k, params.page_size) == (0, 0, 0)
+    assert (params.rows_per_batch_q, params.page_size) == (0, 0)
+    assert (*params.k_steps, *params.v_steps) == (0, 0, 0, 0)
     assert not any(
         getattr(params, name)
         for name in ("cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "page_table")
@@ -243,9 +246,11 @@ def packed_sequences(api: Api, fake: FakeDriver) -> None:
     assert (params.seqlen_q, params.seqlen_k) == (200, 210)
     tile_m, shared = TILE_M[fake.kernel(done)], params.pack_gqa
     assert params.tiles_m == -(-200 * shared // tile_m)
-    assert params.count == done.grid[0] == params.tiles_m * (4 // shared) * 5
+    # No more than the packed rows fill, and one tile a sequence that is not full.
+    assert params.count == done.grid[0] == min(5 * params.tiles_m, 300 * shared // tile_m + 5) * (4 // shared)
     assert (params.lse.stride_batch, params.lse.stride_head) == (0, 300)
-    assert (params.rows_per_batch_q, params.rows_per_batch_k) == (0, 0)
+    assert params.rows_per_batch_q == 0
+    assert (*params.k_steps, *params.v_steps) == (1, 0, 1, 0)
     assert {params.q.stride_batch, params.k.stride_batch, params.out.stride_batch} == {0}
     q, k, _, out = fake.encodes_of(done)
     assert tuple(q.extents) == (64, 4, RAGGED_ROWS, LAST, LAST)
@@ -258,6 +263,9 @@ def packed_sequences(api: Api, fake: FakeDriver) -> None:
     # A launch cannot know that no sequence is longer than 0: the lengths are on the device.
     params = launch(api, fake, packed(3, 300, max_seqlen_q=0)).params
     assert params.count == 3 * (4 // params.pack_gqa)
+    # Nor is any longer than all rows together, whatever the bound.
+    far, near = (launch(api, fake, packed(3, 300, max_seqlen_q=n)).params for n in (2**31 - 1, 300))
+    assert (far.count, far.tiles_m, far.seqlen_q) == (near.count, near.tiles_m, 300)
 
 
 @scenario
@@ -282,7 +290,8 @@ def sequences_that_do_not_fill_their_rows(api: Api, fake: FakeDriver) -> None:
     done = launch(api, fake, args)
     params = done.params
     assert (params.seqused_q, params.seqused_k) == (INDEX, INDEX + 64)
-    assert (params.rows_per_batch_q, params.rows_per_batch_k) == (50, 350)
+    assert params.rows_per_batch_q == 50
+    assert (*params.k_steps, *params.v_steps) == (1, 350, 1, 350)
     assert (params.seqlen_q, params.seqlen_k, params.lse.stride_batch) == (50, 70, 200)
     k = fake.encodes_of(done)[1]
     assert row_address(k, 2 * 350, 33, 32, 1) == 0x20000 + 2 * (2 * 5 * 70 * 256 + 32 * 256 + 64)
@@ -296,7 +305,8 @@ def rows_and_slots_of_one(api: Api, fake: FakeDriver) -> None:
     for operand in (args.q, args.k, args.v, args.out):
         operand.stride[:] = (4096, 3, 64, 1)
     done = launch(api, fake, args)
-    assert (done.params.rows_per_batch_q, done.params.rows_per_batch_k) == (1, 1)
+    assert done.params.rows_per_batch_q == 1
+    assert (*done.params.k_steps, *done.params.v_steps) == (1, 1, 1, 1)
     assert row_address(fake.encodes_of(done)[1], 2, 1, 0, 1) == 0x20000 + 2 * (2 * 4096 + 64)
     args = fwd_args(1, 1, 1, 4, 2, 64, seqused_q=INDEX, seqused_k=INDEX)
     args.q.stride[:] = args.out.stride[:] = (5, 3, 64, 1)
@@ -332,10 +342,8 @@ def pages(api: Api, fake: FakeDriver) -> None:
             *(page_size, INDEX + 0x1000),
             10,
         )
-        assert (params.seqlen_k, params.rows_per_batch_k, params.box_rows_kv) == (
-            *(8 * page_size, page_size),
-            box,
-        )
+        assert (params.seqlen_k, params.box_rows_kv) == (8 * page_size, box)
+        assert (*params.k_steps, *params.v_steps) == (1, page_size, 1, page_size)
         assert params.k.stride_batch == page_size * 256
         _, k, v, _ = fake.encodes_of(done)
         assert (k.box[2], v.box[2]) == (box, box)
@@ -354,10 +362,31 @@ def pages_of_other_layouts(api: Api, fake: FakeDriver) -> None:
     for operand in (args.k, args.v):  # heads outside of rows; K and V of a page together
         operand.stride[:] = (2 * 2 * 16 * 128, 128, 16 * 128, 1)
     done = launch(api, fake, args)
-    assert done.params.rows_per_batch_k == 64
+    assert (*done.params.k_steps, *done.params.v_steps) == (1, 64, 1, 64)
     assert row_address(fake.encodes_of(done)[1], 5 * 64, 16, 3, 1) == 0x20000 + 2 * (
         5 * 8192 + 3 * 128 + 16 * 128
     )
+
+
+@scenario
+def pages_at_any_distance(api: Api, fake: FakeDriver) -> None:
+    """Pages of K and of V are slices of larger ones: no whole number of rows apart, and not equally far."""
+    args = paged(16)
+    args.k.stride[:] = (16 * 256 + 128, 256, 128, 1)
+    args.v.stride[:] = (3 * 16 * 256 + 8, 256, 128, 1)
+    done = launch(api, fake, args)
+    assert (*done.params.k_steps, *done.params.v_steps) == (2, 33, 32, 3 * 16 * 32 + 1)
+    _, k, v, _ = fake.encodes_of(done)
+    assert (k.strides[2], v.strides[2]) == (256, 16)
+    for page, length, row in itertools.product((0, 5, 39), (1, 16), (0, 15)):
+        at_k = 0x20000 + 2 * (page * (16 * 256 + 128) + row * 256 + 128)
+        at_v = 0x30000 + 2 * (page * (3 * 16 * 256 + 8) + row * 256 + 128)
+        assert row_address(k, page * 33, length, row, 1, step=2) == (at_k if row < length else None)
+        assert row_address(v, page * 1537, length, row, 1, step=32) == (at_v if row < length else None)
+    args = fwd_args(3, 50, 70, 4, 2, 64, seqused_q=INDEX, seqused_k=INDEX)
+    args.v.stride[:] = (64, 3 * 64, 70 * 192, 1)  # (seqlen, batch, heads, head_dim), transposed
+    done = launch(api, fake, args)
+    assert (*done.params.k_steps, *done.params.v_steps) == (1, 70, 3, 1)
 
 
 @scenario
@@ -366,7 +395,7 @@ def pages_that_hold_nothing(api: Api, fake: FakeDriver) -> None:
     args.k.data = args.v.data = None
     args.k.stride[:] = args.v.stride[:] = (3, 5, 7, 9)
     done = launch(api, fake, args)
-    assert (done.params.seqlen_k, done.params.rows_per_batch_k) == (0, 0)
+    assert (done.params.seqlen_k, *done.params.k_steps) == (0, 0, 0)
     for encoded in fake.encodes_of(done)[1:3]:
         assert encoded.address == 0x40000
         assert row_address(encoded, 0, 0, 0, 0) is None
@@ -385,20 +414,15 @@ def batches_of_nothing_need_no_launch(api: Api, fake: FakeDriver) -> None:
 def ragged_layouts_that_no_map_describes(api: Api) -> None:
     ragged = {"seqused_q": INDEX, "seqused_k": INDEX}
     args = fwd_args(3, 50, 70, 4, 2, 64, **ragged)
-    args.k.stride[:] = (70 * 128 + 8, 128, 64, 1)
+    args.q.stride[:] = (50 * 256 + 8, 256, 64, 1)
     assert refused(api, args) == (
-        "k has stride 8968 in its batch dimension; "
-        "it should be a multiple of 128, the stride of its seqlen dimension"
+        "q has stride 12808 in its batch dimension; "
+        "it should be a multiple of 256, the stride of its seqlen dimension"
     )
     args = fwd_args(3, 50, 70, 4, 2, 64, **ragged)
-    args.v.stride[:] = (64, 3 * 64, 70 * 192, 1)  # (seqlen, batch, heads, head_dim), transposed
+    args.out.stride[:] = (64, 3 * 64, 50 * 192, 1)  # (seqlen, batch, heads, head_dim), transposed
     assert refused(api, args).startswith(
-        "v has stride 64 in its batch dimension; it should be a multiple of 192"
-    )
-    args = fwd_args(3, 50, 70, 4, 2, 64, **ragged)
-    args.v.stride[:] = (2 * 70 * 64, 64, 70 * 64, 1)
-    assert refused(api, args) == (
-        "v has a batch stride of 140 times its seqlen stride; it should be 70 times, as in k"
+        "out has stride 64 in its batch dimension; it should be a multiple of 192"
     )
     args = fwd_args(3, 50, 70, 4, 2, 64, **ragged)
     args.out.stride[:] = (4 * 50 * 64, 64, 50 * 64, 1)
@@ -413,8 +437,11 @@ def ragged_layouts_that_no_map_describes(api: Api) -> None:
     args = paged(16)
     args.k.stride[:] = args.v.stride[:] = (2**34, 256, 128, 1)
     assert refused(api, args) == (
-        "k spans more than 2147483646 rows of 256 elements from its first to its last one"
+        "k spans more than 2147483646 times 256 elements, "
+        "the common step of its pages and page_size dimensions"
     )
+    args.k.stride[:] = args.v.stride[:] = (2**30 + 8, 256, 128, 1)
+    assert refused(api, args).startswith("k spans more than 2147483646 times 8 elements")
     args = paged(2**20, columns=2**10 + 1)
     assert refused(api, args) == "k has a seqlen of up to 1074790400; it should be at most 1073741824"
     assert api.fwd(paged(2**20, columns=2**10)) == (OK, "")

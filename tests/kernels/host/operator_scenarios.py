@@ -390,7 +390,7 @@ def index_tensors_are_checked(torch: Torch) -> None:
 
 @scenario
 def ragged_layouts_are_copied_when_they_must_be(torch: Torch, fake: FakeDriver) -> None:
-    """The kernel steps through the slots of k and v alike, and through those of q and out."""
+    """The kernel steps through the slots of q and out alike; k and v are read where they lie."""
     apart = (4 * 256 * 128, 128, 256 * 128, 1)  # of (batch, heads, seqlen, head_dim)
     lengths = ("seqused_q", "seqused_k")
 
@@ -403,7 +403,7 @@ def ragged_layouts_are_copied_when_they_must_be(torch: Torch, fake: FakeDriver) 
         thrown, (out, lse) = torch.general(q, k, v, **used)
         assert thrown is None
         params = fake.launches[-1].params
-        assert (params.rows_per_batch_q, params.rows_per_batch_k) == (256, 256)
+        assert params.rows_per_batch_q == 256
         torch.release(out)
         torch.release(lse)
         assert torch.alive == 0
@@ -411,9 +411,43 @@ def ragged_layouts_are_copied_when_they_must_be(torch: Torch, fake: FakeDriver) 
 
     assert copies(None, None) == 0
     assert copies(apart, None) == 1
-    assert copies(None, apart) == 1
+    assert copies(None, apart) == 0
+    assert copies(None, (256 * 512 + 8, 512, 128, 1)) == 0  # no whole rows between
+    assert copies(None, (256 * 513, 513, 128, 1)) == 1  # small enough: 0.5 MiB
     assert copies((128 * 4, 2 * 128 * 4, 128, 1), None) == 1  # (seqlen, batch, ...): no whole rows between
     assert copies((3 * 256 * 512, 3 * 512, 128, 1), None) == 0  # of a packed q, k, v
+
+
+@scenario
+def large_caches_are_never_copied(torch: Torch, fake: FakeDriver) -> None:
+    def refusal(pages: int, stride: tuple[int, ...] | None, argument: str) -> str | None:
+        copies, launches = torch.copies, len(fake.launches)
+        shape = (pages, 16, 4, 128)
+        cache = {name: torch.tensor(shape, stride if name == argument else None) for name in ("k", "v")}
+        thrown, results = torch.general(
+            *(torch.tensor((2, 1, 4, 128)), cache["k"], cache["v"]),
+            seqused_k=torch.tensor((2,), dtype=INT32),
+            page_table=torch.tensor((2, 4), dtype=INT32),
+            max_seqlen_k=64,
+        )
+        for result in results:
+            torch.release(result)
+        assert torch.alive == 0
+        assert (thrown is None) == (len(fake.launches) > launches)
+        assert pages < 1024 or torch.copies == copies
+        return thrown
+
+    for argument in ("k", "v"):
+        assert refusal(1024, (3 * 16 * 512 + 8, 512, 128, 1), argument) is None
+        for stride, problem in (
+            ((16 * 513, 513, 128, 1), "stride 513 in its page_size dimension"),
+            ((16 * 512 * 2, 512 * 2, 128 * 2, 2), "stride 2 in its head_dim dimension"),
+        ):
+            message = refusal(1024, stride, argument)
+            assert message is not None
+            assert message.startswith(f"flash_attn3: {argument} has {problem}; it should be ")
+            assert message.endswith("; a cache of 16 MiB or more is not copied")
+            assert refusal(1023, stride, argument) is None  # 15.98 MiB
 
 
 @scenario
