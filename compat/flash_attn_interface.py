@@ -19,7 +19,7 @@ from flash_attn3 import (
 )
 from flash_attn_3._forward import attend
 from flash_attn_3._forward import flash_attn_forward as _flash_attn_forward
-from flash_attn_3._refusals import refuse_fp8, refuse_given
+from flash_attn_3._refusals import refuse_given, require_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,18 +92,18 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         cache_leftpad: no kernel yet; None.
         page_table: (batch, pages of the longest sequence) int32, any page_size.
         cu_seqlens_q: (batch + 1,) int32: first row of each sequence of a packed q, and the end of the last.
-        cu_seqlens_k_new: no kernel yet; None.
+        cu_seqlens_k_new: without effect: it tells where new keys begin, and there are none without k.
         max_seqlen_q: the longest sequence of a packed q; required with cu_seqlens_q.
-        rotary_seqlens: no kernel yet; None.
-        q_descale: no kernel yet; None.
-        k_descale: no kernel yet; None.
-        v_descale: no kernel yet; None.
+        rotary_seqlens: without effect, as it has none without rotary_cos.
+        q_descale: as in ``flash_attn_func``: without effect on 16-bit tensors.
+        k_descale: likewise.
+        v_descale: likewise.
         softmax_scale: ``head_dim ** -0.5`` when None.
         causal: aligned to the bottom right of each sequence's own lengths.
         window_size: (left, right), -1 for all.
         attention_chunk: 0 for none.
         softcap: 0 for none.
-        rotary_interleaved: without effect.
+        rotary_interleaved: without effect, likewise.
         scheduler_metadata: without effect: the kernels need no plan.
         num_splits: the most parts that the keys may be split into; the kernels never split them.
         pack_gqa: a hint, without effect on the result.
@@ -130,18 +130,13 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         rotary_sin=rotary_sin,
         cache_batch_idx=cache_batch_idx,
         cache_leftpad=cache_leftpad,
-        cu_seqlens_k_new=cu_seqlens_k_new,
-        rotary_seqlens=rotary_seqlens,
-        q_descale=q_descale,
-        k_descale=k_descale,
-        v_descale=v_descale,
     )
-    refuse_fp8(q=q, k_cache=k_cache, v_cache=v_cache)
+    require_tensors(cu_seqlens_k_new=cu_seqlens_k_new, rotary_seqlens=rotary_seqlens)
     seqused_k = _lengths(cache_seqlens, q, k_cache, page_table, cu_seqlens_q)
     # Without stars, which would take half a microsecond.
     results = attend(
         q, k_cache, v_cache, cu_seqlens_q, None, None, seqused_k, max_seqlen_q, None, page_table,
-        softmax_scale, causal, window_size, attention_chunk, softcap,
+        softmax_scale, causal, q_descale, k_descale, v_descale, window_size, attention_chunk, softcap,
         num_splits, pack_gqa, sm_margin, learnable_sink, s_aux, out,
     )  # fmt: skip
     return results if return_softmax_lse else results[0]

@@ -69,9 +69,9 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         softmax_scale: factor of ``q @ k.T``; ``head_dim ** -0.5`` when None.
         causal: mask key j of a sequence for its query i unless ``j <= i + seqlen_k - seqlen_q``.
         qv: no kernel yet; None.
-        q_descale: no kernel yet; None.
-        k_descale: no kernel yet; None.
-        v_descale: no kernel yet; None.
+        q_descale: as in ``flash_attn_func``.
+        k_descale: as in ``flash_attn_func``.
+        v_descale: as in ``flash_attn_func``.
         window_size: as in ``flash_attn_func``.
         attention_chunk: as in ``flash_attn_func``.
         softcap: as in ``flash_attn_func``.

@@ -10,10 +10,7 @@ from flash_attn_interface import flash_attn_with_kvcache
 from tests.compat.calls import SHAPE_Q, dense, empty, index
 from tests.flash_attn3.operator_calls import Calls
 
-NO_KERNEL = (
-    *("k", "v", "qv", "rotary_cos", "rotary_sin", "cache_batch_idx", "cache_leftpad"),
-    *("cu_seqlens_k_new", "rotary_seqlens", "q_descale", "k_descale", "v_descale"),
-)
+NO_KERNEL = (*("k", "v", "qv", "rotary_cos", "rotary_sin", "cache_batch_idx", "cache_leftpad"),)
 
 
 def test_lengths_and_options_arrive():
@@ -114,10 +111,37 @@ def test_what_has_no_kernel_is_refused_by_name(name: str):
         flash_attn_with_kvcache(*dense(), **{name: empty((1,))})
 
 
+@pytest.mark.parametrize("new", ["cu_seqlens_k_new", "rotary_seqlens"])
+def test_what_describes_new_keys_has_no_effect_without_them(new: str):
+    """SGLang gives cu_seqlens_k_new on every call; with new keys, the keys are refused."""
+    q, k, v = dense()
+    used, given = index(2), {new: index(3)}
+    with Calls() as calls:
+        flash_attn_with_kvcache(q, k, v, cache_seqlens=used)
+        flash_attn_with_kvcache(q, k, v, cache_seqlens=used, **given)
+    assert calls.seen[0] == calls.seen[1]
+    with pytest.raises(NotImplementedError, match=r"^k has no kernel in flash_attn3 yet"):
+        flash_attn_with_kvcache(q, k, v, k, v, cache_seqlens=used, **given)
+    with pytest.raises(NotImplementedError, match=r"^rotary_cos has no kernel in flash_attn3 yet"):
+        flash_attn_with_kvcache(q, k, v, rotary_cos=q, cache_seqlens=used, **given)
+
+
+def test_scales_have_no_effect_on_16_bit_tensors():
+    """vLLM gives them on every call, one value for all heads."""
+    q, k, v = dense()
+    used, scale = index(2), empty((1,), torch.float32).expand(2, 2)
+    with Calls() as calls:
+        flash_attn_with_kvcache(q, k, v, cache_seqlens=used)
+        flash_attn_with_kvcache(
+            q, k, v, cache_seqlens=used, q_descale=scale, k_descale=scale, v_descale=scale
+        )
+    assert calls.seen[0] == calls.seen[1]
+
+
 def test_fp8_caches_are_refused():
     q, k, v = dense()
-    with pytest.raises(NotImplementedError, match=r"^k_cache has no FP8 kernel"):
-        flash_attn_with_kvcache(q, k.to(torch.float8_e4m3fn), v)
+    with pytest.raises(NotImplementedError, match=r"^k has no FP8 kernel"):
+        flash_attn_with_kvcache(q, k.to(torch.float8_e4m3fn), v, k_descale=empty((2, 2), torch.float32))
 
 
 def test_without_the_lse_it_returns_the_output_alone():
