@@ -53,7 +53,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
     page_table: Tensor | None = None,
     cu_seqlens_q: Tensor | None = None,
     cu_seqlens_k_new: Tensor | None = None,
-    max_seqlen_q: int | None = None,
+    max_seqlen_q: int | Tensor | None = None,
     rotary_seqlens: Tensor | None = None,
     q_descale: Tensor | None = None,
     k_descale: Tensor | None = None,
@@ -93,7 +93,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         page_table: (batch, pages of the longest sequence) int32, any page_size.
         cu_seqlens_q: (batch + 1,) int32: first row of each sequence of a packed q, and the end of the last.
         cu_seqlens_k_new: without effect: it tells where new keys begin, and there are none without k.
-        max_seqlen_q: the longest sequence of a packed q; required with cu_seqlens_q.
+        max_seqlen_q: as in ``flash_attn_varlen_func``; required with cu_seqlens_q.
         rotary_seqlens: without effect, as it has none without rotary_cos.
         q_descale: as in ``flash_attn_func``: without effect on 16-bit tensors.
         k_descale: likewise.
@@ -170,8 +170,8 @@ def _lengths(
 
 def get_scheduler_metadata(  # noqa: PLR0917  callers pass these by position
     batch_size: int,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
+    max_seqlen_q: int | Tensor,
+    max_seqlen_k: int | Tensor,
     num_heads_q: int,
     num_heads_kv: int,
     headdim: int,
@@ -203,7 +203,10 @@ def get_scheduler_metadata(  # noqa: PLR0917  callers pass these by position
     refuse_given(cache_leftpad=cache_leftpad)  # the operator has another name for it
     left, right = window_size
     plan: Tensor = torch.ops.flash_attn_3.get_scheduler_metadata(
-        *(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim),
+        batch_size,
+        # The operator takes numbers, which a plan does not depend on: a tensor is not read from its device.
+        *(0 if isinstance(longest, torch.Tensor) else longest for longest in (max_seqlen_q, max_seqlen_k)),
+        *(num_heads_q, num_heads_kv, headdim),
         headdim if headdim_v is None else headdim_v,
         qkv_dtype,
         cache_seqlens,

@@ -26,8 +26,8 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
     cu_seqlens_k_new: Tensor | None = None,
     seqused_q: Tensor | None = None,
     seqused_k: Tensor | None = None,
-    max_seqlen_q: int | None = None,
-    max_seqlen_k: int | None = None,
+    max_seqlen_q: int | Tensor | None = None,
+    max_seqlen_k: int | Tensor | None = None,
     page_table: Tensor | None = None,
     kv_batch_idx: Tensor | None = None,
     leftpad_k: Tensor | None = None,
@@ -68,8 +68,8 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
         cu_seqlens_k_new: without effect: it tells where new keys begin, and there are none without k_new.
         seqused_q: (batch,) int32.
         seqused_k: (batch,) int32.
-        max_seqlen_q: required with cu_seqlens_q, else without effect.
-        max_seqlen_k: required with cu_seqlens_k, else without effect.
+        max_seqlen_q: required with cu_seqlens_q, else without effect. The operator takes an int alone.
+        max_seqlen_k: required with cu_seqlens_k, else without effect. The operator takes an int alone.
         page_table: (batch, pages of the longest sequence) int32.
         kv_batch_idx: no kernel yet; None.
         leftpad_k: no kernel yet; None.
@@ -126,8 +126,8 @@ def attend(  # noqa: PLR0917  by position: keywords cost host time
     cu_seqlens_k: Tensor | None,
     seqused_q: Tensor | None,
     seqused_k: Tensor | None,
-    max_seqlen_q: int | None,
-    max_seqlen_k: int | None,
+    max_seqlen_q: int | Tensor | None,
+    max_seqlen_k: int | Tensor | None,
     page_table: Tensor | None,
     softmax_scale: float | None,
     causal: bool,
@@ -168,8 +168,8 @@ def attend(  # noqa: PLR0917  by position: keywords cost host time
     return written, lse, lse.new_empty(0), lse.new_empty(0)
 
 
-def _longest(name: str, value: int | None, cu_seqlens: Tensor | None) -> int:
-    """Return the length of the longest sequence; for packed sequences it is on the device, and must be given.
+def _longest(name: str, value: int | Tensor | None, cu_seqlens: Tensor | None) -> int | Tensor:
+    """Return the length of the longest sequence; for packed sequences it must be given.
 
     Raises:
         ValueError: it is not given with packed sequences.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from flash_attn_interface import flash_attn_with_kvcache
+from flash_attn_interface import flash_attn_with_kvcache, get_scheduler_metadata
 from tests.compat.calls import SHAPE_Q, dense, empty, index
 from tests.flash_attn3.operator_calls import Calls
 
@@ -103,6 +103,29 @@ def test_packed_queries_need_their_longest_length():
     _, k, v = dense()
     with pytest.raises(ValueError, match=r"^max_seqlen_q must be given with cu_seqlens_q"):
         flash_attn_with_kvcache(empty((7, 4, 64)), k, v, cache_seqlens=index(2), cu_seqlens_q=index(3))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_longest_length_may_be_a_tensor(compiled: bool):
+    """It is not read from a device: the rows of all sequences are the bound."""
+
+    def attention(q, cache, starts, used, longest):
+        plan = get_scheduler_metadata(3, longest, longest, 4, 2, 64, used, cu_seqlens_q=starts)
+        return flash_attn_with_kvcache(
+            *(q, cache, cache),
+            cache_seqlens=used,
+            cu_seqlens_q=starts,
+            max_seqlen_q=longest,
+            scheduler_metadata=plan,
+        )
+
+    torch._dynamo.reset()
+    called = torch.compile(attention, backend="aot_eager", fullgraph=True) if compiled else attention
+    arguments = empty((7, 4, 64)), empty((3, 9, 2, 64)), index(4), index(3), index()
+    assert called(*arguments).shape == (7, 4, 64)
+    with Calls() as calls:
+        attention(*arguments)
+    assert calls.only[1]["max_seqlen_q"] == 7
 
 
 @pytest.mark.parametrize("name", NO_KERNEL)

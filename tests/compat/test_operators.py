@@ -93,6 +93,25 @@ def test_every_argument_of_a_call_on_packed_sequences_arrives():
     assert _numbers(seen) == [None, False, 5, -1, 0, 0.0, 0]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_longest_lengths_may_be_tensors(compiled: bool):
+    """Those of the function; the operator takes numbers."""
+
+    def attention(q, k, v, starts, longest):
+        lengths = {"cu_seqlens_q": starts, "cu_seqlens_k": starts}
+        return flash_attn_interface._flash_attn_forward(
+            q, k, v, **lengths, max_seqlen_q=longest, max_seqlen_k=longest
+        )
+
+    torch._dynamo.reset()
+    called = torch.compile(attention, backend="aot_eager", fullgraph=True) if compiled else attention
+    arguments = *(tensor.flatten(0, 1) for tensor in dense()), index(3), index()
+    assert tuple(called(*arguments)[0].shape) == (32, 4, 64)
+    with Calls() as calls:
+        attention(*arguments)
+    assert [calls.only[1][name] for name in ("max_seqlen_q", "max_seqlen_k")] == [32, 48]
+
+
 def test_pages_arrive():
     q, table, used = empty(SHAPE_Q), index(2, 5), index(2)
     pages = empty((12, 4, 2, 64))

@@ -227,6 +227,11 @@ def test_hints_do_not_leave_the_fast_path(monkeypatch, hints):
         ({"softcap": -1.0}, ValueError, "softcap must be finite and 0 or more; it is -1.0"),
         ({"qv": Q}, NotImplementedError, "qv has no kernel yet"),
         ({"window_size": 3}, TypeError, "window_size must be a pair of integers"),
+        ({"max_seqlen_q": torch.tensor(4.0)}, TypeError, "max_seqlen_q must be an integer or a tensor of one; its dtype is torch.float32"),
+        ({"max_seqlen_k": torch.tensor(True)}, TypeError, "max_seqlen_k must be an integer or a tensor of one; its dtype is torch.bool"),
+        ({"max_seqlen_k": STARTS}, ValueError, "max_seqlen_k must be an integer or a tensor of one; the shape of the tensor is (3,)"),
+        ({"q": 1, "max_seqlen_q": TABLE[0, 0]}, TypeError, "q must be a torch.Tensor; its type is int"),
+        ({"k": None, "max_seqlen_k": TABLE[0, 0]}, TypeError, "k must be a torch.Tensor; its type is NoneType"),
     ],
     ids=str,
 )  # fmt: skip

@@ -200,6 +200,35 @@ def test_a_cache_in_pages(device):
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
 
 
+def test_what_servers_give_on_every_call_changes_nothing(device):
+    """Scales of FP8, lengths of new keys that there are not, a plan with room for them, a length in a tensor."""
+    q, k, v = _tensors(device, seqlen_q=2, seqlen_k=320)
+    lengths = torch.tensor([313, 5], device=device, dtype=torch.int32)
+    starts = torch.tensor([0, 2, 4], device=device, dtype=torch.int32)
+    longest = starts.diff().max()
+    scale = torch.full((1,), 3.0, device=device).expand(2, 2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        plan = fa3.get_scheduler_metadata(
+            *(2, longest, 320, 8, 2, 128, lengths), cu_seqlens_k_new=starts, max_seqlen_k_new=4
+        )
+        found = fa3.flash_attn_with_kvcache(
+            *(q.flatten(0, 1), k, v),
+            cache_seqlens=lengths,
+            cu_seqlens_q=starts,
+            cu_seqlens_k_new=starts,
+            max_seqlen_q=longest,
+            q_descale=scale,
+            k_descale=scale,
+            v_descale=scale,
+            scheduler_metadata=plan,
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = fa3.flash_attn_with_kvcache(q, k, v, cache_seqlens=lengths)
+    assert torch.equal(found, expected.flatten(0, 1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_parts_of_the_keys_are_combined(device, dtype):
     q, k, v = _tensors(device)
