@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import flash_attn_interface
 from flash_attn_interface import flash_attn_with_kvcache, get_scheduler_metadata
 from tests.compat.calls import SHAPE_Q, dense, empty, index
 from tests.flash_attn3.operator_calls import Calls
@@ -159,6 +161,18 @@ def test_scales_have_no_effect_on_16_bit_tensors():
             q, k, v, cache_seqlens=used, q_descale=scale, k_descale=scale, v_descale=scale
         )
     assert calls.seen[0] == calls.seen[1]
+
+
+def test_an_attribute_of_the_module_compiles():
+    def attention(q, k, v):
+        return flash_attn_interface.flash_attn_with_kvcache(q, k, v, causal=True)
+
+    torch._dynamo.reset()
+    count = CompileCounter()
+    compiled = torch.compile(attention, backend=count, fullgraph=True)
+    for _ in range(3):
+        assert compiled(*dense()).shape == SHAPE_Q
+    assert count.frame_count == 1
 
 
 def test_fp8_caches_are_refused():

@@ -201,7 +201,7 @@ def test_a_cache_in_pages(device):
 
 
 def test_what_servers_give_on_every_call_changes_nothing(device):
-    """Scales of FP8, lengths of new keys that there are not, a plan with room for them, a length in a tensor."""
+    """Scales of FP8, lengths of new keys without keys, a plan with room for them, a length in a tensor."""
     q, k, v = _tensors(device, seqlen_q=2, seqlen_k=320)
     lengths = torch.tensor([313, 5], device=device, dtype=torch.int32)
     starts = torch.tensor([0, 2, 4], device=device, dtype=torch.int32)
@@ -302,3 +302,19 @@ def test_a_model_of_transformers_says_the_same(device, transformers, padded):
             found = ours(tokens, attention_mask=mask).logits[mask.bool()].float()
     assert called.count("flash_attn3") == 2  # layers
     assert (found - expected).std() < 0.03 * expected.std()
+
+
+def test_continuous_batching_of_transformers_says_the_same(device, transformers):
+    """It would append to its cache through flash_attn_with_kvcache, if it were given it."""
+    _, ours = _models(transformers, device)
+    prompts = torch.randint(1, 100, (3, 40)).tolist()
+    prompts = [prompt[:length] for prompt, length in zip(prompts, (40, 1, 17), strict=True)]
+    config = transformers.GenerationConfig(max_new_tokens=6, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    found = ours.generate_batch(prompts, generation_config=config, progress_bar=False)
+    assert len(found) == len(prompts)
+    for prompt in prompts:
+        (output,) = (output for output in found.values() if output.prompt_ids == prompt)
+        assert output.error is None
+        assert len(output.generated_tokens) == 6
+        expected = ours.generate(torch.tensor([prompt], device=device), generation_config=config)
+        assert output.generated_tokens[0] == expected[0, len(prompt)]
