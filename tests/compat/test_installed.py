@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.project import project_version
+from ci.project import compat_version, project_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +36,9 @@ names = ("flash_attn_interface", "flash_attn_config", "flash_attn_3", "flash_att
 print(*(metadata.packages_distributions()[name] for name in names))
 print(all(importlib.util.find_spec(name) for name in names))
 """
-    version = project_version()
+    release, version = project_version(), compat_version(project_version())
     assert installed.python_output(program, cwd=tmp_path).splitlines() == [
-        f"{version} {version} {version}",
+        f"{version} {version} {release}",
         "['flash-attn-3'] ['flash-attn-3'] ['flash-attn-3'] ['flash-attn3']",
         "True",
     ]
@@ -56,7 +56,8 @@ assert forward is _flash_attn_forward
 assert CONFIG["build_flags"]["FLASHATTENTION_DISABLE_BACKWARD"] is True
 print(flash_attn_3.__version__, torch.ops.flash_attn_3.fwd.default.name())
 """
-    assert installed.python_output(program, cwd=tmp_path).split() == [project_version(), "flash_attn_3::fwd"]
+    version = compat_version(project_version())
+    assert installed.python_output(program, cwd=tmp_path).split() == [version, "flash_attn_3::fwd"]
 
 
 @NEEDS_TRANSFORMERS
