@@ -1,7 +1,8 @@
-"""The metadata hook: this distribution has the version of flash-attn3 and requires exactly that version."""
+"""The metadata hook: the version names the interface and the release of flash-attn3 that is required."""
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ else:
     import tomli as tomllib
 
 _TREE = Path(__file__).parents[1] / "pyproject.toml"
+# By its path: the package itself imports torch, which a build does not have.
+_drop_in_version = runpy.run_path(str(Path(__file__).parent / "flash_attn_3" / "_version.py"))[
+    "drop_in_version"
+]
 
 
 class CompatMetadataHook(MetadataHookInterface):
@@ -22,5 +27,5 @@ class CompatMetadataHook(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         """Set the version and the one requirement."""
         project = tomllib.loads(_TREE.read_text(encoding="utf-8"))["project"]
-        metadata["version"] = project["version"]
+        metadata["version"] = _drop_in_version(project["version"])
         metadata["dependencies"] = [f"{project['name']}=={project['version']}"]

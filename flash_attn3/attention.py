@@ -60,9 +60,9 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         softmax_scale: factor of ``q @ k.T``; ``head_dim ** -0.5`` when None.
         causal: mask key j for query i unless ``j <= i + seqlen_k - seqlen_q`` (aligned to the bottom right).
         qv: no kernel yet; None.
-        q_descale: no kernel yet; None.
-        k_descale: no kernel yet; None.
-        v_descale: no kernel yet; None.
+        q_descale: factor of an FP8 q, for which there is no kernel yet; without effect on 16-bit tensors.
+        k_descale: the same of k.
+        v_descale: the same of v.
         window_size: (left, right), keys visible before and after the query's own position ``i + seqlen_k -
             seqlen_q``, -1 for all; ``causal`` makes right 0. Elements may be 0-dim CPU integer tensors.
         attention_chunk: size of chunks of positions, ``[n * chunk, (n + 1) * chunk)``: mask keys outside the
@@ -137,9 +137,9 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
             heads_kv, head_dim): the heads of q, then those of k, then those of v.
         softmax_scale: as in ``flash_attn_func``.
         causal: as in ``flash_attn_func``.
-        q_descale: no kernel yet; None.
-        k_descale: no kernel yet; None.
-        v_descale: no kernel yet; None.
+        q_descale: as in ``flash_attn_func``.
+        k_descale: as in ``flash_attn_func``.
+        v_descale: as in ``flash_attn_func``.
         window_size: as in ``flash_attn_func``.
         attention_chunk: as in ``flash_attn_func``.
         softcap: as in ``flash_attn_func``.

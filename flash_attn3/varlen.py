@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flash_attn3._check.arguments import resolve_options
+from flash_attn3._check.longest import read_longest
 from flash_attn3._forward import forward, forward_general, forward_varlen
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
     v: Tensor,
     cu_seqlens_q: Tensor | None,
     cu_seqlens_k: Tensor | None,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
+    max_seqlen_q: int | Tensor,
+    max_seqlen_k: int | Tensor,
     seqused_q: Tensor | None = None,
     seqused_k: Tensor | None = None,
     softmax_scale: float | None = None,
@@ -60,8 +61,9 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         cu_seqlens_q: (batch + 1,) int32, on the device of q: first row of each sequence of q, and the end of
             the last. None: q is padded.
         cu_seqlens_k: the same for k and v.
-        max_seqlen_q: length of the longest sequence of q; rows beyond it are not computed. Without effect
-            where cu_seqlens_q is None.
+        max_seqlen_q: an upper bound of the lengths of q; no bit of the results depends on it. A tensor of one
+            integer, too: on a device it is not read, and the rows of all sequences together are the bound.
+            Without effect where cu_seqlens_q is None.
         max_seqlen_k: the same for k. Without effect where cu_seqlens_k is None.
         seqused_q: (batch,) int32, on the device of q: number of rows of each sequence of q that count. The
             other rows of ``out`` and of the LSE are unspecified. None: all count.
@@ -69,9 +71,9 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         softmax_scale: factor of ``q @ k.T``; ``head_dim ** -0.5`` when None.
         causal: mask key j of a sequence for its query i unless ``j <= i + seqlen_k - seqlen_q``.
         qv: no kernel yet; None.
-        q_descale: no kernel yet; None.
-        k_descale: no kernel yet; None.
-        v_descale: no kernel yet; None.
+        q_descale: as in ``flash_attn_func``.
+        k_descale: as in ``flash_attn_func``.
+        v_descale: as in ``flash_attn_func``.
         window_size: as in ``flash_attn_func``.
         attention_chunk: as in ``flash_attn_func``.
         softcap: as in ``flash_attn_func``.
@@ -105,6 +107,10 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
     )  # fmt: skip
     longest_q = 0 if cu_seqlens_q is None else max_seqlen_q
     longest_k = 0 if cu_seqlens_k is None else max_seqlen_k
+    if type(longest_q) is not int:
+        longest_q = read_longest("max_seqlen_q", longest_q, q)
+    if type(longest_k) is not int:
+        longest_k = read_longest("max_seqlen_k", longest_k, k)
     lengths: tuple[Any, ...] = (cu_seqlens_q, cu_seqlens_k, longest_q, longest_k)
     operator = forward_varlen
     if seqused_q is not None or seqused_k is not None or page_table is not None:

@@ -47,11 +47,21 @@ def has_compat(manifest: Manifest, channel: Channel, release: Sequence[Wheel]) -
 
 
 def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Wheel, ...]:
-    """Return the newest candidates that are not older than the stable release, newest first."""
-    floor = Version(stable[0].version) if stable else None
-    current = [
-        wheel
-        for wheel in manifest.wheels
-        if wheel.channel == "candidate" and (floor is None or Version(wheel.version) >= floor)
-    ]
-    return tuple(current[::-1][:_SHOWN_CANDIDATES])
+    """Return the newest candidates that are not older than the stable release, newest first.
+
+    A compatibility wheel is as old as what it requires.
+    """
+    candidates = [wheel for wheel in manifest.wheels if wheel.channel == "candidate"]
+    if stable:
+        floor = Version(stable[0].version)
+        older = {
+            f"{PROJECT}=={wheel.version}"
+            for wheel in manifest.wheels
+            if wheel.project == PROJECT and Version(wheel.version) < floor
+        }
+        candidates = [
+            wheel
+            for wheel in candidates
+            if older.isdisjoint((f"{wheel.project}=={wheel.version}", *wheel.requires_dist))
+        ]
+    return tuple(candidates[::-1][:_SHOWN_CANDIDATES])

@@ -103,12 +103,13 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
     )
     verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.torch_site)
 
-    listed = next(published for published in manifest.wheels if published.filename == wheel.name)
+    published = {item.filename: item for item in manifest.wheels}
+    listed = published[wheel.name]
     page = work / "site" / listed.channel / "index.html"
-    projects = {PROJECT: "flash_attn3"}
+    requirements = {f"{PROJECT}=={listed.version}": "flash_attn3"}
     if settings.drop_in:
-        projects[COMPAT_PROJECT] = "flash_attn_interface"
-    trial.install(projects, listed.version, page)
+        requirements[f"{COMPAT_PROJECT}=={published[compat.name].version}"] = "flash_attn_interface"
+    trial.install(requirements, page)
     unchecked = [
         f"other Pythons and torches than {trial.description}: only these were installed into and imported"
     ]

@@ -37,14 +37,13 @@ class Trial:
     description: str
     """Such as ``Python 3.12.3 and torch 2.13.0``."""
 
-    def install(self, projects: Mapping[str, str], version: str, page: Path) -> None:
+    def install(self, requirements: Mapping[str, str], page: Path) -> None:
         """Install projects of this tree from a flat page of links alone, and import them.
 
         The projects are uninstalled first: the bytes of a version may have changed since the last run.
 
         Args:
-            projects: project name -> module to import.
-            version: of every project.
+            requirements: requirement, such as ``flash-attn3==0.1.0`` -> module to import.
             page: the page of links.
 
         Raises:
@@ -54,9 +53,9 @@ class Trial:
         source = ("--no-index", "--no-cache-dir", "--find-links", page.as_uri())
         for arguments in (
             (*pip, "uninstall", "--yes", PROJECT, COMPAT_PROJECT),
-            (*pip, "install", *source, *(f"{project}=={version}" for project in projects)),
+            (*pip, "install", *source, *requirements),
             (*pip, "check"),
-            ("-I", "-c", f"import {', '.join(projects.values())}"),
+            ("-I", "-c", f"import {', '.join(requirements.values())}"),
         ):
             command = [str(self.environment.python), *arguments]
             result = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -43,17 +43,16 @@ def _scheduler_metadata(
     seqused_k: Tensor,
     _cu_seqlens_q: Tensor | None = None,
     _cu_seqlens_k: Tensor | None = None,
-    cu_seqlens_k_new: Tensor | None = None,
+    _cu_seqlens_k_new: Tensor | None = None,
     _seqused_q: Tensor | None = None,
     leftpad_k: Tensor | None = None,
-    _page_size: int | None = None,
-    max_seqlen_k_new: int = 0,
     *_options: Any,
 ) -> Tensor:
-    """Return an empty plan: the kernels schedule themselves."""
-    refuse_given(
-        cu_seqlens_k_new=cu_seqlens_k_new, leftpad_k=leftpad_k, max_seqlen_k_new=max_seqlen_k_new or None
-    )
+    """Return an empty plan: the kernels schedule themselves.
+
+    The lengths of new keys are part of a plan without effect: it is the call with new keys that is refused.
+    """
+    refuse_given(leftpad_k=leftpad_k)
     return seqused_k.new_empty(0, dtype=torch.int32)
 
 

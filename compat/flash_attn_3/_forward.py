@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flash_attn3 import flash_attn_func, flash_attn_varlen_func
-from flash_attn_3._refusals import refuse_fp8, refuse_given
+from flash_attn_3._refusals import refuse_given, require_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +26,8 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
     cu_seqlens_k_new: Tensor | None = None,
     seqused_q: Tensor | None = None,
     seqused_k: Tensor | None = None,
-    max_seqlen_q: int | None = None,
-    max_seqlen_k: int | None = None,
+    max_seqlen_q: int | Tensor | None = None,
+    max_seqlen_k: int | Tensor | None = None,
     page_table: Tensor | None = None,
     kv_batch_idx: Tensor | None = None,
     leftpad_k: Tensor | None = None,
@@ -65,27 +65,27 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
             to write to and return.
         cu_seqlens_q: (batch + 1,) int32.
         cu_seqlens_k: (batch + 1,) int32.
-        cu_seqlens_k_new: no kernel yet; None.
+        cu_seqlens_k_new: without effect: it tells where new keys begin, and there are none without k_new.
         seqused_q: (batch,) int32.
         seqused_k: (batch,) int32.
-        max_seqlen_q: required with cu_seqlens_q, else without effect.
-        max_seqlen_k: required with cu_seqlens_k, else without effect.
+        max_seqlen_q: required with cu_seqlens_q, else without effect. The operator takes an int alone.
+        max_seqlen_k: required with cu_seqlens_k, else without effect. The operator takes an int alone.
         page_table: (batch, pages of the longest sequence) int32.
         kv_batch_idx: no kernel yet; None.
         leftpad_k: no kernel yet; None.
         rotary_cos: no kernel yet; None.
         rotary_sin: no kernel yet; None.
-        seqlens_rotary: no kernel yet; None.
-        q_descale: no kernel yet; None.
-        k_descale: no kernel yet; None.
-        v_descale: no kernel yet; None.
+        seqlens_rotary: without effect, as it has none without rotary_cos.
+        q_descale: as in ``flash_attn3.flash_attn_func``: without effect on 16-bit tensors.
+        k_descale: likewise.
+        v_descale: likewise.
         softmax_scale: ``head_dim ** -0.5`` when None.
         causal: aligned to the bottom right.
         window_size_left: -1 for all keys.
         window_size_right: -1 for all keys.
         attention_chunk: 0 for none.
         softcap: 0 for none.
-        rotary_interleaved: without effect.
+        rotary_interleaved: without effect, likewise.
         scheduler_metadata: without effect: the kernels need no plan.
         num_splits: the most parts that the keys may be split into; the kernels never split them.
         pack_gqa: a hint, without effect on the result.
@@ -103,21 +103,17 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
         k_new=k_new,
         v_new=v_new,
         qv=qv,
-        cu_seqlens_k_new=cu_seqlens_k_new,
         kv_batch_idx=kv_batch_idx,
         leftpad_k=leftpad_k,
         rotary_cos=rotary_cos,
         rotary_sin=rotary_sin,
-        seqlens_rotary=seqlens_rotary,
-        q_descale=q_descale,
-        k_descale=k_descale,
-        v_descale=v_descale,
     )
-    refuse_fp8(q=q, k=k, v=v)
+    require_tensors(cu_seqlens_k_new=cu_seqlens_k_new, seqlens_rotary=seqlens_rotary)
     # Without stars, which would take half a microsecond.
     return attend(
         q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, page_table,
-        softmax_scale, causal, (window_size_left, window_size_right), attention_chunk, softcap,
+        softmax_scale, causal, q_descale, k_descale, v_descale,
+        (window_size_left, window_size_right), attention_chunk, softcap,
         num_splits, pack_gqa, sm_margin, None, None, out_,
     )  # fmt: skip
 
@@ -130,11 +126,14 @@ def attend(  # noqa: PLR0917  by position: keywords cost host time
     cu_seqlens_k: Tensor | None,
     seqused_q: Tensor | None,
     seqused_k: Tensor | None,
-    max_seqlen_q: int | None,
-    max_seqlen_k: int | None,
+    max_seqlen_q: int | Tensor | None,
+    max_seqlen_k: int | Tensor | None,
     page_table: Tensor | None,
     softmax_scale: float | None,
     causal: bool,
+    q_descale: Tensor | None,
+    k_descale: Tensor | None,
+    v_descale: Tensor | None,
     window_size: Sequence[int | Tensor],
     attention_chunk: int,
     softcap: float,
@@ -152,7 +151,8 @@ def attend(  # noqa: PLR0917  by position: keywords cost host time
     """
     if cu_seqlens_q is cu_seqlens_k is seqused_q is seqused_k is page_table is None:
         written, lse = flash_attn_func(
-            q, k, v, softmax_scale, causal, None, None, None, None, window_size, attention_chunk, softcap,
+            q, k, v, softmax_scale, causal, None, q_descale, k_descale, v_descale,
+            window_size, attention_chunk, softcap,
             num_splits, pack_gqa, False, sm_margin, True, learnable_sink, s_aux, out,
         )  # fmt: skip
     else:
@@ -161,14 +161,15 @@ def attend(  # noqa: PLR0917  by position: keywords cost host time
             _longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
             _longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
             seqused_q, seqused_k,
-            softmax_scale, causal, None, None, None, None, window_size, attention_chunk, softcap,
+            softmax_scale, causal, None, q_descale, k_descale, v_descale,
+            window_size, attention_chunk, softcap,
             num_splits, pack_gqa, False, sm_margin, True, page_table, learnable_sink, s_aux, out,
         )  # fmt: skip
     return written, lse, lse.new_empty(0), lse.new_empty(0)
 
 
-def _longest(name: str, value: int | None, cu_seqlens: Tensor | None) -> int:
-    """Return the length of the longest sequence; for packed sequences it is on the device, and must be given.
+def _longest(name: str, value: int | Tensor | None, cu_seqlens: Tensor | None) -> int | Tensor:
+    """Return the length of the longest sequence; for packed sequences it must be given.
 
     Raises:
         ValueError: it is not given with packed sequences.

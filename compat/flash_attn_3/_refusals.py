@@ -1,11 +1,8 @@
-"""Errors for arguments of FlashAttention-3 for which flash_attn3 has no kernel."""
+"""Errors for arguments of FlashAttention-3 without a kernel in flash_attn3, and for those of a wrong type."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-
-_FP8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 
 
 def refuse_given(**absent: object) -> None:
@@ -21,15 +18,12 @@ def refuse_given(**absent: object) -> None:
             )
 
 
-def refuse_fp8(**tensors: object) -> None:
-    """Refuse tensors of 8-bit floating point.
+def require_tensors(**optional: object) -> None:
+    """Refuse arguments that are neither tensors nor None.
 
     Raises:
-        NotImplementedError: names the first such tensor.
+        TypeError: names the first such argument.
     """
-    for name, tensor in tensors.items():
-        if isinstance(tensor, Tensor) and tensor.dtype in _FP8:
-            raise NotImplementedError(
-                f"{name} has no FP8 kernel in flash_attn3 yet: it must be torch.float16 or torch.bfloat16; "
-                f"it is {tensor.dtype}"
-            )
+    for name, value in optional.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor or None; its type is {type(value).__name__}")

@@ -79,9 +79,9 @@ def resolve_options(  # noqa: PLR0917  by position: keywords cost host time
         pack_gqa: a bool or None; without effect.
         deterministic: a bool; without effect, forward is always deterministic.
         qv: None; there is no kernel.
-        q_descale: None; there is no kernel.
-        k_descale: None; there is no kernel.
-        v_descale: None; there is no kernel.
+        q_descale: a tensor or None; without effect, it is for FP8, and an FP8 tensor is refused by itself.
+        k_descale: likewise.
+        v_descale: likewise.
 
     Raises:
         TypeError: a value has a wrong type.
@@ -99,7 +99,7 @@ def resolve_options(  # noqa: PLR0917  by position: keywords cost host time
         return ()
     # A quick test of the usual types stands before each call that takes the unusual ones, too.
     if not (qv is None and q_descale is None and k_descale is None and v_descale is None):
-        _check_absent(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+        _check_qv_and_descales(qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
     if type(softcap) is not float or not 0.0 <= softcap < math.inf:
         _check_softcap(softcap)
     if type(attention_chunk) is not int or attention_chunk < 0:
@@ -134,12 +134,12 @@ def _resolve_window(window_size: Any) -> tuple[int, int]:
     return check_index("window_size", left, -1), check_index("window_size", right, -1)
 
 
-def _check_absent(**absent: Any) -> None:
-    for name, value in absent.items():
-        if value is not None:
-            raise NotImplementedError(
-                f"{name} has no kernel yet: it must be None; its type is {type(value).__name__}"
-            )
+def _check_qv_and_descales(qv: Any, **descales: Any) -> None:
+    if qv is not None:
+        raise NotImplementedError(f"qv has no kernel yet: it must be None; its type is {type(qv).__name__}")
+    for name, value in descales.items():
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor or None; its type is {type(value).__name__}")
 
 
 def _check_softcap(softcap: Any) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flash_attn3._check.arguments import Lengths
 
 _DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+_FP8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 
 
 def check_tensors(
@@ -27,7 +28,7 @@ def check_tensors(
     Raises:
         TypeError: an argument is no tensor or has a wrong dtype.
         ValueError: a device, rank, size or stride does not fit.
-        NotImplementedError: this build holds no kernel for the head_dim.
+        NotImplementedError: this build holds no kernel for the head_dim, or for FP8.
     """
     shapes = {
         "q": "(batch, seqlen, heads, head_dim)"
@@ -58,6 +59,10 @@ def _check_operand(name: str, tensor: Tensor, shape: str, q: Tensor) -> None:
     dimensions = shape.count(",") + 1
     if tensor.ndim != dimensions:
         raise ValueError(f"{name} must have {dimensions} dimensions, {shape}; its shape is {_shape(tensor)}")
+    if tensor.dtype in _FP8:
+        raise NotImplementedError(
+            f"{name} has no FP8 kernel yet: it must be torch.float16 or torch.bfloat16; it is {tensor.dtype}"
+        )
     if tensor.dtype not in _DTYPES:
         raise TypeError(f"{name} must be torch.float16 or torch.bfloat16; it is {tensor.dtype}")
     if tensor.dtype != q.dtype:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.project import project_version
+from ci.project import compat_version, project_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +36,9 @@ names = ("flash_attn_interface", "flash_attn_config", "flash_attn_3", "flash_att
 print(*(metadata.packages_distributions()[name] for name in names))
 print(all(importlib.util.find_spec(name) for name in names))
 """
-    version = project_version()
+    release, version = project_version(), compat_version(project_version())
     assert installed.python_output(program, cwd=tmp_path).splitlines() == [
-        f"{version} {version} {version}",
+        f"{version} {version} {release}",
         "['flash-attn-3'] ['flash-attn-3'] ['flash-attn-3'] ['flash-attn3']",
         "True",
     ]
@@ -56,7 +56,8 @@ assert forward is _flash_attn_forward
 assert CONFIG["build_flags"]["FLASHATTENTION_DISABLE_BACKWARD"] is True
 print(flash_attn_3.__version__, torch.ops.flash_attn_3.fwd.default.name())
 """
-    assert installed.python_output(program, cwd=tmp_path).split() == [project_version(), "flash_attn_3::fwd"]
+    version = compat_version(project_version())
+    assert installed.python_output(program, cwd=tmp_path).split() == [version, "flash_attn_3::fwd"]
 
 
 @NEEDS_TRANSFORMERS
@@ -80,20 +81,54 @@ from transformers.modeling_flash_attention_utils import _lazy_imports, lazy_impo
 from transformers.utils.import_utils import is_flash_attn_3_available
 print(is_flash_attn_3_available())
 functions = _lazy_imports("flash_attention_3")[:3]
-names = ("flash_attn_func", "flash_attn_varlen_func", "flash_attn_with_kvcache")
+names = ("flash_attn_func", "flash_attn_varlen_func")
 print(all(found is getattr(flash_attn_interface, name) for found, name in zip(functions, names)))
-for process in lazy_import_flash_attention("flash_attention_3")[1]:
-    print(*sorted(name for name, found in process.keywords["supports_mapping"].items() if found))
+process, _ = lazy_import_flash_attention("flash_attention_3")[1]
+print(*sorted(name for name, found in process.keywords["supports_mapping"].items() if found))
 """
-    found = installed.python_output(program, cwd=tmp_path).splitlines()
-    assert found[:2] == ["True", "True"]
-    options = [set(line.split()) for line in found[2:]]
-    assert len(options) == 2
-    assert all(
-        {"window_size", "softcap", "s_aux", "learnable_sink", "page_table"} <= seen for seen in options
+    *found, options = installed.python_output(program, cwd=tmp_path).splitlines()
+    assert found == ["True", "True"]
+    assert {*("window_size", "softcap", "s_aux", "learnable_sink", "page_table", "deterministic")} <= set(
+        options.split()
     )
-    assert "deterministic" in options[0]
-    assert "cache_seqlens" in options[1]
+
+
+@NEEDS_TRANSFORMERS
+@pytest.mark.parametrize("asked", ["None", "16"])
+def test_transformers_does_not_append_to_a_cache(installed: Environment, tmp_path: Path, asked: str):
+    """Its continuous batching goes without flash_attn_with_kvcache, also where a user asked for it."""
+    program = f"""
+{_AS_IF_ON_A_GPU}
+from transformers import ContinuousBatchingConfig, LlamaConfig
+from transformers.generation.continuous_batching.initialization import resolve_continuous_batching_config
+config = LlamaConfig(attn_implementation="flash_attention_3")
+asked = ContinuousBatchingConfig(max_blocks_per_request={asked}, max_memory_percent=0.5)
+found = resolve_continuous_batching_config(config, asked, None, False, torch.device("cpu"))
+print(found.max_blocks_per_request, config._attn_implementation)
+"""
+    assert installed.python_output(program, cwd=tmp_path) == "0 flash_attention_3\n"
+
+
+def test_every_other_caller_gets_the_function_for_caches(installed: Environment, tmp_path: Path):
+    """Servers look for page_table in its signature; it is the same function wherever it is taken from."""
+    program = """
+import inspect
+import flash_attn_interface
+from flash_attn_interface import flash_attn_with_kvcache
+from flash_attn_interface import *
+import flash_attn_3.flash_attn_interface as package
+assert "page_table" in inspect.signature(flash_attn_with_kvcache).parameters
+for module in (flash_attn_interface, package):
+    assert module.flash_attn_with_kvcache is flash_attn_with_kvcache
+server = {"__name__": "server.backend"}
+exec("from flash_attn_interface import flash_attn_with_kvcache", server)
+assert server["flash_attn_with_kvcache"] is flash_attn_with_kvcache
+appending = {"__name__": "transformers.modeling_flash_attention_utils"}
+exec("from flash_attn_interface import flash_attn_func, flash_attn_with_kvcache", appending)
+assert appending["flash_attn_func"] is flash_attn_interface.flash_attn_func
+assert appending["flash_attn_with_kvcache"] is None
+"""
+    installed.python_output(program, cwd=tmp_path)
 
 
 _TRANSFORMERS_CALL = """

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from flash_attn_interface import flash_attn_with_kvcache
+import flash_attn_interface
+from flash_attn_interface import flash_attn_with_kvcache, get_scheduler_metadata
 from tests.compat.calls import SHAPE_Q, dense, empty, index
 from tests.flash_attn3.operator_calls import Calls
 
-NO_KERNEL = (
-    *("k", "v", "qv", "rotary_cos", "rotary_sin", "cache_batch_idx", "cache_leftpad"),
-    *("cu_seqlens_k_new", "rotary_seqlens", "q_descale", "k_descale", "v_descale"),
-)
+NO_KERNEL = (*("k", "v", "qv", "rotary_cos", "rotary_sin", "cache_batch_idx", "cache_leftpad"),)
 
 
 def test_lengths_and_options_arrive():
@@ -108,16 +107,78 @@ def test_packed_queries_need_their_longest_length():
         flash_attn_with_kvcache(empty((7, 4, 64)), k, v, cache_seqlens=index(2), cu_seqlens_q=index(3))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_longest_length_may_be_a_tensor(compiled: bool):
+    """It is not read from a device: the rows of all sequences are the bound."""
+
+    def attention(q, cache, starts, used, longest):
+        plan = get_scheduler_metadata(3, longest, longest, 4, 2, 64, used, cu_seqlens_q=starts)
+        return flash_attn_with_kvcache(
+            *(q, cache, cache),
+            cache_seqlens=used,
+            cu_seqlens_q=starts,
+            max_seqlen_q=longest,
+            scheduler_metadata=plan,
+        )
+
+    torch._dynamo.reset()
+    called = torch.compile(attention, backend="aot_eager", fullgraph=True) if compiled else attention
+    arguments = empty((7, 4, 64)), empty((3, 9, 2, 64)), index(4), index(3), index()
+    assert called(*arguments).shape == (7, 4, 64)
+    with Calls() as calls:
+        attention(*arguments)
+    assert calls.only[1]["max_seqlen_q"] == 7
+
+
 @pytest.mark.parametrize("name", NO_KERNEL)
 def test_what_has_no_kernel_is_refused_by_name(name: str):
     with pytest.raises(NotImplementedError, match=rf"^{name} has no kernel in flash_attn3 yet"):
         flash_attn_with_kvcache(*dense(), **{name: empty((1,))})
 
 
+@pytest.mark.parametrize("new", ["cu_seqlens_k_new", "rotary_seqlens"])
+def test_what_describes_new_keys_has_no_effect_without_them(new: str):
+    """SGLang gives cu_seqlens_k_new on every call; with new keys, the keys are refused."""
+    q, k, v = dense()
+    used, given = index(2), {new: index(3)}
+    with Calls() as calls:
+        flash_attn_with_kvcache(q, k, v, cache_seqlens=used)
+        flash_attn_with_kvcache(q, k, v, cache_seqlens=used, **given)
+    assert calls.seen[0] == calls.seen[1]
+    with pytest.raises(NotImplementedError, match=r"^k has no kernel in flash_attn3 yet"):
+        flash_attn_with_kvcache(q, k, v, k, v, cache_seqlens=used, **given)
+    with pytest.raises(NotImplementedError, match=r"^rotary_cos has no kernel in flash_attn3 yet"):
+        flash_attn_with_kvcache(q, k, v, rotary_cos=q, cache_seqlens=used, **given)
+
+
+def test_scales_have_no_effect_on_16_bit_tensors():
+    """vLLM gives them on every call, one value for all heads."""
+    q, k, v = dense()
+    used, scale = index(2), empty((1,), torch.float32).expand(2, 2)
+    with Calls() as calls:
+        flash_attn_with_kvcache(q, k, v, cache_seqlens=used)
+        flash_attn_with_kvcache(
+            q, k, v, cache_seqlens=used, q_descale=scale, k_descale=scale, v_descale=scale
+        )
+    assert calls.seen[0] == calls.seen[1]
+
+
+def test_an_attribute_of_the_module_compiles():
+    def attention(q, k, v):
+        return flash_attn_interface.flash_attn_with_kvcache(q, k, v, causal=True)
+
+    torch._dynamo.reset()
+    count = CompileCounter()
+    compiled = torch.compile(attention, backend=count, fullgraph=True)
+    for _ in range(3):
+        assert compiled(*dense()).shape == SHAPE_Q
+    assert count.frame_count == 1
+
+
 def test_fp8_caches_are_refused():
     q, k, v = dense()
-    with pytest.raises(NotImplementedError, match=r"^k_cache has no FP8 kernel"):
-        flash_attn_with_kvcache(q, k.to(torch.float8_e4m3fn), v)
+    with pytest.raises(NotImplementedError, match=r"^k has no FP8 kernel"):
+        flash_attn_with_kvcache(q, k.to(torch.float8_e4m3fn), v, k_descale=empty((2, 2), torch.float32))
 
 
 def test_without_the_lse_it_returns_the_output_alone():

@@ -11,7 +11,7 @@ import pytest
 
 from ci.errors import ReportMismatch, VerifyFailed
 from ci.platforms.environment import run
-from ci.project import project_version
+from ci.project import compat_version, project_version
 from ci.stages.audit import audit
 from ci.stages.listing import Context
 from ci.stages.publish import publish, yank
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PYTHON = Path(sys.executable)
 VERSION = project_version()
+COMPAT_VERSION = compat_version(VERSION)
 UNMET = f"no wheel of flash-attn3=={VERSION}, which it needs, is stable"
 
 
@@ -106,9 +107,9 @@ def test_a_failed_audit_keeps_it_a_candidate(tmp_path: Path, compat_wheel: Path,
 
 
 def _metadata() -> dict[str, bytes]:
-    info = f"flash_attn_3-{VERSION}.dist-info"
+    info = f"flash_attn_3-{COMPAT_VERSION}.dist-info"
     metadata = (
-        f"Metadata-Version: 2.4\nName: flash-attn-3\nVersion: {VERSION}\nRequires-Python: >=3.10\n"
+        f"Metadata-Version: 2.4\nName: flash-attn-3\nVersion: {COMPAT_VERSION}\nRequires-Python: >=3.10\n"
         f"Requires-Dist: flash-attn3=={VERSION}\n"
     )
     wheel = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -151,7 +152,8 @@ def test_the_pages_show_it_beside_the_project(tmp_path: Path, compat_wheel: Path
         assert '<a href="flash-attn3/">flash-attn3</a>' in root
         page = (site / channel / "simple" / "flash-attn-3" / "index.html").read_text()
         assert page.count(".whl</a>") == 1
-        assert compat_wheel.name in page
+        assert f">{compat_wheel.name}</a>" in page
+        assert f"/files/{compat_wheel.name.replace('+', '%2B')}#sha256=" in page
     assert 'data-command="compat"' in (site / "index.html").read_text()
 
 
@@ -159,7 +161,8 @@ def test_the_pages_show_it_beside_the_project(tmp_path: Path, compat_wheel: Path
 def small(tmp_path: Path) -> Path:
     """A small wheel in the place of the real one, whose modules import like it those of flash_attn3."""
     members = _modules()
-    return write_wheel(tmp_path / "small", name=f"flash_attn_3-{VERSION}-py3-none-any.whl", members=members)
+    name = f"flash_attn_3-{COMPAT_VERSION}-py3-none-any.whl"
+    return write_wheel(tmp_path / "small", name=name, members=members)
 
 
 def _modules() -> dict[str, bytes]:
@@ -207,11 +210,12 @@ def test_a_run_installs_it_on_request_alone(tmp_path: Path, main: Path, passed: 
     )
     code = "import importlib.util as u; print([u.find_spec(n) is not None for n in NAMES])"
     names = ("flash_attn3", "flash_attn_interface", "flash_attn_3")
-    both = {"flash-attn3": "flash_attn3", "flash-attn-3": "flash_attn_interface"}
-    for projects in ({"flash-attn3": "flash_attn3"}, both, {"flash-attn3": "flash_attn3"}):
-        trial.install(projects, VERSION, page)
+    alone = {f"flash-attn3=={VERSION}": "flash_attn3"}
+    both = {**alone, f"flash-attn-3=={COMPAT_VERSION}": "flash_attn_interface"}
+    for requirements in (alone, both, alone):
+        trial.install(requirements, page)
         found = run(
             [trial.environment.python, "-I", "-c", code.replace("NAMES", repr(names))], env=os.environ
         )
-        asked = "flash-attn-3" in projects
+        asked = requirements is both
         assert found.strip() == str([True, asked, asked])

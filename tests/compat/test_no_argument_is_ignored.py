@@ -32,6 +32,8 @@ NEVER_SPLIT = "the kernels never cut the keys, which any bound allows"
 SAME_RESULT = "the layout of grouped heads in a kernel does not change the result"
 NO_PLAN = "the kernels schedule themselves, so that a plan is empty"
 ONLY_WITH_ROTARY = "without rotary_cos, which is refused, it has no meaning"
+ONLY_WITH_NEW_KEYS = "without new keys, which are refused, it has no meaning"
+FOR_FP8 = "16-bit tensors have no scale, and tensors of FP8 are refused"
 OPTIONS = {
     "softmax_scale": Reaches(0.3, {"softmax_scale": 0.3}),
     "causal": Reaches(True, {"causal": True}),
@@ -42,13 +44,13 @@ OPTIONS = {
     "num_splits": Hint(3, NEVER_SPLIT, wrong=-1),
     "pack_gqa": Hint(value=True, reason=SAME_RESULT, wrong=1),
     "sm_margin": Reaches(3, {"sm_margin": 3}),
-    "q_descale": Raises(DESCALE, NotImplementedError),
-    "k_descale": Raises(DESCALE, NotImplementedError),
-    "v_descale": Raises(DESCALE, NotImplementedError),
+    "q_descale": Hint(DESCALE, FOR_FP8, wrong=2.0),
+    "k_descale": Hint(DESCALE, FOR_FP8, wrong=2.0),
+    "v_descale": Hint(DESCALE, FOR_FP8, wrong=2.0),
     "qv": Raises(OTHER_Q, NotImplementedError),
     "rotary_cos": Raises(DESCALE, NotImplementedError),
     "rotary_sin": Raises(DESCALE, NotImplementedError),
-    "cu_seqlens_k_new": Raises(STARTS, NotImplementedError),
+    "cu_seqlens_k_new": Hint(STARTS, ONLY_WITH_NEW_KEYS, wrong=[0, 1]),
 }
 PACKED_Q = {"q": PACKED, "cu_seqlens_q": STARTS, "max_seqlen_q": 16}
 KVCACHE = {
@@ -68,7 +70,7 @@ KVCACHE = {
     ),
     "cu_seqlens_q": Reaches(STARTS, {"cu_seqlens_q": STARTS}, given={**PACKED_Q, "out": None}),
     "max_seqlen_q": Reaches(11, {"max_seqlen_q": 11}, given={**PACKED_Q, "out": None}),
-    "rotary_seqlens": Raises(USED, NotImplementedError),
+    "rotary_seqlens": Hint(USED, ONLY_WITH_ROTARY, wrong=[0, 1]),
     "window_size": Reaches((5, 2), {"window_left": 5, "window_right": 2}),
     "return_softmax_lse": Returns(value=True, length=4),
     "learnable_sink": Reaches(SINK, {"sink": SINK}),
@@ -95,7 +97,7 @@ FORWARD = {
     ),
     "kv_batch_idx": Raises(USED, NotImplementedError),
     "leftpad_k": Raises(USED, NotImplementedError),
-    "seqlens_rotary": Raises(USED, NotImplementedError),
+    "seqlens_rotary": Hint(USED, ONLY_WITH_ROTARY, wrong=[0, 1]),
     "window_size_left": Reaches(5, {"window_left": 5}),
     "window_size_right": Reaches(2, {"window_right": 2}),
 }
@@ -119,6 +121,8 @@ PLAN_HINTS = {
     "qkv_dtype": torch.float16,
     "headdim_v": 64,
     "cu_seqlens_q": LENGTHS,
+    "cu_seqlens_k_new": LENGTHS,
+    "max_seqlen_k_new": 4,
     "page_size": 16,
     "causal": True,
     "window_size": (5, 2),
@@ -129,7 +133,7 @@ PLAN_HINTS = {
     "sm_margin": 4,
 }
 # What a call would be refused for is refused in its plan.
-PLAN_REFUSES = {"cu_seqlens_k_new": LENGTHS, "cache_leftpad": LENGTHS, "max_seqlen_k_new": 4}
+PLAN_REFUSES = {"cache_leftpad": LENGTHS}
 
 
 def test_every_function_is_walked_or_needs_no_walk():

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 fwd = torch.ops.flash_attn_3.fwd
 NAMES = [argument.name for argument in fwd.default._schema.arguments]
 LSE_SHAPE = (2, 4, 16)
-NO_KERNEL = (
-    *("k_new", "v_new", "q_v", "cu_seqlens_k_new", "kv_batch_idx", "leftpad_k"),
-    *("rotary_cos", "rotary_sin", "seqlens_rotary", "q_descale", "k_descale", "v_descale"),
-)
+NO_KERNEL = (*("k_new", "v_new", "q_v", "kv_batch_idx", "leftpad_k", "rotary_cos", "rotary_sin"),)
 
 
 def _described(tensors):
@@ -94,6 +91,25 @@ def test_every_argument_of_a_call_on_packed_sequences_arrives():
     assert {name: seen[name] for name in lengths} == lengths
     assert (seen["max_seqlen_q"], seen["max_seqlen_k"]) == (9, 11)
     assert _numbers(seen) == [None, False, 5, -1, 0, 0.0, 0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_longest_lengths_may_be_tensors(compiled: bool):
+    """Those of the function; the operator takes numbers."""
+
+    def attention(q, k, v, starts, longest):
+        lengths = {"cu_seqlens_q": starts, "cu_seqlens_k": starts}
+        return flash_attn_interface._flash_attn_forward(
+            q, k, v, **lengths, max_seqlen_q=longest, max_seqlen_k=longest
+        )
+
+    torch._dynamo.reset()
+    called = torch.compile(attention, backend="aot_eager", fullgraph=True) if compiled else attention
+    arguments = *(tensor.flatten(0, 1) for tensor in dense()), index(3), index()
+    assert tuple(called(*arguments)[0].shape) == (32, 4, 64)
+    with Calls() as calls:
+        attention(*arguments)
+    assert [calls.only[1][name] for name in ("max_seqlen_q", "max_seqlen_k")] == [32, 48]
 
 
 def test_pages_arrive():
@@ -218,11 +234,22 @@ def test_there_is_nothing_to_plan():
     assert (plan.shape, plan.dtype, plan.device) == ((0,), torch.int32, used.device)
 
 
-@pytest.mark.parametrize("name", ["cu_seqlens_k_new", "cache_leftpad"])
-def test_a_plan_for_what_has_no_kernel_is_refused(name: str):
+def test_a_plan_for_what_has_no_kernel_is_refused():
     used = torch.ones(2, dtype=torch.int32)
-    with pytest.raises(NotImplementedError, match=rf"^{name} has no kernel"):
-        flash_attn_interface.get_scheduler_metadata(2, 1, 100, 8, 2, 128, used, **{name: used})
+    with pytest.raises(NotImplementedError, match=r"^cache_leftpad has no kernel"):
+        flash_attn_interface.get_scheduler_metadata(2, 1, 100, 8, 2, 128, used, cache_leftpad=used)
+
+
+def test_a_plan_that_leaves_room_for_new_keys_serves_a_call_without_them():
+    """The test-suite of FlashAttention-3 plans its calls so."""
+    q, k, v = dense()
+    used = torch.ones(2, dtype=torch.int32)
+    plan = flash_attn_interface.get_scheduler_metadata(
+        *(2, 16, 24, 4, 2, 64, used), cu_seqlens_k_new=used, max_seqlen_k_new=8
+    )
+    with Calls() as calls:
+        flash_attn_interface.flash_attn_with_kvcache(q, k, v, cache_seqlens=index(2), scheduler_metadata=plan)
+    assert calls.only[0] == "fwd_general"
 
 
 @pytest.mark.slow

@@ -37,9 +37,13 @@ def test_signature_is_the_one_that_callers_know(name: str):
 
 def test_what_stands_without_a_default_in_public_calls_is_required():
     required = {
-        name: [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-        for name, function in vars(flash_attn_interface).items()
-        if name in entries(SIGNATURES) and not name.startswith("_")
+        name: [
+            parameter.name
+            for parameter in inspect.signature(getattr(flash_attn_interface, name)).parameters.values()
+            if parameter.default is parameter.empty
+        ]
+        for name in entries(SIGNATURES)
+        if not name.startswith("_")
     }
     assert required == {
         name: [parameter for parameter, default in _stated(text) if default is None]
@@ -56,6 +60,12 @@ def test_transformers_finds_the_options_that_it_looks_for_by_name():
 
 def test_forward_is_a_plain_function_so_that_its_signature_can_be_read():
     assert inspect.isfunction(flash_attn_interface._flash_attn_forward)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'flash_attn_interface' has no attribute 'no_such_name'"):
+        flash_attn_interface.no_such_name  # noqa: B018
+    assert not hasattr(flash_attn_interface, "no_such_name")
 
 
 def test_the_package_has_the_same_functions():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ci.errors import AuditFailed
-from ci.project import ROOT, project_version
+from ci.project import ROOT, compat_version, project_version
 from ci.stages.audit import audit, require_passed
 from ci.wheel.compat_wheel import make_compat_wheel
 from ci.wheel.read import read_wheel
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-VERSION = project_version()
+RELEASE = project_version()
+VERSION = compat_version(RELEASE)
 INFO = f"flash_attn_3-{VERSION}.dist-info"
 
 
@@ -34,11 +36,11 @@ def _changed(wheel: Path, folder: Path, changes: Mapping[str, bytes | None]) -> 
     return write_wheel(folder, name=wheel.name, members=members)
 
 
-def test_it_is_pure_and_needs_exactly_its_own_version(compat_wheel: Path):
+def test_it_is_pure_and_needs_exactly_its_own_release(compat_wheel: Path):
     facts = read_wheel(compat_wheel)
     assert facts.filename == f"flash_attn_3-{VERSION}-py3-none-any.whl"
     assert (facts.project, facts.version, facts.requires_python) == ("flash-attn-3", VERSION, ">=3.10")
-    assert facts.requires_dist == (f"flash-attn3=={VERSION}",)
+    assert facts.requires_dist == (f"flash-attn3=={RELEASE}",)
     assert facts.build is None
 
 
@@ -61,7 +63,8 @@ def test_its_bytes_are_the_same_again(compat_wheel: Path, tmp_path: Path, monkey
 def test_it_passes_its_audit(compat_wheel: Path):
     checks = audit(compat_wheel)
     require_passed(compat_wheel, checks)
-    assert [check.name for check in checks] == ["record", "tags", "pure", "requirements", "contents"]
+    names = ["record", "tags", "pure", "requirements", "version", "contents"]
+    assert [check.name for check in checks] == names
 
 
 def _metadata(wheel: Path, old: bytes, new: bytes) -> dict[str, bytes]:
@@ -90,11 +93,23 @@ def test_audit_refuses_other_contents(
     assert str(caught.value) == f"{wheel.name}: {failure}"
 
 
-@pytest.mark.parametrize("other", [b"flash-attn3>=0.1", b"flash-attn3==9.9", b"torch"])
-def test_audit_refuses_another_requirement(compat_wheel: Path, tmp_path: Path, other: bytes):
-    changes = _metadata(compat_wheel, f"flash-attn3=={VERSION}".encode(), other)
+@pytest.mark.parametrize("other", ["flash-attn3>=0.1", "flash-attn3==0.1.0,!=0.2", "torch"])
+def test_audit_refuses_another_requirement(compat_wheel: Path, tmp_path: Path, other: str):
+    changes = _metadata(compat_wheel, f"flash-attn3=={RELEASE}".encode(), other.encode())
     wheel = _changed(compat_wheel, tmp_path, changes)
-    with pytest.raises(AuditFailed, match=f"requirements: {other.decode()}; .*should be flash-attn3=="):
+    with pytest.raises(AuditFailed, match=r"requirements: .*should be flash-attn3==RELEASE"):
+        require_passed(wheel, audit(wheel))
+
+
+@pytest.mark.parametrize(
+    ("required", "reason"), [("9.9", r"should be 3\.0\.0\+9\.9"), ("0.2rc1", "version must be numbers")]
+)
+def test_audit_refuses_the_version_of_another_release(
+    compat_wheel: Path, tmp_path: Path, required: str, reason: str
+):
+    changes = _metadata(compat_wheel, f"flash-attn3=={RELEASE}".encode(), f"flash-attn3=={required}".encode())
+    wheel = _changed(compat_wheel, tmp_path, changes)
+    with pytest.raises(AuditFailed, match=rf"version: {re.escape(VERSION)}; {reason}"):
         require_passed(wheel, audit(wheel))
 
 

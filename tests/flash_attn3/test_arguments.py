@@ -83,6 +83,9 @@ def test_public_names():
         ((Q, None, K), TypeError, "k must be a torch.Tensor; its type is NoneType"),
         ((Q[0], K, K), ValueError, "q must have 4 dimensions, (batch, seqlen, heads, head_dim); its shape is (64, 4, 128)"),
         ((Q.float(), K, K), TypeError, "q must be torch.float16 or torch.bfloat16; it is torch.float32"),
+        ((Q.to(torch.float8_e4m3fn), K, K), NotImplementedError, "q has no FP8 kernel yet: it must be torch.float16 or torch.bfloat16; it is torch.float8_e4m3fn"),
+        ((Q, K.to(torch.float8_e5m2), K), NotImplementedError, "k has no FP8 kernel yet: it must be torch.float16 or torch.bfloat16; it is torch.float8_e5m2"),
+        ((Q, K, K.to(torch.float8_e4m3fn)), NotImplementedError, "v has no FP8 kernel yet: it must be torch.float16 or torch.bfloat16; it is torch.float8_e4m3fn"),
         ((Q, K.half(), K), TypeError, "k must have the dtype of q, torch.bfloat16; it is torch.float16"),
         ((torch.zeros(Q.shape, dtype=torch.bfloat16), K, K), ValueError, "q must be a CUDA tensor; it is on cpu"),
         ((Q, torch.zeros(K.shape, dtype=torch.bfloat16), K), ValueError, "k must be a CUDA tensor; it is on cpu"),
@@ -109,9 +112,9 @@ def test_a_wrong_tensor_is_named(tensors, error, message):
         ({"softmax_scale": "1"}, TypeError, "softmax_scale must be a float or None; its type is str"),
         ({"causal": "yes"}, TypeError, "causal must be a bool; its type is str"),
         ({"qv": Q}, NotImplementedError, "qv has no kernel yet: it must be None; its type is Tensor"),
-        ({"q_descale": Q}, NotImplementedError, "q_descale has no kernel yet"),
-        ({"k_descale": Q}, NotImplementedError, "k_descale has no kernel yet"),
-        ({"v_descale": Q}, NotImplementedError, "v_descale has no kernel yet"),
+        ({"q_descale": 1.0}, TypeError, "q_descale must be a torch.Tensor or None; its type is float"),
+        ({"k_descale": 1.0}, TypeError, "k_descale must be a torch.Tensor or None; its type is float"),
+        ({"v_descale": (1,)}, TypeError, "v_descale must be a torch.Tensor or None; its type is tuple"),
         ({"window_size": (-2, -1)}, ValueError, "window_size must be -1 or more; it is -2"),
         ({"window_size": (1.5, -1)}, TypeError, "window_size must be an integer; its type is float, its value 1.5"),
         ({"window_size": 7}, TypeError, "window_size must be a pair of integers (left, right); it is 7"),
@@ -182,10 +185,18 @@ def test_options_are_accepted(options):
 
 
 @pytest.mark.parametrize(
-    "hints", [{"num_splits": 0}, {"num_splits": 128}, {"pack_gqa": True}, {"deterministic": True}], ids=str
+    "hints",
+    [
+        {"num_splits": 0},
+        {"num_splits": 128},
+        {"pack_gqa": True},
+        {"deterministic": True},
+        {"q_descale": SINK, "k_descale": SINK, "v_descale": SINK},
+    ],
+    ids=str,
 )
 def test_hints_do_not_leave_the_fast_path(monkeypatch, hints):
-    """They have no effect, and a call with them costs no more than one without."""
+    """They have no effect, and a call with them takes the operator of one without."""
     monkeypatch.setattr("flash_attn3.attention.forward", None)
     assert flash_attn_func(Q, K, K, **hints).shape == Q.shape
     with pytest.raises(TypeError):
@@ -216,6 +227,11 @@ def test_hints_do_not_leave_the_fast_path(monkeypatch, hints):
         ({"softcap": -1.0}, ValueError, "softcap must be finite and 0 or more; it is -1.0"),
         ({"qv": Q}, NotImplementedError, "qv has no kernel yet"),
         ({"window_size": 3}, TypeError, "window_size must be a pair of integers"),
+        ({"max_seqlen_q": torch.tensor(4.0)}, TypeError, "max_seqlen_q must be an integer or a tensor of one; its dtype is torch.float32"),
+        ({"max_seqlen_k": torch.tensor(True)}, TypeError, "max_seqlen_k must be an integer or a tensor of one; its dtype is torch.bool"),
+        ({"max_seqlen_k": STARTS}, ValueError, "max_seqlen_k must be an integer or a tensor of one; the shape of the tensor is (3,)"),
+        ({"q": 1, "max_seqlen_q": TABLE[0, 0]}, TypeError, "q must be a torch.Tensor; its type is int"),
+        ({"k": None, "max_seqlen_k": TABLE[0, 0]}, TypeError, "k must be a torch.Tensor; its type is NoneType"),
     ],
     ids=str,
 )  # fmt: skip

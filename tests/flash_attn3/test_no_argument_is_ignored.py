@@ -41,12 +41,13 @@ PARTIAL, PARTIAL_LSE = (
 NEVER_SPLIT = "the kernels never cut the keys, which any bound allows"
 SAME_RESULT = "the layout of grouped heads in a kernel does not change the result"
 ALWAYS = "forward is always deterministic"
+FOR_FP8 = "16-bit tensors have no scale, and tensors of FP8 are refused"
 OPTIONS = {
     "softmax_scale": Reaches(0.3, {"softmax_scale": 0.3}),
     "causal": Reaches(True, {"causal": True}),
-    "q_descale": Raises(DESCALE, NotImplementedError),
-    "k_descale": Raises(DESCALE, NotImplementedError),
-    "v_descale": Raises(DESCALE, NotImplementedError),
+    "q_descale": Hint(DESCALE, FOR_FP8, wrong=2.0),
+    "k_descale": Hint(DESCALE, FOR_FP8, wrong=2.0),
+    "v_descale": Hint(DESCALE, FOR_FP8, wrong=2.0),
     "window_size": Reaches((5, 2), {"window_left": 5, "window_right": 2}),
     "attention_chunk": Reaches(8, {"attention_chunk": 8}),
     "softcap": Reaches(15.0, {"softcap": 15.0}),

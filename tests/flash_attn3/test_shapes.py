@@ -198,6 +198,80 @@ def test_the_longest_length_makes_no_new_graph(dynamic, graphs):
     assert count.frame_count == graphs
 
 
+@pytest.mark.parametrize(
+    ("dynamic", "needs_grad", "device"), [(False, False, "meta"), (True, True, "meta"), (True, False, "cpu")]
+)
+def test_compile_takes_the_longest_length_in_a_tensor(dynamic, needs_grad, device):
+    """As vision models pass it. Another value makes no new graph, and no value is read."""
+    torch._dynamo.reset()
+    count = CompileCounter()
+    compiled = torch.compile(_longest, backend=count, fullgraph=True, dynamic=dynamic)
+    q, k, starts = _empty((64, 4, 128), requires_grad=needs_grad), _empty((64, 2, 128)), _int32(3)
+    for longest in (40, 41, 64):
+        out = compiled(q, k, starts, torch.full((), longest, device=device))
+        assert out.shape == q.shape
+        assert out.requires_grad == needs_grad
+    assert count.frame_count == 1
+
+
+def test_compile_finds_the_longest_length_itself():
+    torch._dynamo.reset()
+
+    def attention(q, k, starts):
+        return _longest(q, k, starts, starts.diff().max())
+
+    compiled = torch.compile(attention, backend="aot_eager", fullgraph=True)
+    q, k = _empty((64, 4, 128)), _empty((64, 2, 128))
+    assert compiled(q, k, _int32(3)).shape == q.shape
+
+
+class _Packed(torch.nn.Module):
+    def forward(self, q, k, starts, longest):
+        return _longest(q, k, starts, longest)
+
+
+def test_export_takes_the_longest_length_in_a_tensor():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        starts, longest = (torch.empty(size, dtype=torch.int32, device="cuda") for size in ((3,), ()))
+        q, k = _empty((64, 4, 128), "cuda"), _empty((64, 2, 128), "cuda")
+    tokens = torch.export.Dim("tokens")
+    shapes = ({0: tokens}, {0: tokens}, None, None)
+    program = torch.export.export(_Packed(), (q, k, starts, longest), dynamic_shapes=shapes)
+    (call,) = (node for node in program.graph.nodes if str(node.target) == "flash_attn3.fwd_varlen.default")
+    assert len(program.range_constraints) == 1
+    rows = next(iter(program.range_constraints))
+    assert [number.meta["val"].node.expr for number in call.args[7:9]] == [rows, rows]
+
+
+@pytest.mark.parametrize(
+    ("longest", "seen"),
+    [
+        (torch.tensor(40), 40),
+        (torch.tensor([41], dtype=torch.int32), 41),
+        (torch.empty((), dtype=torch.int64, device="meta"), 64),
+        (torch.nn.Parameter(torch.tensor(40), requires_grad=False), 64),
+    ],
+)
+def test_a_longest_length_is_read_where_that_takes_no_time(longest, seen):
+    """Elsewhere the rows of all sequences are the bound."""
+    q, k, starts = _empty((64, 4, 128)), _empty((70, 2, 128)), _int32(3)
+    with Calls() as calls:
+        flash_attn_varlen_func(q, k, k, starts, starts, longest, 50)
+        flash_attn_varlen_func(q, k, k, starts, starts, 50, longest, seqused_k=_int32(2))
+        flash_attn_varlen_func(q, q, q, starts, starts, longest, longest, out=torch.empty_like(q))
+    (_, first), (_, second), (_, third) = calls.seen
+    assert (first["max_seqlen_q"], first["max_seqlen_k"]) == (seen, 50)
+    assert (second["max_seqlen_q"], second["max_seqlen_k"]) == (50, 70 if seen == 64 else seen)
+    assert (third["max_seqlen_q"], third["max_seqlen_k"]) == (seen, seen)
+
+
+def test_a_fake_longest_length_is_not_read():
+    with FakeTensorMode():
+        q, k = _empty((64, 4, 128), "cuda"), _empty((64, 2, 128), "cuda")
+        starts = torch.empty(3, dtype=torch.int32, device="cuda")
+        assert _longest(q, k, starts, torch.empty((), dtype=torch.int32)).shape == q.shape
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_writes_to_out(dynamic):
     torch._dynamo.reset()

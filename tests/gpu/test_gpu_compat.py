@@ -200,6 +200,35 @@ def test_a_cache_in_pages(device):
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
 
 
+def test_what_servers_give_on_every_call_changes_nothing(device):
+    """Scales of FP8, lengths of new keys without keys, a plan with room for them, a length in a tensor."""
+    q, k, v = _tensors(device, seqlen_q=2, seqlen_k=320)
+    lengths = torch.tensor([313, 5], device=device, dtype=torch.int32)
+    starts = torch.tensor([0, 2, 4], device=device, dtype=torch.int32)
+    longest = starts.diff().max()
+    scale = torch.full((1,), 3.0, device=device).expand(2, 2)
+    call = {"cache_seqlens": lengths, "cu_seqlens_q": starts}
+    expected = fa3.flash_attn_with_kvcache(q.flatten(0, 1), k, v, **call, max_seqlen_q=2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        plan = fa3.get_scheduler_metadata(
+            *(2, longest, 320, 8, 2, 128, lengths), cu_seqlens_k_new=starts, max_seqlen_k_new=4
+        )
+        found = fa3.flash_attn_with_kvcache(
+            *(q.flatten(0, 1), k, v),
+            **call,
+            cu_seqlens_k_new=starts,
+            max_seqlen_q=longest,
+            q_descale=scale,
+            k_descale=scale,
+            v_descale=scale,
+            scheduler_metadata=plan,
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_parts_of_the_keys_are_combined(device, dtype):
     q, k, v = _tensors(device)
@@ -273,3 +302,20 @@ def test_a_model_of_transformers_says_the_same(device, transformers, padded):
             found = ours(tokens, attention_mask=mask).logits[mask.bool()].float()
     assert called.count("flash_attn3") == 2  # layers
     assert (found - expected).std() < 0.03 * expected.std()
+
+
+def test_continuous_batching_of_transformers_says_the_same(device, transformers):
+    """It would append to its cache through flash_attn_with_kvcache, if it were given it."""
+    _, ours = _models(transformers, device)
+    prompts = torch.randint(1, 100, (3, 40)).tolist()
+    prompts = [prompt[:length] for prompt, length in zip(prompts, (40, 1, 17), strict=True)]
+    config = transformers.GenerationConfig(max_new_tokens=6, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    found = ours.generate_batch(prompts, generation_config=config, progress_bar=False)
+    assert len(found) == len(prompts)
+    for prompt in prompts:
+        (output,) = (output for output in found.values() if output.prompt_ids == prompt)
+        assert output.error is None
+        assert len(output.generated_tokens) == 6
+        with torch.no_grad():
+            logits = ours(torch.tensor([prompt], device=device)).logits[0, -1].float()
+        assert logits[output.generated_tokens[0]] > logits.max() - 0.1 * logits.std()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
@@ -114,6 +116,56 @@ def test_compiled_varlen_is_eager(device, backend, dynamic):
         inputs = _packed(device, lengths)
         for found, expected in zip(compiled(*inputs, sink), _varlen(*inputs, sink), strict=True):
             assert torch.equal(found, expected)
+
+
+@pytest.fixture
+def without_waiting():
+    """Within it a call that waits for the device raises an error."""
+
+    @contextmanager
+    def guard():
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return guard
+
+
+@pytest.mark.parametrize("lengths", [(100, 0, 37), (1, 1, 2, 1), (300, 5, 100)])
+@pytest.mark.parametrize("backend", [None, "aot_eager", "inductor"])
+def test_the_longest_length_in_a_tensor_is_not_read(device, without_waiting, backend, lengths):
+    """As vision models pass it. The bits are those of a call with the number."""
+    torch._dynamo.reset()
+    q, k, v, starts, *_ = _packed(device, lengths)
+    expected = _varlen(q, k, v, starts, starts, max(lengths), max(lengths))
+    longest = starts.diff().max()
+    called = torch.compile(_varlen, backend=backend, fullgraph=True) if backend else _varlen
+    arguments = (q, k, v, starts, starts, longest, longest)
+    called(*arguments)  # what a first call sets up may wait
+    with without_waiting():
+        found = called(*arguments)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_longest_length_in_a_tensor_is_captured(device):
+    q, k, v, starts, *_ = _packed(device)
+    expected = _varlen(q, k, v, starts, starts, 100, 100)
+    longest = starts.diff().max()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = _varlen(q, k, v, starts, starts, longest, longest)
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
+
+
+def test_scales_have_no_effect_on_16_bit_tensors(device):
+    q, k, v = _inputs(device)
+    scale = torch.full((1,), 3.0, device=device).expand(2, 2)
+    scales = {"q_descale": scale, "k_descale": scale, "v_descale": scale}
+    for options in ({}, {"softcap": 20.0}):
+        assert torch.equal(flash_attn_func(q, k, v, **options, **scales), flash_attn_func(q, k, v, **options))
 
 
 def test_varlen_in_a_graph_reads_lengths_on_replay(device):

@@ -35,6 +35,7 @@ _GROUPS = ((4, 2), (8, 1), (3, 1))
 # (seqlen_q, heads, heads_kv): a tile of one head, and a tile of several heads.
 _SHARED_TILES = ((300, 2, 2), (50, 8, 2), (5, 16, 1))
 _ORDER = (4, 3, 0, 5, 1, 2)
+_LONG = 10_000  # a bound that is longer than all sequences together
 _MASKS: tuple[dict[str, Any], ...] = (
     {"causal": False},
     {"causal": True},
@@ -44,7 +45,7 @@ _MASKS: tuple[dict[str, Any], ...] = (
 
 
 def varying_batches(forward: Forward, device: torch.device) -> Iterator[str]:
-    """Compare the packed batch with another order, with each sequence alone, and with each other form."""
+    """Compare the packed batch with another order, with a longer bound, each alone, and each other form."""
     return _varying(forward, device, NATIVE)
 
 
@@ -111,22 +112,24 @@ def _varying(
 def _differences(forward: Forward, case: AttentionCase, device: torch.device) -> Iterator[str]:
     tensors = _tensors(case, device)
     whole = _run(forward, case, tensors, range(6), FORMS[_PACKED])
+
+    def compared(found: list[tuple[Tensor, Tensor]], items: Sequence[int], when: str) -> Iterator[str]:
+        for item, result in zip(items, found, strict=True):
+            if not _same(whole[item], result):
+                yield f"{case.name}: sequence {item} differs {when}"
+
     reordered = _run(forward, case, tensors, _ORDER, FORMS[_PACKED])
-    for place, item in enumerate(_ORDER):
-        if not _same(whole[item], reordered[place]):
-            yield f"{case.name}: sequence {item} differs in another order of the batch"
+    yield from compared(reordered, _ORDER, "in another order of the batch")
+    bounded = _run(forward, case, tensors, range(6), FORMS[_PACKED], bound=_LONG)
+    yield from compared(bounded, range(6), "with a longer bound of the lengths")
     for item in range(6):
-        alone = _run(forward, case, tensors, (item,), FORMS[_PACKED])
-        if not _same(whole[item], alone[0]):
-            yield f"{case.name}: sequence {item} differs alone"
+        yield from compared(_run(forward, case, tensors, (item,), FORMS[_PACKED]), (item,), "alone")
     for name, form in FORMS.items():
         if form.shared or not (form.packed_q or form.used_q):
             continue  # such a form changes the sequences themselves
         for page_size in (16, 100, 128) if name.startswith("paged") else (0,):
             found = _run(forward, case, tensors, range(6), form, page_size)
-            for item in range(6):
-                if not _same(whole[item], found[item]):
-                    yield f"{case.name}: sequence {item} differs when {name} ({page_size} rows a page)"
+            yield from compared(found, range(6), f"when {name} ({page_size} rows a page)")
 
 
 def _tensors(case: AttentionCase, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,8 +152,9 @@ def _run(  # noqa: PLR0917  one step of `_differences`
     items: Any,
     form: Form,
     page_size: int = 0,
+    bound: int | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return (out, lse) of each of the sequences, run in one batch."""
+    """Return (out, lse) of each of the sequences, run in one batch; ``bound`` is a bound of the lengths."""
     chosen = list(items)
     lengths = tuple(_LENGTHS_Q[item] for item in chosen), tuple(_LENGTHS_K[item] for item in chosen)
     q, k, v = (tensor[chosen] for tensor in tensors)
@@ -164,9 +168,10 @@ def _run(  # noqa: PLR0917  one step of `_differences`
         seed=len(chosen),
         new=lambda shape: guarded(shape, q.dtype, q.device),
     )
-    out, lse = placed.padded(
-        *forward(placed.q, placed.k, placed.v, None, case.causal, **case.options(), **placed.options)
-    )
+    options = {**case.options(), **placed.options}
+    if bound is not None:
+        options |= {"max_seqlen_q": bound, "max_seqlen_k": bound}
+    out, lse = placed.padded(*forward(placed.q, placed.k, placed.v, None, case.causal, **options))
     return [(out[i, :length], lse[i, :, :length]) for i, length in enumerate(lengths[0])]
 
 

@@ -36,6 +36,16 @@ def test_the_last_bit_counts():
     assert all("sequence 5 differs" in text for text in found)
 
 
+def test_a_kernel_that_looks_at_the_bound_of_the_lengths_fails():
+    def forward(q, *arguments, **options):
+        out, lse = TiledAttention()(q, *arguments, **options)
+        return out, torch.nextafter(lse, lse + 1) if options.get("max_seqlen_q", 0) > 38 else lse
+
+    found = list(invariance.varying_batches(forward, CPU))
+    assert found
+    assert all("differs with a longer bound of the lengths" in text for text in found)
+
+
 @pytest.mark.parametrize("check", ["varying_batches_of_outrunning_rows", "rows_beside_outrunning_ones"])
 def test_a_kernel_that_takes_each_row_alone_passes(check):
     assert list(getattr(invariance, check)(TiledAttention(), CPU)) == []
