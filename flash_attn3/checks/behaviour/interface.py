@@ -49,6 +49,44 @@ def sm_margin(_forward: Forward, device: torch.device) -> Iterator[str]:
             yield f"{case.name}: sm_margin changes the result"
 
 
+# Large enough that it may not be copied, and a row of it.
+_CACHE = (600, 64, 2, 128)  # pages, page_size, heads, head_dim
+_CACHE_ROW = _CACHE[2] * _CACHE[3]
+
+
+def _slices_of_larger(count: int, distance: int, device: torch.device) -> Tensor:
+    """Return a random cache of ``count`` pages or slots whose starts are ``distance`` elements apart."""
+    rows = _CACHE[0] * _CACHE[1] // count
+    memory = torch.randn(count * distance + 8, device=device, dtype=torch.bfloat16)
+    return memory.as_strided((count, rows, *_CACHE[2:]), (distance, _CACHE_ROW, _CACHE[3], 1))
+
+
+def caches_in_place(forward: Forward, device: torch.device) -> Iterator[str]:
+    """A cache of slices of larger pages, or slots, gives the bits of a contiguous one and is not copied."""
+    batch, pages, page_size = 6, *_CACHE[:2]
+    q = torch.randn(batch, 3, 8, _CACHE[3], device=device, dtype=torch.bfloat16)
+    used = torch.tensor([1, 500, 64, 6400, 6399, 0], device=device, dtype=torch.int32)
+    order = torch.randperm(pages, device=device, dtype=torch.int32).view(batch, -1)
+    for count, options in (
+        (pages, {"seqused_k": used, "page_table": order}),
+        (batch, {"seqused_k": used}),
+    ):
+        whole = _CACHE[0] * _CACHE[1] // count * _CACHE_ROW
+        for extra_k, extra_v in ((8, 8), (0, _CACHE_ROW), (24, 3 * whole + 64)):
+            k, v = (_slices_of_larger(count, whole + extra, device) for extra in (extra_k, extra_v))
+            plain = forward(q, k.contiguous(), v.contiguous(), None, True, **options)
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            held = torch.cuda.memory_allocated(device)
+            sliced = forward(q, k, v, None, True, **options)
+            taken = torch.cuda.max_memory_allocated(device) - held
+            where = f"{count} slices {whole + extra_k} and {whole + extra_v} elements apart, {page_size=}"
+            if not same_results(tuple(plain), tuple(sliced)):
+                yield f"{where}: differs from the call on a contiguous cache"
+            if taken > 1 << 20:
+                yield f"{where}: takes {taken} bytes; it should not copy the cache"
+
+
 def errors_then_success(forward: Forward, device: torch.device) -> Iterator[str]:
     """A refused call raises the documented error, leaves no CUDA error, and does not change the next call."""
     case = CASES[0]

@@ -92,6 +92,25 @@ class AttentionCase:
             lengths_q = (self.seqlen_q,) * self.batch
         return lengths_q, draw_lengths(2 * self.seed + 1, self.batch, self.seqlen_k)
 
+    def unseen_keys(self) -> tuple[int, ...]:
+        """Return for each sequence the number of its first keys that no query sees.
+
+        The last query lies at the last key, so it is the window or the chunk of the first query that begins
+        with the first key that any query sees. A sequence without queries sees none.
+        """
+        return tuple(map(self._unseen_keys, *self.lengths()))
+
+    def _unseen_keys(self, length_q: int, length_k: int) -> int:
+        if length_q == 0:
+            return length_k
+        first = length_k - length_q
+        begin = 0
+        if self.window[0] >= 0:
+            begin = max(begin, first - self.window[0])
+        if self.attention_chunk:
+            begin = max(begin, first // self.attention_chunk * self.attention_chunk)
+        return begin
+
     def options(self) -> dict[str, Any]:
         """Return the options of the call that are not tensors and differ from their defaults."""
         options = {

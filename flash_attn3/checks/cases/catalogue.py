@@ -17,6 +17,7 @@ from flash_attn3.checks.cases.dense import (
 )
 from flash_attn3.checks.cases.options import (
     caps_and_sinks,
+    enormous,
     growing,
     head_dims,
     masks,
@@ -44,6 +45,7 @@ def full_cases(samples: int, seed: int) -> tuple[AttentionCase, ...]:
         *wide_values(DTYPES),
         *ragged(DTYPES),
         *growing(DTYPES),
+        *enormous(DTYPES),
         *growing_ragged(DTYPES),
     )
     return (*{case.name: case for case in named}.values(), *sampled_cases(samples, seed))

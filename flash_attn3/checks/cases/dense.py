@@ -19,6 +19,9 @@ HEADS = ((1, 1, 1), (2, 4, 4), (3, 6, 2), (1, 8, 1), (2, 3, 1), (1, 5, 5))
 # Values whose logits grow from the last key to the first.
 GROWING = ("rising_keys", "outrunning_keys", "outrunning_rows")
 
+# Values whose logits lie beyond the precision of exponents in float32.
+ENORMOUS = ("enormous_logits", "enormous_negative_logits", "enormous_rows")
+
 
 def edges(seqlens: Sequence[int], dtypes: Iterable[str]) -> Iterator[AttentionCase]:
     """Return every pair of lengths under both masks."""
@@ -77,11 +80,14 @@ def values(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
                 yield replace(case, values=values)
             for values in GROWING:
                 yield replace(case, values=values)
+            for values in ENORMOUS:
+                yield replace(case, values=values)
             for scale in (0.0, -0.1, 1.0, 30.0, 1e-6):
                 yield replace(case, softmax_scale=scale)
             if dtype == "bf16":
                 yield replace(case, values="overflow_keys")
                 yield replace(case, values="overflow_trailing_keys")
+                yield replace(case, values="climbing_logits")
         # Not causal: the first rows would see far keys only, ...
         yield replace(full, values="far_leading_keys")
         # ... and a kernel that works on tiles computes 0 * inf = NaN in the rows before the infinite value.

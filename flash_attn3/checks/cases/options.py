@@ -7,7 +7,7 @@ from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 from flash_attn3.checks.cases.case import AttentionCase
-from flash_attn3.checks.cases.dense import GROWING
+from flash_attn3.checks.cases.dense import ENORMOUS, GROWING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -127,6 +127,28 @@ def caps_and_sinks(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
                 yield with_head_dims(
                     AttentionCase(dtype, True, 2, 260, 390, 4, 2, sink=True, values=values), pair
                 )
+
+
+def enormous(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
+    """Return logits of 4e9 and more for every kernel and class of mask, and for single queries and keys."""
+    masks: tuple[dict[str, Any], ...] = (
+        {"causal": False},
+        {"causal": True, "sink": True},
+        {"causal": False, "window": (300, 20)},
+        {"causal": True, "attention_chunk": 200},
+        {"causal": False, "softcap": 15.0},
+    )
+    for dtype in dtypes:
+        every = (*ENORMOUS, "climbing_logits") if dtype == "bf16" else ENORMOUS
+        for pair, mask, values in product((*NATIVE, WIDE[0], (16, 16)), masks, every):
+            case = AttentionCase(
+                dtype=dtype, batch=1, seqlen_q=270, seqlen_k=690, heads=4, heads_kv=2, values=values, **mask
+            )
+            yield with_head_dims(case, pair)
+        for pair, (seqlen_q, seqlen_k) in product((*NATIVE, (16, 16)), ((1, 1), (5, 300))):
+            for values in ENORMOUS[:2]:
+                case = AttentionCase(dtype, False, 1, seqlen_q, seqlen_k, 1, 1, values=values)
+                yield with_head_dims(case, pair)
 
 
 def growing(dtypes: Iterable[str]) -> Iterator[AttentionCase]:

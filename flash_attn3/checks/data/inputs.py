@@ -35,7 +35,8 @@ class AttentionInputs:
     Attributes:
         q: as the caller passes it, and so are k and v.
         options: the other tensors of the call, and their scalars, by the names of the public functions.
-        padded: (q, k, v) for the reference: one sequence a batch item, finite beyond its length.
+        padded: (q, k, v) for the reference: one sequence a batch item, finite beyond its length and in keys
+            that no query sees.
         lengths: of the sequences; None for the lengths of the tensors.
         sequences: where the sequences were placed; None if each is a batch item of ``padded``.
     """
@@ -77,7 +78,22 @@ def make_inputs(case: AttentionCase, device: torch.device) -> AttentionInputs:
         # The base of an expanded layout holds one item of each repeated dimension.
         memory.base.copy_(values[tuple(slice(size) for size in memory.base.shape)])
     passed = placed[0].view, placed[1].view, placed[2].view
-    return AttentionInputs(*passed, options, padded=passed)
+    unseen = case.unseen_keys()[0] if case.batch else 0
+    if unseen == 0:
+        return AttentionInputs(*passed, options, padded=passed)
+    padded = passed[0], passed[1].clone(), passed[2].clone()
+    for memory in placed[1:]:
+        memory.base[:, :unseen] = torch.nan
+    return AttentionInputs(*passed, options, padded=padded)
+
+
+def _without(padded: Tensor, unseen_keys: tuple[int, ...]) -> Tensor:
+    """Return k or v with NaN in the first keys of each batch item."""
+    if not any(unseen_keys):
+        return padded
+    unseen = torch.tensor(list(unseen_keys), device=padded.device)[:, None]
+    key = torch.arange(padded.shape[1], device=padded.device)[None, :]
+    return padded.masked_fill((key < unseen)[:, :, None, None], torch.nan)
 
 
 def _ragged(
@@ -87,10 +103,14 @@ def _ragged(
     lengths, form = case.lengths(), FORMS[case.form]
     if form.shared:
         k, v = (tensor[:1].expand_as(tensor).contiguous() for tensor in (k, v))
+    unseen_keys = case.unseen_keys()
+    if form.shared:
+        unseen_keys = (min(unseen_keys, default=0),) * case.batch
     sequences = place_sequences(
         form,
-        (q, k, v),
+        (q, _without(k, unseen_keys), _without(v, unseen_keys)),
         lengths,
+        unseen_keys=unseen_keys,
         page_size=case.page_size,
         seed=case.seed,
         new=partial(guarded, dtype=q.dtype, device=q.device),

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from flash_attn3.checks.cases.forms import Form
 
 _SPARE_PAGES = 3
-_NO_PAGE = -1  # entry of a page table beyond the last page of a sequence
+# Entries of a page table beyond the last page of a sequence, and before the first that a query sees.
+_NO_PAGES = (-1, 1 << 30, -(1 << 31))
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def place_sequences(
     page_size: int,
     seed: int,
     new: Callable[[tuple[int, ...]], Tensor],
+    unseen_keys: Sequence[int] = (),
 ) -> PlacedSequences:
     """Copy the used rows of padded values to memory of a form.
 
@@ -72,6 +74,7 @@ def place_sequences(
         page_size: rows of a page; 0 for no pages.
         seed: of the order of the pages and of the gaps between sequences.
         new: allocates NaN-filled memory of a shape.
+        unseen_keys: of each batch item, the number of first keys whose pages the page table need not name.
     """
     q, k, v = tensors
     draw = random.Random(seed)  # noqa: S311  test data, not secrets
@@ -89,7 +92,9 @@ def place_sequences(
         options["seqused_q"] = _index(lengths[0], device)
     if page_size:
         (placed_k, placed_v), table = _paged((k, v), lengths[1], page_size, form.shared, draw, new)
-        options["page_table"] = table
+        for entries, unseen in zip(table, unseen_keys, strict=False):
+            entries[: unseen // page_size] = draw.choice(_NO_PAGES)
+        options["page_table"] = table.to(device)
     elif form.packed_k:
         starts_k = _starts(lengths[1], form.used_k, draw)
         placed_k, placed_v = (
@@ -156,7 +161,9 @@ def _paged(  # noqa: PLR0917  one step of `place_sequences`
     order = draw.sample(range(sum(needed) + _SPARE_PAGES), sum(needed))
     firsts = [0, *accumulate(needed)]
     rows = [order[first : first + count] for first, count in zip(firsts, needed, strict=False)]
-    table = torch.tensor([row + [_NO_PAGE] * (columns - len(row)) for row in rows], dtype=torch.int32)
+    table = torch.tensor(
+        [row + [draw.choice(_NO_PAGES)] * (columns - len(row)) for row in rows], dtype=torch.int32
+    )
     if shared:
         table = table.expand(len(lengths), -1).contiguous()
     targets = []
@@ -172,4 +179,4 @@ def _paged(  # noqa: PLR0917  one step of `place_sequences`
         source = _flat(held, [item * seqlen for item in range(len(held))], padded.device)
         flat[torch.cat(numbers).to(padded.device)] = padded.flatten(0, 1)[source]
         targets.append(target)
-    return targets, table.reshape(len(lengths), columns).to(tensors[0].device)
+    return targets, table.reshape(len(lengths), columns)

@@ -56,6 +56,43 @@ def _huge_logits(q: Tensor, k: Tensor, v: Tensor, _generator: torch.Generator) -
     return 30 * q, 30 * k, v
 
 
+# What float16 and bfloat16 can both hold. Scores are about 2^31 * head_dim; their rounding errors, after the
+# scale, are beyond the range of exp2.
+_ENORMOUS = 60000.0
+
+
+def _enormous_logits(q: Tensor, k: Tensor, v: Tensor, _generator: torch.Generator) -> _Values:
+    """Equal logits of 4e9 and more: every weight is the same."""
+    return torch.full_like(q, _ENORMOUS), torch.full_like(k, _ENORMOUS), v
+
+
+def _enormous_negative_logits(q: Tensor, k: Tensor, v: Tensor, _generator: torch.Generator) -> _Values:
+    return torch.full_like(q, _ENORMOUS), torch.full_like(k, -_ENORMOUS), v
+
+
+def _enormous_rows(q: Tensor, k: Tensor, v: Tensor, _generator: torch.Generator) -> _Values:
+    """The same for every seventh query row; the others have logits below 2."""
+    position = torch.arange(q.shape[1], device=q.device)[:, None, None]
+    enormous = (position % 7 == 3).expand_as(q)
+    return torch.where(enormous, _ENORMOUS, 1e-6 * q), torch.full_like(k, _ENORMOUS), v
+
+
+def _climbing_logits(q: Tensor, k: Tensor, v: Tensor, _generator: torch.Generator) -> _Values:
+    """Logits that rise along the keys by 2^100 and fall again, those of every other query row negative.
+
+    bfloat16 alone can hold the factors. Nothing is rounded: q and k are powers of two in one column and 0 in
+    the others.
+    """
+    q, k = torch.zeros_like(q), torch.zeros_like(k)
+    sign = 1 - 2 * (torch.arange(q.shape[1], device=q.device) % 2)
+    q[..., 0] = (sign * 2.0**40)[None, :, None]
+    key = torch.arange(k.shape[1], device=k.device)
+    middle = k.shape[1] / 2
+    climbed = (1 - (key - middle).abs() / max(middle, 1)) * 100
+    k[..., 0] = torch.exp2(climbed.floor() - 60)[None, :, None]
+    return q, k, v
+
+
 # Kernels visit keys last to first, and keep the row maximum that they found first while scores grow slowly.
 _STAIR = 180  # keys; more than a kernel's block, and no multiple of it
 
@@ -153,6 +190,10 @@ VALUES: dict[str, Callable[[Tensor, Tensor, Tensor, torch.Generator], _Values]] 
     "equal_logits": _equal_logits,
     "one_huge_logit": _one_huge_logit,
     "huge_logits": _huge_logits,
+    "enormous_logits": _enormous_logits,
+    "enormous_negative_logits": _enormous_negative_logits,
+    "enormous_rows": _enormous_rows,
+    "climbing_logits": _climbing_logits,
     "rising_keys": _rising_keys,
     "outrunning_keys": _outrunning_keys,
     "outrunning_rows": _outrunning_rows,

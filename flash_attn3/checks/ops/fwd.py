@@ -91,6 +91,7 @@ CHECK: OpCheck[AttentionCase, AttentionInputs, ForwardTruth] = OpCheck(
         "every_device": execution.every_device,
         "one_tensor": interface.one_tensor,
         "sm_margin": interface.sm_margin,
+        "caches_in_place": interface.caches_in_place,
         "errors_then_success": interface.errors_then_success,
         "backward_refused": interface.backward_refused,
         "out_refused": interface.out_refused,
