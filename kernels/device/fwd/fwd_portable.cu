@@ -45,6 +45,11 @@ struct Config {
     static_assert(kBytes == FA3_SMEM_BYTES, "the variant row states another size");
 };
 
+template <bool kValue>
+struct BoolConstant {
+    static constexpr bool value = kValue;
+};
+
 // Work item of a thread block and what derives from it once. In shared memory: the main loop has no registers to spare.
 template <class Element>
 struct BlockWork {
@@ -103,6 +108,21 @@ struct QueryFragments {
     }
 };
 
+// Overwrites the rows of V that no query of the sequence sees, which are the first ones of the last block visited: they
+// may hold NaN, and 0 * NaN is NaN.
+template <class C>
+CUTE_DEVICE void clear_unseen_values(WorkItem const& item, int block, unsigned char* v_tile) {
+    int const bytes = (item.first_key - block * C::kTileN) * kSlabRowBytes;
+    if (bytes <= 0) return;
+    CUTE_UNROLL
+    for (int slab = 0; slab < C::kSlabsV; ++slab) {
+        for (int at = threadIdx.x * 4; at < bytes; at += C::kThreads * 4) {
+            *reinterpret_cast<uint32_t*>(v_tile + slab * C::kTileN * kSlabRowBytes + at) = 0;
+        }
+    }
+    __syncthreads();
+}
+
 template <class C>
 CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork<typename C::Element> const& work) {
     using Element = typename C::Element;
@@ -112,14 +132,16 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
     uint32_t const q_tile = static_cast<uint32_t>(__cvta_generic_to_shared(smem));
     uint32_t const k_tiles = q_tile + C::kBytesQ;
     uint32_t const v_tiles = k_tiles + C::kStages * C::kBytesK;
-    auto const copy_k = [&](uint32_t stage, int block) {
-        copy_key_block<Element, C::kTileN, C::kHeadDim, C::kThreads>(
+    auto const copy_k = [&](auto last, uint32_t stage, int block) {
+        copy_key_block<Element, C::kTileN, C::kHeadDim, C::kThreads, last.value>(
             p.sequences, p.storage, item, p.k, work.keys, k_tiles + stage * C::kBytesK, block);
     };
-    auto const copy_v = [&](uint32_t stage, int block) {
-        copy_key_block<Element, C::kTileN, C::kHeadDimV, C::kThreads>(
+    auto const copy_v = [&](auto last, uint32_t stage, int block) {
+        copy_key_block<Element, C::kTileN, C::kHeadDimV, C::kThreads, last.value>(
             p.sequences, p.storage, item, p.v, work.values, v_tiles + stage * C::kBytesV, block);
     };
+    using MayBeLast = BoolConstant<true>;
+    using NotLast = BoolConstant<false>;
 
     auto const row_of = [&](int tile_row) { return query_row(p.tiles, item, item.first_row + tile_row); };
     auto const is_in_sequence = [&](int tile_row) { return item.first_row + tile_row < row_count(p.tiles, item); };
@@ -131,8 +153,8 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
         return SourceRow<Element>{queries + at.position * p.q.stride_row + at.head * p.q.stride_head,
                                   is_in_sequence(row)};
     });
-    copy_k(0, block);
-    if constexpr (C::kStages == 2) copy_v(0, block);
+    copy_k(MayBeLast{}, 0, block);
+    if constexpr (C::kStages == 2) copy_v(MayBeLast{}, 0, block);
     commit_copies();
     if (p.scale.scale_log2 <= 0.f) {
         wait_copies();
@@ -182,11 +204,11 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
         uint32_t const k_tile = k_tiles + stage * C::kBytesK;
         uint32_t const v_tile = v_tiles + stage * C::kBytesV;
         if constexpr (C::kStages == 1) {
-            copy_v(0, block);
+            copy_v(MayBeLast{}, 0, block);
         } else if (block > item.block_begin) {
             stage ^= 1;
-            copy_k(stage, block - 1);
-            copy_v(stage, block - 1);
+            copy_k(NotLast{}, stage, block - 1);
+            copy_v(NotLast{}, stage, block - 1);
         }
         commit_copies();
         float s[C::kRowTiles][C::kTileN / 2];
@@ -194,14 +216,14 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
         if constexpr (C::kStages == 1) {
             wait_copies();
             __syncthreads();
-            if (block > item.block_begin) copy_k(0, block - 1);
+            if (block > item.block_begin) copy_k(NotLast{}, 0, block - 1);
             commit_copies();
         }
+        clear_unseen_values<C>(item, block, smem + (v_tile - q_tile));
         if (block >= work.unmasked_blocks.end || block < work.unmasked_blocks.begin) mask(s);
         CUTE_UNROLL
         for (int t = 0; t < C::kRowTiles; ++t) {
             if (softmax[t].update_max(s[t])) softmax[t].rescale(o[t]);
-            softmax[t].centre(s[t]);
         }
         CUTE_UNROLL
         for (int chunk = 0; chunk < C::kTileN / kMmaK; ++chunk) {

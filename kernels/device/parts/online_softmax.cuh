@@ -26,9 +26,10 @@ struct OnlineSoftmax {
         shrink[0] = shrink[1] = 1.f;
     }
 
-    // Updates the maxima with a block of scores. Returns, for the whole warp, whether O must be rescaled.
+    // Updates the maxima with a block of scores, and subtracts large ones from it. Returns, for the whole warp, whether O
+    // must be rescaled.
     template <int Count>
-    CUTE_DEVICE bool update_max(float const (&s)[Count]) {
+    CUTE_DEVICE bool update_max(float (&s)[Count]) {
         bool grown[2];
         float peak[2];
         CUTE_UNROLL
@@ -38,26 +39,18 @@ struct OnlineSoftmax {
             peak[row] = quad_max(peak[row]);
             grown[row] = (peak[row] - row_max[row]) * scale_log2 > kLag;
         }
-        if (!any_lane(grown[0] || grown[1])) return false;
+        if (!any_lane(grown[0] || grown[1] || is_large(0) || is_large(1))) return false;
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             shrink[row] = grown[row] ? exp2_approx((row_max[row] - peak[row]) * scale_log2) : 1.f;
             row_max[row] = grown[row] ? peak[row] : row_max[row];
             row_sum[row] *= shrink[row];
+            subtract_from_row(s, row, is_large(row) ? row_max[row] : 0.f);
         }
         return true;
     }
 
-    // Subtracts a large maximum from the scores before they are scaled.
-    template <int Count>
-    CUTE_DEVICE void centre(float (&s)[Count]) const {
-        bool const large[2] = {is_large(0), is_large(1)};
-        if (!any_lane(large[0] || large[1])) return;
-        CUTE_UNROLL
-        for (int row = 0; row < 2; ++row) subtract_from_row(s, row, large[row] ? row_max[row] : 0.f);
-    }
-
-    // Replaces scores, after `centre`, by exp2(scale_log2 * (s - row_max)) and adds them to the row sums.
+    // Replaces scores, after update_max, by exp2(scale_log2 * (s - row_max)) and adds them to the row sums.
     template <int Count>
     CUTE_DEVICE void exponentiate(float (&s)[Count]) {
         CUTE_UNROLL
