@@ -45,16 +45,22 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
             self._compile(payload)
         document = json.loads((payload / "build.json").read_text(encoding="utf-8"))
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{document['platform']}"
+        build_data["tag"] = f"py3-none-{_with_older_name(document['platform'])}"
         if version != "editable":
             files = ["build.json", *(f"lib/{path.name}" for path in sorted((payload / "lib").iterdir()))]
             build_data["force_include"] |= {str(payload / name): f"flash_attn3/{name}" for name in files}
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove the scratch folder."""
-        del version, build_data, artifact_path
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch)
+        """Give a wheel that was compiled here the bytes of the farm's; remove the scratch folder."""
+        del version, build_data
+        if self._scratch is None:
+            return
+        from kernels.build.archive import normalised
+        from kernels.build.files import write_atomically
+
+        wheel = Path(artifact_path)
+        write_atomically(wheel, normalised(wheel.read_bytes()))
+        shutil.rmtree(self._scratch)
 
     def _compile(self, payload: Path) -> None:
         sys.path.insert(0, str(_ROOT))
@@ -95,7 +101,7 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
         if spec is None or spec.origin is None:
             raise OSError(
                 "nvidia-cutlass is not installed in the build environment; build with isolation, "
-                "or install what [build-system].requires lists"
+                "or install the dependencies that pyproject.toml lists for the build hook"
             )
         return Path(spec.origin).parents[1]
 
@@ -122,3 +128,12 @@ def _platform_tag(target: str) -> str:
     """
     machine, _, libc = target.split("-")
     return f"manylinux_{libc.removeprefix('gnu.').replace('.', '_')}_{machine}"
+
+
+def _with_older_name(tag: str) -> str:
+    """Return a platform tag, behind its older name if it has one, by which users ask pip for wheels.
+
+    ``manylinux_2_17_x86_64`` -> ``manylinux2014_x86_64.manylinux_2_17_x86_64``
+    """
+    older = tag.replace("manylinux_2_17_", "manylinux2014_")
+    return tag if older == tag else f"{older}.{tag}"

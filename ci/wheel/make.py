@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from typing import TYPE_CHECKING
 
 from ci.errors import BuildFailed, DiskFull
 from ci.files import room_in, write_atomically
 from ci.output import last_line, reports_full_disk
 from ci.project import ROOT
+from kernels.build.archive import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-_EPOCH = (2020, 2, 2, 0, 0, 0)
-"""The time of every member: the zip format requires one."""
 
 
 def make_wheel(*, payload: Path, dist: Path) -> Path:
@@ -67,25 +63,3 @@ def package(source: Path, *, scratch: Path, dist: Path, environment: Mapping[str
         write_atomically(wheel, normalised(built.read_bytes()))
         shutil.rmtree(scratch)
     return wheel
-
-
-def normalised(wheel: bytes) -> bytes:
-    """Rewrite a wheel so that equal contents give equal bytes on every machine.
-
-    The members are sorted (metadata last, RECORD at the very end, as the wheel format recommends) and not
-    compressed: the output of deflate differs between zlib builds, and a validation report is bound to the
-    wheel's sha256.
-    """
-    source = zipfile.ZipFile(io.BytesIO(wheel))
-    target = io.BytesIO()
-    with source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(source.namelist(), key=_order):
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.create_system = 3  # Unix: installers then read the mode
-            entry.external_attr = (0o100755 if name.endswith(".so") else 0o100644) << 16
-            archive.writestr(entry, source.read(name))
-    return target.getvalue()
-
-
-def _order(name: str) -> tuple[bool, bool, str]:
-    return ".dist-info/" in name, name.endswith(".dist-info/RECORD"), name
