@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ROOT = Path(__file__).parent
-_PREBUILT = "FLASH_ATTN3_PREBUILT"
-_KERNELS = "FLASH_ATTN3_KERNELS"
 
 
 class FlashAttn3BuildHook(BuildHookInterface[Any]):
@@ -34,12 +32,24 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
     _scratch: Path | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the payload to the wheel and set its tag."""
+        """Add the payload to the wheel and set its tag.
+
+        Raises:
+            OSError: the version is that of the release, and the kernels are a few.
+        """
+        sys.path.insert(0, str(_ROOT))
+        from kernels.build.version import KERNELS, PREBUILT, requested_version
+
+        if self.metadata.version != requested_version():
+            raise OSError(
+                f"{KERNELS} makes a trial wheel, {requested_version()}; this tree is an unpacked sdist of "
+                f"{self.metadata.version}: build all kernels, or a few in a clone"
+            )
         if version == "editable":
             payload = _ROOT / "flash_attn3"
             self._compile(payload)
-        elif os.environ.get(_PREBUILT):
-            payload = Path(os.environ[_PREBUILT])
+        elif os.environ.get(PREBUILT):
+            payload = Path(os.environ[PREBUILT])
         else:
             payload = self._scratch = Path(tempfile.mkdtemp(prefix="flash_attn3-"))
             self._compile(payload)
@@ -63,12 +73,12 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
         shutil.rmtree(self._scratch)
 
     def _compile(self, payload: Path) -> None:
-        sys.path.insert(0, str(_ROOT))
         from kernels.build.compile import compile_variant
         from kernels.build.host import TARGETS, build_host
         from kernels.build.pack import PackEntry
         from kernels.build.payload import write_payload
         from kernels.build.toolkit import find_toolkit
+        from kernels.build.version import KERNELS, RELEASE
         from kernels.table import Variant, select
 
         target = _native_target(TARGETS)
@@ -77,17 +87,16 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
         def entry(variant: Variant) -> PackEntry:
             return PackEntry(variant, compile_variant(variant, toolkit).image, toolkit.name)
 
-        release = self.metadata.version
-        variants = select(os.environ.get(_KERNELS, "").split())
+        variants = select(os.environ.get(KERNELS, "").split())
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-            host = pool.submit(build_host, target, Path(folder), release)
+            host = pool.submit(build_host, target, Path(folder), RELEASE)
             entries = list(pool.map(entry, variants))
             libraries = {path.name: path.read_bytes() for path in host.result()}
         write_payload(
             payload,
             entries=entries,
             libraries=libraries,
-            version=release,
+            version=self.metadata.version,
             platform=_platform_tag(target),
         )
 

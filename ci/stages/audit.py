@@ -20,6 +20,7 @@ from ci.wheel.read import WheelFile, read_wheel
 from index_site.projects import COMPAT_PROJECT
 from kernels.build.pack import PackRecord, read_pack
 from kernels.build.payload import LIBRARY_NAMES, PACK_NAME, variant_fields
+from kernels.build.version import is_trial
 from kernels.errors import CorruptPackError
 from kernels.table import VARIANTS
 from matrix.model import read_matrix
@@ -44,13 +45,13 @@ _DIST_INFO_FILES = frozenset(
 )
 
 
-def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check, ...]:
+def audit(wheel: Path, *, variants: Sequence[Variant] | None = None) -> tuple[Check, ...]:
     """Check a wheel of this tree and return every check with its finding.
 
     Args:
         wheel: the file.
-        variants: the kernels that it should hold, and no others; unused for a compatibility wheel, which
-            holds none.
+        variants: the kernels that it should hold, and no others; None for the table, or for those that
+            a trial lists. Unused for a compatibility wheel, which holds none.
 
     Raises:
         CorruptWheel: the file is not a whole wheel, a member does not match RECORD, or a library is not ELF.
@@ -80,7 +81,7 @@ def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check
         _needed(libraries),
         _rpath(libraries),
         _exports(libraries),
-        *_pack(facts, members, variants),
+        *_pack(facts, members, _expected(facts) if variants is None else variants),
     )
 
 
@@ -192,6 +193,14 @@ def _exports(libraries: Mapping[str, SharedLibrary]) -> Check:
         not wrong,
         f"should not export {', '.join(wrong)}" if wrong else f"{len(names)} fa3_ functions",
     )
+
+
+def _expected(facts: WheelFile) -> tuple[Variant, ...]:
+    """Return the kernels of the table; for a trial, those of them that it lists."""
+    listed = facts.build and facts.build.get("toolkits")
+    if not is_trial(facts.version) or not isinstance(listed, dict):
+        return VARIANTS
+    return tuple(variant for variant in VARIANTS if variant.name in listed)
 
 
 def _pack(facts: WheelFile, members: Mapping[str, bytes], variants: Sequence[Variant]) -> tuple[Check, ...]:

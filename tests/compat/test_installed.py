@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.project import project_version
+from kernels.build.version import RELEASE, version_of
+from kernels.table import select
+from tests.conftest import FEW
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,9 @@ torch.cuda.is_available = lambda: True
 torch.cuda.get_device_capability = lambda *_: (9, 0)
 """
 
+TRIAL = version_of(select(FEW))
+"""The version of flash-attn3 here, which satisfies what the drop-in requires."""
+
 
 def test_pip_brings_flash_attn3_along(installed: Environment, tmp_path: Path):
     program = """
@@ -36,9 +41,8 @@ names = ("flash_attn_interface", "flash_attn_config", "flash_attn_3", "flash_att
 print(*(metadata.packages_distributions()[name] for name in names))
 print(all(importlib.util.find_spec(name) for name in names))
 """
-    version = project_version()
     assert installed.python_output(program, cwd=tmp_path).splitlines() == [
-        f"{version} {version} {version}",
+        f"{RELEASE} {RELEASE} {TRIAL}",
         "['flash-attn-3'] ['flash-attn-3'] ['flash-attn-3'] ['flash-attn3']",
         "True",
     ]
@@ -56,7 +60,7 @@ assert forward is _flash_attn_forward
 assert CONFIG["build_flags"]["FLASHATTENTION_DISABLE_BACKWARD"] is True
 print(flash_attn_3.__version__, torch.ops.flash_attn_3.fwd.default.name())
 """
-    assert installed.python_output(program, cwd=tmp_path).split() == [project_version(), "flash_attn_3::fwd"]
+    assert installed.python_output(program, cwd=tmp_path).split() == [TRIAL, "flash_attn_3::fwd"]
 
 
 @NEEDS_TRANSFORMERS
