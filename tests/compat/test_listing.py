@@ -11,6 +11,7 @@ import pytest
 
 from ci.errors import ReportMismatch, VerifyFailed
 from ci.platforms.environment import run
+from ci.platforms.venv import VirtualEnvironment
 from ci.stages.audit import audit
 from ci.stages.listing import Context
 from ci.stages.publish import publish, yank
@@ -202,8 +203,9 @@ def test_a_run_installs_it_on_request_alone(tmp_path: Path, main: Path, passed: 
     _put(tmp_path / "site", main, small, reports=[passed])
     page = tmp_path / "site" / "stable" / "index.html"
     torch_site = torch_folder(tmp_path / "torch")
+    environment = VirtualEnvironment(tmp_path / "env")
     trial = trial_environment(
-        tmp_path / "env", python=PYTHON, torch="torch", torch_site=torch_site, progress=Quiet()
+        environment, python=PYTHON, torch="torch", torch_site=torch_site, progress=Quiet()
     )
     code = "import importlib.util as u; print([u.find_spec(n) is not None for n in NAMES])"
     names = ("flash_attn3", "flash_attn_interface", "flash_attn_3")
