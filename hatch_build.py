@@ -38,6 +38,7 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
             OSError: the version is that of the release, and the kernels are a few.
         """
         sys.path.insert(0, str(_ROOT))
+        from kernels.build.payload import PAYLOAD_NAMES
         from kernels.build.version import KERNELS, PREBUILT, requested_version
 
         if self.metadata.version != requested_version():
@@ -57,7 +58,7 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_with_older_name(document['platform'])}"
         if version != "editable":
-            files = ["build.json", *(f"lib/{path.name}" for path in sorted((payload / "lib").iterdir()))]
+            files = ["build.json", *(f"lib/{name}" for name in PAYLOAD_NAMES)]
             build_data["force_include"] |= {str(payload / name): f"flash_attn3/{name}" for name in files}
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of scripts/
 
-from ci.errors import FarmError  # noqa: E402 (found through the path above)
+from ci.errors import FarmError, described  # noqa: E402 (found through the path above)
 from ci.lock import lock  # noqa: E402
 from ci.platforms.venv import VirtualEnvironment  # noqa: E402
 
@@ -38,7 +38,7 @@ def run_script(name: str, main: Callable[[], None]) -> NoReturn:
     except FarmError as error:
         _fail(f"{name}: error: {error}", error.exit_code)
     except OSError as error:
-        _fail(f"{name}: error: {error}; another work folder can be given as FARM_WORK", FarmError.exit_code)
+        _fail(f"{name}: error: {described(error)}; FARM_WORK names another work folder", FarmError.exit_code)
     sys.exit(0)
 
 

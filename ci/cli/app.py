@@ -12,7 +12,7 @@ from ci.cli.build import audit, build, plan, variants
 from ci.cli.gpu import tune, validate
 from ci.cli.run import run
 from ci.cli.site import publish, serve, verify, yank
-from ci.errors import DiskFull, FarmError
+from ci.errors import DiskFull, FarmError, described
 from ci.files import NO_ROOM
 from index_site.errors import SiteError
 from kernels.errors import KernelsError
@@ -57,7 +57,7 @@ def run_cli() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(str(error), DiskFull.exit_code if error.errno in NO_ROOM else FarmError.exit_code)
+        _fail(described(error), DiskFull.exit_code if error.errno in NO_ROOM else FarmError.exit_code)
     sys.exit(0)
 
 

@@ -45,13 +45,17 @@ class Cache:
         """Return the files stored under ``key`` (name -> bytes), or None if there is no such object.
 
         Raises:
-            CorruptObject: the object is truncated, altered or belongs to another key.
+            CorruptObject: the object is truncated, altered, belongs to another key or is no file.
         """
         path = self.path(key)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise CorruptObject(
+                f"{error.filename}: should be a file of the cache in a folder of it; remove what is there"
+            ) from error
         start = len(_MAGIC) + _DIGEST_SIZE
         digest, body = data[len(_MAGIC) : start], data[start:]
         if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
@@ -66,10 +70,16 @@ class Cache:
         return files
 
     def fetch(self, key: str, warn: Callable[[str], None]) -> dict[str, bytes] | None:
-        """Load an object; delete a corrupt one with a warning and return None, so that it is made again."""
+        """Load an object; delete a corrupt one with a warning and return None, so that it is made again.
+
+        Raises:
+            CorruptObject: a folder is in the place of a file, or a file in that of a folder.
+        """
         try:
             return self.load(key)
         except CorruptObject as error:
+            if not self.path(key).is_file():  # not the cache's, so not its to delete
+                raise
             warn(f"{error}; it is deleted and made again")
             self.path(key).unlink(missing_ok=True)
             return None
