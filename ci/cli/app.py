@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from ci.cli.build import audit, build, plan, variants
+from ci.cli.clean import clean
 from ci.cli.gpu import tune, validate
 from ci.cli.run import run
 from ci.cli.site import publish, serve, verify, yank
@@ -28,7 +29,23 @@ class _InOrder(click.Group):
         return list(self.commands)
 
 
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from kernels.build.version import RELEASE
+
+        click.echo(f"farm of flash-attn3 {RELEASE}")
+        ctx.exit()
+
+
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version of this tree and exit.",
+)
 def cli() -> None:
     """Build, check and publish the flash_attn3 wheels.
 
@@ -37,7 +54,7 @@ def cli() -> None:
     """
 
 
-for _command in (variants, plan, build, audit, validate, publish, serve, yank, verify, tune, run):
+for _command in (variants, plan, build, audit, validate, publish, serve, yank, verify, tune, run, clean):
     cli.add_command(_command)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,6 +47,8 @@ class Cache:
     def load(self, key: str) -> dict[str, bytes] | None:
         """Return the files stored under ``key`` (name -> bytes), or None if there is no such object.
 
+        Its access time becomes that of this use, by which `farm clean` tells old objects.
+
         Raises:
             CorruptObject: the object is truncated, altered, belongs to another key or is no file.
         """
@@ -64,6 +69,8 @@ class Cache:
         header = json.loads(line)
         if header["key"] != key:
             raise CorruptObject(f"{path}: the cached object belongs to the key {header['key']}")
+        with suppress(OSError):  # the cache may be read-only, or another user's
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         files: dict[str, bytes] = {}
         for name, size in header["files"]:
             files[name], rest = rest[:size], rest[size:]

@@ -212,7 +212,8 @@ def _report_cost(folder: Path, files: _Files, wheel: Path, progress: Reporter) -
     document = {**asdict(cost), "jobs": len(files), "wheel_bytes": wheel.stat().st_size}
     write_atomically(folder / "cost.json", (json.dumps(document, indent=1) + "\n").encode())
     progress.say(
-        f"{len(files)} compiles: {cost.cpu_seconds:.0f} s of processor time (the bar is {CPU_BAR} s); "
+        f"all {len(files)} compiles, when they ran: {cost.cpu_seconds:.0f} s of processor time (the bar is "
+        f"{CPU_BAR} s); "
         f"the largest, {cost.largest}, {cost.memory_bytes / 1e9:.2f} GB ({MEMORY_BAR / 1e9:.0f} GB)"
     )
     if cost.cpu_seconds > CPU_BAR or cost.memory_bytes > MEMORY_BAR:
