@@ -38,7 +38,8 @@ def run_script(name: str, main: Callable[[], None]) -> NoReturn:
     except FarmError as error:
         _fail(f"{name}: error: {error}", error.exit_code)
     except OSError as error:
-        _fail(f"{name}: error: {described(error)}; FARM_WORK names another work folder", FarmError.exit_code)
+        message = f"{described(error)}; FARM_WORK can name another work folder"
+        _fail(f"{name}: error: {message}", FarmError.exit_code)
     sys.exit(0)
 
 
