@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ROOT = Path(__file__).parent
-_PREBUILT = "FLASH_ATTN3_PREBUILT"
-_KERNELS = "FLASH_ATTN3_KERNELS"
 
 
 class FlashAttn3BuildHook(BuildHookInterface[Any]):
@@ -34,35 +32,54 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
     _scratch: Path | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the payload to the wheel and set its tag."""
+        """Add the payload to the wheel and set its tag.
+
+        Raises:
+            OSError: the version is that of the release, and the kernels are a few.
+        """
+        sys.path.insert(0, str(_ROOT))
+        from kernels.build.payload import PAYLOAD_NAMES
+        from kernels.build.version import KERNELS, PREBUILT, requested_version
+
+        if self.metadata.version != requested_version():
+            raise OSError(
+                f"{KERNELS} makes a trial wheel, {requested_version()}; this tree is an unpacked sdist of "
+                f"{self.metadata.version}: build all kernels, or a few in a clone"
+            )
         if version == "editable":
             payload = _ROOT / "flash_attn3"
             self._compile(payload)
-        elif os.environ.get(_PREBUILT):
-            payload = Path(os.environ[_PREBUILT])
+        elif os.environ.get(PREBUILT):
+            payload = Path(os.environ[PREBUILT])
         else:
             payload = self._scratch = Path(tempfile.mkdtemp(prefix="flash_attn3-"))
             self._compile(payload)
         document = json.loads((payload / "build.json").read_text(encoding="utf-8"))
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{document['platform']}"
+        build_data["tag"] = f"py3-none-{_with_older_name(document['platform'])}"
         if version != "editable":
-            files = ["build.json", *(f"lib/{path.name}" for path in sorted((payload / "lib").iterdir()))]
+            files = ["build.json", *(f"lib/{name}" for name in PAYLOAD_NAMES)]
             build_data["force_include"] |= {str(payload / name): f"flash_attn3/{name}" for name in files}
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove the scratch folder."""
-        del version, build_data, artifact_path
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch)
+        """Give a wheel that was compiled here the bytes of the farm's; remove the scratch folder."""
+        del version, build_data
+        if self._scratch is None:
+            return
+        from kernels.build.archive import normalised
+        from kernels.build.files import write_atomically
+
+        wheel = Path(artifact_path)
+        write_atomically(wheel, normalised(wheel.read_bytes()))
+        shutil.rmtree(self._scratch)
 
     def _compile(self, payload: Path) -> None:
-        sys.path.insert(0, str(_ROOT))
         from kernels.build.compile import compile_variant
         from kernels.build.host import TARGETS, build_host
         from kernels.build.pack import PackEntry
         from kernels.build.payload import write_payload
         from kernels.build.toolkit import find_toolkit
+        from kernels.build.version import KERNELS, RELEASE
         from kernels.table import Variant, select
 
         target = _native_target(TARGETS)
@@ -71,17 +88,16 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
         def entry(variant: Variant) -> PackEntry:
             return PackEntry(variant, compile_variant(variant, toolkit).image, toolkit.name)
 
-        release = self.metadata.version
-        variants = select(os.environ.get(_KERNELS, "").split())
+        variants = select(os.environ.get(KERNELS, "").split())
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-            host = pool.submit(build_host, target, Path(folder), release)
+            host = pool.submit(build_host, target, Path(folder), RELEASE)
             entries = list(pool.map(entry, variants))
             libraries = {path.name: path.read_bytes() for path in host.result()}
         write_payload(
             payload,
             entries=entries,
             libraries=libraries,
-            version=release,
+            version=self.metadata.version,
             platform=_platform_tag(target),
         )
 
@@ -95,7 +111,7 @@ class FlashAttn3BuildHook(BuildHookInterface[Any]):
         if spec is None or spec.origin is None:
             raise OSError(
                 "nvidia-cutlass is not installed in the build environment; build with isolation, "
-                "or install what [build-system].requires lists"
+                "or install the dependencies that pyproject.toml lists for the build hook"
             )
         return Path(spec.origin).parents[1]
 
@@ -122,3 +138,12 @@ def _platform_tag(target: str) -> str:
     """
     machine, _, libc = target.split("-")
     return f"manylinux_{libc.removeprefix('gnu.').replace('.', '_')}_{machine}"
+
+
+def _with_older_name(tag: str) -> str:
+    """Return a platform tag, behind its older name if it has one, by which users ask pip for wheels.
+
+    ``manylinux_2_17_x86_64`` -> ``manylinux2014_x86_64.manylinux_2_17_x86_64``
+    """
+    older = tag.replace("manylinux_2_17_", "manylinux2014_")
+    return tag if older == tag else f"{older}.{tag}"

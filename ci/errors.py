@@ -124,7 +124,19 @@ class UnknownTask(FarmError):
     exit_code = 33
 
 
+class InvalidVariable(FarmError):
+    """An environment variable has a value that it cannot have."""
+
+    exit_code = 40
+
+
 class RacesAlone(FarmError):
     """A validation report holds races only, so that it proves no wheel."""
 
     exit_code = 34
+
+
+def described(error: OSError) -> str:
+    """Return an error of the system as a message that begins with the file, without the number."""
+    reason = error.strerror or str(error)
+    return reason if error.filename is None else f"{error.filename}: {reason}"

@@ -6,14 +6,15 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci.errors import DiskFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
     from typing import IO
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -74,6 +75,14 @@ def folder_atomically(path: Path) -> Iterator[Path]:
             scratch.replace(path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder in ``parent``, made if need be, that is removed in the end."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_SCRATCH) as folder:
+        yield Path(folder)
 
 
 def clear_scratch(folder: Path) -> None:

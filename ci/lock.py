@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def lock(folder: Path, report: Callable[[str], None] | None = None) -> Iterator[None]:
+def lock(folder: Path, report: Callable[[str], None] | None = None) -> Iterator[int]:
     """Lock ``folder``, made if need be, for this process alone.
 
     Args:
         folder: holds the file ``lock``.
         report: called with one line if another process holds the lock and this one has to wait.
+
+    Yields:
+        The file descriptor of the lock; a program that inherits it holds the lock until it ends.
 
     Raises:
         DiskFull: there is no room for the folder or the lock file.
@@ -34,4 +37,4 @@ def lock(folder: Path, report: Callable[[str], None] | None = None) -> Iterator[
             if report is not None:
                 report(f"waiting for another farm, which works in {folder}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()

@@ -1,4 +1,4 @@
-"""The root folder and the versions of this source tree."""
+"""The root folder of this source tree, and the versions that its release gives the drop-in."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import tomli
-
 ROOT = Path(__file__).parents[1]
-
-
-def project_version() -> str:
-    """Return the version in pyproject.toml."""
-    document = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return str(document["project"]["version"])
 
 
 def compat_version(release: str) -> str:

@@ -9,12 +9,7 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-_TREE = Path(__file__).parents[1] / "pyproject.toml"
+_TREE = Path(__file__).parents[1]
 # By its path: the package itself imports torch, which a build does not have.
 _drop_in_version = runpy.run_path(str(Path(__file__).parent / "flash_attn_3" / "_version.py"))[
     "drop_in_version"
@@ -26,6 +21,8 @@ class CompatMetadataHook(MetadataHookInterface):
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Set the version and the one requirement."""
-        project = tomllib.loads(_TREE.read_text(encoding="utf-8"))["project"]
-        metadata["version"] = _drop_in_version(project["version"])
-        metadata["dependencies"] = [f"{project['name']}=={project['version']}"]
+        sys.path.insert(0, str(_TREE))
+        from kernels.build.version import RELEASE  # noqa: PLC0415 (found through the path above)
+
+        metadata["version"] = _drop_in_version(RELEASE)
+        metadata["dependencies"] = [f"flash-attn3=={RELEASE}"]

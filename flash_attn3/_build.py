@@ -18,6 +18,11 @@ class Build:
     content_digest: str
     platform: str
 
+    @property
+    def release(self) -> str:
+        """The version without what a wheel for experiments adds to it: that of its libraries."""
+        return self.version.partition("+")[0]
+
 
 @functools.cache
 def read_build() -> Build:

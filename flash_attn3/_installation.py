@@ -78,7 +78,7 @@ def inspect_installation() -> Installation:
     reasons: list[str] = []
     build = read_build()
     library_version = _native.version()
-    if library_version != build.version:
+    if library_version != build.release:
         reasons.append(f"the package is {build.version} and its library is {library_version}: reinstall it")
     try:
         kernels = _native.kernels()

@@ -9,10 +9,11 @@ from typing import NoReturn
 import click
 
 from ci.cli.build import audit, build, plan, variants
+from ci.cli.clean import clean
 from ci.cli.gpu import tune, validate
 from ci.cli.run import run
 from ci.cli.site import publish, serve, verify, yank
-from ci.errors import DiskFull, FarmError
+from ci.errors import DiskFull, FarmError, described
 from ci.files import NO_ROOM
 from index_site.errors import SiteError
 from kernels.errors import KernelsError
@@ -28,7 +29,23 @@ class _InOrder(click.Group):
         return list(self.commands)
 
 
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from kernels.build.version import RELEASE
+
+        click.echo(f"farm of flash-attn3 {RELEASE}")
+        ctx.exit()
+
+
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version of this tree and exit.",
+)
 def cli() -> None:
     """Build, check and publish the flash_attn3 wheels.
 
@@ -37,7 +54,7 @@ def cli() -> None:
     """
 
 
-for _command in (variants, plan, build, audit, validate, publish, serve, yank, verify, tune, run):
+for _command in (variants, plan, build, audit, validate, publish, serve, yank, verify, tune, run, clean):
     cli.add_command(_command)
 
 
@@ -57,7 +74,7 @@ def run_cli() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(str(error), DiskFull.exit_code if error.errno in NO_ROOM else FarmError.exit_code)
+        _fail(described(error), DiskFull.exit_code if error.errno in NO_ROOM else FarmError.exit_code)
     sys.exit(0)
 
 

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 @sm_option
 @json_option
 def variants(patterns: tuple[str, ...], sm: str | None, as_json: bool) -> None:
-    """List the kernels that are compiled, or those that match a PATTERN such as 'fwd_*_causal'."""
+    """List the kernels that are compiled, or those that match a PATTERN such as 'fwd_*_causal'.
+
+    With --json it prints every field.
+    """
     from ci.cli.tables import out, print_json, table
     from kernels.build.payload import variant_fields
 
@@ -36,16 +39,12 @@ def variants(patterns: tuple[str, ...], sm: str | None, as_json: bool) -> None:
     if as_json:
         print_json([variant_fields(variant) for variant in selected])
         return
-    listing = table("name", "op", "code", "dtype", "head_dim", "mask", "tile", "threads", "shared memory")
+    # What a name says, such as the head dimension, has no column, so that 80 columns suffice.
+    listing = table("name", "code", "tile", "threads", "shared")
     for variant in selected:
-        same = variant.head_dim == variant.head_dim_v
         listing.add_row(
             variant.name,
-            variant.op,
             f"{variant.code} {variant.sm}",
-            variant.dtype_in,
-            str(variant.head_dim) if same else f"{variant.head_dim}/{variant.head_dim_v}",
-            variant.mask,
             f"{variant.tile_m} x {variant.tile_n}",
             str(variant.threads),
             f"{variant.smem_bytes / 1024:.0f} KiB",

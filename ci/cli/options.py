@@ -16,7 +16,8 @@ work_option = click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),
     default=ROOT / ".farm",
-    help="The work folder, with cache, wheels, reports and site [.farm in the tree].",
+    envvar="FARM_WORK",
+    help="The work folder: environments, cache, wheels, reports, site [.farm in the tree; env: FARM_WORK].",
 )
 wheelhouse_option = click.option(
     "--wheelhouse",

@@ -23,17 +23,18 @@ if not out.is_terminal:
 
 
 def table(*columns: str) -> Table:
-    """Return an empty table whose first column is never wrapped."""
-    empty = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    """Return an empty table whose first column is never wrapped; a long word of the others is."""
+    empty = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     empty.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
-        empty.add_column(column)
+        empty.add_column(column, overflow="fold")
     return empty
 
 
 def print_checks(wheel: Path, checks: Sequence[Check]) -> None:
     """Print the checks of a wheel's audit."""
-    listing = table(f"audit of {wheel.name}", "", "details")
+    out.print(f"audit of {wheel.name}", soft_wrap=True)
+    listing = table("check", "", "details")
     for check in checks:
         listing.add_row(check.name, "[green]ok[/]" if check.ok else "[red]FAILED[/]", escape(check.detail))
     out.print(listing)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,14 +47,20 @@ class Cache:
     def load(self, key: str) -> dict[str, bytes] | None:
         """Return the files stored under ``key`` (name -> bytes), or None if there is no such object.
 
+        Its access time becomes that of this use, by which `farm clean` tells old objects.
+
         Raises:
-            CorruptObject: the object is truncated, altered or belongs to another key.
+            CorruptObject: the object is truncated, altered, belongs to another key or is no file.
         """
         path = self.path(key)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise CorruptObject(
+                f"{error.filename}: should be a file of the cache in a folder of it; remove what is there"
+            ) from error
         start = len(_MAGIC) + _DIGEST_SIZE
         digest, body = data[len(_MAGIC) : start], data[start:]
         if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
@@ -60,16 +69,24 @@ class Cache:
         header = json.loads(line)
         if header["key"] != key:
             raise CorruptObject(f"{path}: the cached object belongs to the key {header['key']}")
+        with suppress(OSError):  # the cache may be read-only, or another user's
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         files: dict[str, bytes] = {}
         for name, size in header["files"]:
             files[name], rest = rest[:size], rest[size:]
         return files
 
     def fetch(self, key: str, warn: Callable[[str], None]) -> dict[str, bytes] | None:
-        """Load an object; delete a corrupt one with a warning and return None, so that it is made again."""
+        """Load an object; delete a corrupt one with a warning and return None, so that it is made again.
+
+        Raises:
+            CorruptObject: a folder is in the place of a file, or a file in that of a folder.
+        """
         try:
             return self.load(key)
         except CorruptObject as error:
+            if not self.path(key).is_file():  # not the cache's, so not its to delete
+                raise
             warn(f"{error}; it is deleted and made again")
             self.path(key).unlink(missing_ok=True)
             return None

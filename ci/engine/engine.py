@@ -71,6 +71,7 @@ def run_jobs(
     found = {job.name: cache.fetch(job.key, progress.warn) for job in jobs}
     missing = [job for job in jobs if found[job.name] is None]
     failures: Mapping[str, str] = {}
+    progress.say(f"{len(missing)} of {len(jobs)} compiles to run; the others are in the cache")
     if missing:
         failures = engine.run(missing, cache=cache, folder=folder, progress=progress, may_fail=may_fail)
     for job in missing:

@@ -49,7 +49,8 @@ class LocalEngine:
     ) -> dict[str, str]:
         """Run every job; see :meth:`ci.engine.engine.Engine.run`."""
         with room_in(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            for left in folder.glob("run-*"):  # of killed and failed runs
+                shutil.rmtree(left, ignore_errors=True)
             # A killed run may leave jobs running, which must not write among the files of this run.
             scratch = folder / f"run-{os.getpid()}"
             scratch.mkdir(parents=True)

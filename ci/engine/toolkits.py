@@ -38,6 +38,12 @@ def named_toolkit(matrix: Matrix, name: str) -> Toolkit:
     )
 
 
+def toolkit_folder(toolkit: Toolkit, cache: Path) -> Path:
+    """Return the folder of a toolkit in a cache, whose name follows from its pins."""
+    pins = "\n".join(wheel.requirement for wheel in toolkit.wheels)
+    return cache / "toolkits" / f"{toolkit.name}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
+
+
 def fetch_toolkit(
     *, matrix: Matrix, name: str, cache: Path, wheelhouse: Path | None, progress: Reporter
 ) -> Path:
@@ -55,9 +61,8 @@ def fetch_toolkit(
         ToolkitUnavailable: a wheel cannot be downloaded, or its sha256 is not the pinned one.
         DiskFull: there is no room for it.
     """
-    wheels = named_toolkit(matrix, name).wheels
-    pins = "\n".join(wheel.requirement for wheel in wheels)
-    site = cache / "toolkits" / f"{name}-{hashlib.sha256(pins.encode()).hexdigest()[:12]}"
+    toolkit = named_toolkit(matrix, name)
+    wheels, site = toolkit.wheels, toolkit_folder(toolkit, cache)
     if site.is_dir():  # folder_atomically made it, so it is complete
         return site
     local = [_in_wheelhouse(wheel, wheelhouse) for wheel in wheels]

@@ -89,7 +89,7 @@ class Environment:
             ProgramError: it failed.
         """
         program, *arguments = shlex.split(command)
-        pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.python]
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--require-virtualenv", "--python", self.python]
         known: dict[str, list[str | Path]] = {"pip": pip, "uv": [uv.find_uv_bin()]}
         return run([*known.get(program, [program]), *arguments], env=self._variables(), cwd=cwd)
 

@@ -20,6 +20,7 @@ from ci.wheel.read import WheelFile, read_wheel
 from index_site.projects import COMPAT_PROJECT
 from kernels.build.pack import PackRecord, read_pack
 from kernels.build.payload import LIBRARY_NAMES, PACK_NAME, variant_fields
+from kernels.build.version import is_trial
 from kernels.errors import CorruptPackError
 from kernels.table import VARIANTS
 from matrix.model import read_matrix
@@ -31,25 +32,26 @@ if TYPE_CHECKING:
     from kernels.table import Variant
     from matrix.serving import Code, Serving
 
-SIZE_GOAL = 60_000_000
+SIZE_GOAL = 8_000_000
 SIZE_LIMIT = 100_000_000
 """Largest wheel in bytes that PyPI accepts by default."""
 _SHOWN = 3
 _SYSTEM_LIBRARIES = re.compile(r"(libc|libm|libdl|libpthread|librt)\.so\.\d+|ld-linux-[a-z0-9_-]+\.so\.\d+")
 _OWN_LIBRARIES = frozenset({"libtorch_cpu.so", "libflash_attn3.so"})
 _MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_(\w+)")
+_OLDER_NAME = ("manylinux2014_", "manylinux_2_17_")
 _DIST_INFO_FILES = frozenset(
     {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES"}
 )
 
 
-def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check, ...]:
+def audit(wheel: Path, *, variants: Sequence[Variant] | None = None) -> tuple[Check, ...]:
     """Check a wheel of this tree and return every check with its finding.
 
     Args:
         wheel: the file.
-        variants: the kernels that it should hold, and no others; unused for a compatibility wheel, which
-            holds none.
+        variants: the kernels that it should hold, and no others; None for the table, or for those that
+            a trial lists. Unused for a compatibility wheel, which holds none.
 
     Raises:
         CorruptWheel: the file is not a whole wheel, a member does not match RECORD, or a library is not ELF.
@@ -79,7 +81,7 @@ def audit(wheel: Path, *, variants: Sequence[Variant] = VARIANTS) -> tuple[Check
         _needed(libraries),
         _rpath(libraries),
         _exports(libraries),
-        *_pack(facts, members, variants),
+        *_pack(facts, members, _expected(facts) if variants is None else variants),
     )
 
 
@@ -146,7 +148,7 @@ def _size(facts: WheelFile) -> Check:
 def _platform(facts: WheelFile, libraries: Mapping[str, SharedLibrary]) -> Check:
     """Compare the tag (oldest glibc, processor) with the libraries' symbol versions and machine."""
     _, _, _, tags = parse_wheel_filename(facts.filename)
-    tagged = [_MANYLINUX.fullmatch(tag.platform) for tag in tags]
+    tagged = [_MANYLINUX.fullmatch(name) for name in {tag.platform.replace(*_OLDER_NAME) for tag in tags}]
     if len(tagged) != 1 or tagged[0] is None or not libraries:
         return Check(
             "platform", ok=False, detail=f"should have one manylinux tag and libraries, got {facts.tags}"
@@ -193,6 +195,14 @@ def _exports(libraries: Mapping[str, SharedLibrary]) -> Check:
     )
 
 
+def _expected(facts: WheelFile) -> tuple[Variant, ...]:
+    """Return the kernels of the table; for a trial, those of them that it lists."""
+    listed = facts.build and facts.build.get("toolkits")
+    if not is_trial(facts.version) or not isinstance(listed, dict):
+        return VARIANTS
+    return tuple(variant for variant in VARIANTS if variant.name in listed)
+
+
 def _pack(facts: WheelFile, members: Mapping[str, bytes], variants: Sequence[Variant]) -> tuple[Check, ...]:
     try:
         records = _read_pack(members.get(f"flash_attn3/lib/{PACK_NAME}", b""))
@@ -216,7 +226,7 @@ def _kernels(facts: WheelFile, records: Sequence[PackRecord], variants: Sequence
         "version": facts.version,
         "toolkits": {record.name: record.toolkit for record in records},
         "kernels": [variant_fields(variant) for variant in variants],
-        "platform": facts.tags[0].rsplit("-", 1)[-1],
+        "platform": facts.tags[-1].rsplit("-", 1)[-1],  # the last: an older name of it sorts before it
     }
     # JSON has lists for tuples, so both sides are converted to lists.
     wrong = [key for key, value in expected_build.items() if _plain(build.get(key)) != _plain(value)]

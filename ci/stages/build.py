@@ -17,13 +17,14 @@ from ci.engine.local import LocalEngine
 from ci.engine.toolkits import fetch_toolkit
 from ci.files import clear_scratch, room_in, write_atomically
 from ci.lock import lock
-from ci.project import ROOT, project_version
+from ci.project import ROOT
 from ci.wheel.make import make_wheel
 from kernels.build.compile import inputs_digest
 from kernels.build.host_inputs import host_digest
 from kernels.build.pack import PackEntry
 from kernels.build.payload import write_payload
 from kernels.build.toolkit import Toolkit, find_toolkit
+from kernels.build.version import RELEASE, is_trial, version_of
 from kernels.table import VARIANTS, Variant
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def build(
 
     Every compile is cached as soon as it ends, so that a killed build resumes; the wheel is written in one
     step. The wheel of the whole table and the released toolkit goes to ``dist/`` of the work folder. Every
-    other wheel has the same name and is for experiments: it stays in the artefact's folder.
+    other wheel is a trial, as its version says: it stays in the artefact's folder.
 
     Args:
         artefact: the platform and the toolkit.
@@ -84,14 +85,15 @@ def build(
     Raises:
         FarmError, KernelsError: a compile, a gate or the packaging failed; earlier results are untouched.
     """
-    work, version = workshop.work.resolve(), project_version()
+    work = workshop.work.resolve()
+    version = version_of(variants, None if artefact.toolkit == matrix.release.toolkit else artefact.toolkit)
     platform = next(known for known in matrix.platform if known.name == artefact.platform)
     whole = len(variants) == len(VARIANTS)
     folder = work / "build" / (str(artefact) if whole else f"{artefact}-{_selection(variants)}")
     with _locked(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         kernel_jobs = [_kernel_job(variant, toolkit, site) for variant in variants]
-        host_job = _host_job(platform, version)
+        host_job = _host_job(platform, RELEASE)
         files = run_jobs(
             [host_job, *kernel_jobs],  # the host libraries take longest: they start first
             engine=workshop.engine,
@@ -110,8 +112,8 @@ def build(
                 version=version,
                 platform=str(platform.tag),
             )
-        released = whole and artefact.toolkit == matrix.release.toolkit
-        wheel = make_wheel(payload=folder / "payload", dist=work / "dist" if released else folder / "dist")
+        dist = folder / "dist" if is_trial(version) else work / "dist"
+        wheel = make_wheel(payload=folder / "payload", dist=dist)
         _write_resources(folder, files, variants)
         _report_cost(folder, files, wheel, progress)
     progress.say(f"built {wheel} ({len(entries)} kernels, {wheel.stat().st_size / 1e6:.1f} MB)")
@@ -210,7 +212,8 @@ def _report_cost(folder: Path, files: _Files, wheel: Path, progress: Reporter) -
     document = {**asdict(cost), "jobs": len(files), "wheel_bytes": wheel.stat().st_size}
     write_atomically(folder / "cost.json", (json.dumps(document, indent=1) + "\n").encode())
     progress.say(
-        f"{len(files)} compiles: {cost.cpu_seconds:.0f} s of processor time (the bar is {CPU_BAR} s); "
+        f"all {len(files)} compiles, when they ran: {cost.cpu_seconds:.0f} s of processor time (the bar is "
+        f"{CPU_BAR} s); "
         f"the largest, {cost.largest}, {cost.memory_bytes / 1e9:.2f} GB ({MEMORY_BAR / 1e9:.0f} GB)"
     )
     if cost.cpu_seconds > CPU_BAR or cost.memory_bytes > MEMORY_BAR:

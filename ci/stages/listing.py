@@ -61,7 +61,8 @@ def describe(facts: WheelFile, context: Context, old: Wheel | None, now: str) ->
     """
     checks = context.audits.get(facts.filename)
     audit = None if checks is None else _audit(checks)
-    support = context.support.get(facts.tags[0].rsplit("-", 1)[1])
+    platforms = (tag.rsplit("-", 1)[1] for tag in facts.tags)  # two where one has an older name, too
+    support = next((context.support[name] for name in platforms if name in context.support), None)
     return Wheel(
         filename=facts.filename,
         sha256=facts.sha256,

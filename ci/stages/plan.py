@@ -58,17 +58,27 @@ def select_artefacts(plan: Plan, matrix: Matrix, selection: Selection) -> tuple[
     """Return the artefacts to build: those that match a pattern, or without patterns this machine's.
 
     Raises:
-        UnknownCell: a pattern matches no artefact.
+        UnknownCell: a pattern matches no artefact, or those of a platform that the matrix excludes.
         UnknownToolkit: the matrix does not list the toolkit.
     """
     toolkit = named_toolkit(matrix, selection.toolkit or matrix.release.toolkit).name
     if not selection.patterns:
         return (Artefact(this_platform(matrix).name, toolkit),)
-    chosen = set(_expand("artefact", [str(artefact) for artefact in plan.artefacts], selection.patterns))
+    names = [str(artefact) for artefact in plan.artefacts]
+    for pattern in selection.patterns:
+        if not matching(names, pattern) and (reasons := _excluded_platforms(matrix, pattern.split("-")[0])):
+            raise UnknownCell(f"{pattern}: {'; '.join(reasons)}")
+    chosen = set(_expand("artefact", names, selection.patterns))
     artefacts = tuple(artefact for artefact in plan.artefacts if str(artefact) in chosen)
     if selection.toolkit is not None:
         artefacts = tuple(artefact for artefact in artefacts if artefact.toolkit == toolkit)
     return artefacts
+
+
+def _excluded_platforms(matrix: Matrix, pattern: str) -> list[str]:
+    """Return the reasons why the platforms that match a pattern, and have no target, are excluded."""
+    names = {row.name for row in matrix.platform if row.target is None and matching([row.name], pattern)}
+    return [rule.reason for rule in matrix.exclude if names.intersection(rule.platform)]
 
 
 def this_platform(matrix: Matrix) -> Platform:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ci.errors import BuildFailed, ValidationFailed, WheelConflict
 from ci.files import sha256_of
+from ci.lock import lock
 from ci.output import last_line
+from ci.platforms.venv import VirtualEnvironment
 from ci.project import ROOT
 from ci.stages.audit import audit, require_passed
 from ci.stages.build import Workshop, build
@@ -66,9 +68,20 @@ class Settings:
 def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter) -> tuple[str, ...]:
     """Run every stage and return the lines of the summary: the results, and what was not checked.
 
+    Another run in the same work folder waits: both would install into one environment.
+
     Raises:
         FarmError, KernelsError: a stage failed.
     """
+    work = settings.workshop.work
+    with lock(work / "run", progress.say) as held:
+        environment = VirtualEnvironment(work / "env", locks=(held,))
+        return _run_stages(settings, environment, matrix, now, progress)
+
+
+def _run_stages(
+    settings: Settings, environment: VirtualEnvironment, matrix: Matrix, now: datetime, progress: Reporter
+) -> tuple[str, ...]:
     work = settings.workshop.work
     started = time.monotonic()
     whole = plan(matrix)
@@ -85,7 +98,7 @@ def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter
         progress.say(f"audit: all {len(audits[path.name])} checks of {path.name} passed")
 
     trial = trial_environment(
-        work / "env",
+        environment,
         python=settings.caller,
         torch=settings.torch,
         torch_site=settings.torch_site,

@@ -13,12 +13,12 @@ from ci.errors import BuildFailed, DiskFull, VerifyFailed
 from ci.files import NO_ROOM
 from ci.output import last_line, reports_full_disk
 from ci.platforms import venv
-from ci.platforms.venv import VirtualEnvironment
 from index_site.projects import COMPAT_PROJECT, PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from ci.platforms.venv import VirtualEnvironment
     from ci.progress import Reporter
 
 _FACTS = """
@@ -49,16 +49,18 @@ class Trial:
         Raises:
             VerifyFailed: pip failed, or an installed module cannot be imported.
         """
-        pip = ("-m", "pip", "--quiet", "--disable-pip-version-check")
+        pip = (*self.environment.pip, "--quiet")
         source = ("--no-index", "--no-cache-dir", "--find-links", page.as_uri())
         for arguments in (
             (*pip, "uninstall", "--yes", PROJECT, COMPAT_PROJECT),
             (*pip, "install", *source, *requirements),
             (*pip, "check"),
-            ("-I", "-c", f"import {', '.join(requirements.values())}"),
+            (self.environment.python, "-I", "-c", f"import {', '.join(requirements.values())}"),
         ):
-            command = [str(self.environment.python), *arguments]
-            result = subprocess.run(command, check=False, capture_output=True, text=True)
+            command = [str(argument) for argument in arguments]
+            result = subprocess.run(
+                command, check=False, capture_output=True, text=True, pass_fds=self.environment.locks
+            )
             if result.returncode != 0:
                 text = (result.stderr or result.stdout).strip()
                 raise VerifyFailed(f"{' '.join(command)} ended with {result.returncode}: {text}")
@@ -71,12 +73,12 @@ class Trial:
 
 
 def trial_environment(
-    folder: Path, *, python: Path, torch: str, torch_site: Path | None, progress: Reporter
+    environment: VirtualEnvironment, *, python: Path, torch: str, torch_site: Path | None, progress: Reporter
 ) -> Trial:
-    """Return the environment in ``folder``, created anew if its Python or torch changed.
+    """Return the environment with torch, created anew if its Python or torch changed.
 
     Args:
-        folder: of the environment.
+        environment: its folder, and the locks that the caller holds.
         python: the interpreter to create it with.
         torch: the requirement by which pip installs torch.
         torch_site: a site-packages folder whose torch is used instead, through a ``.pth`` file.
@@ -86,20 +88,19 @@ def trial_environment(
         BuildFailed: it cannot be created, or pip cannot install torch.
         DiskFull: there is no room for it.
     """
-    environment = VirtualEnvironment(folder)
     version = _run([python, "-I", "-c", "import sys; print(sys.version)"], "the Python cannot be run")
     inputs = f"{version}{torch_site or torch}\n"
     if not environment.is_made_from(inputs):
         source = f"the torch of {torch_site}" if torch_site else f"{torch} (pip may download gigabytes)"
-        progress.say(f"environment: {folder}, with {source}")
+        progress.say(f"environment: {environment.folder}, with {source}")
         with _failing("no virtual environment could be made"):
             environment.create(python)
         if torch_site is None:
-            _install_torch(environment.python, torch)
+            _install_torch(environment, torch)
         else:
             # venv of Python 3.10 and 3.11 installs a setuptools that would hide the one of torch_site.
-            remove: list[str | Path] = [environment.python, "-m", "pip", "--quiet", "uninstall", "--yes"]
-            _run([*remove, "setuptools"], "the environment cannot be changed")
+            remove = [*environment.pip, "--quiet", "uninstall", "--yes", "setuptools"]
+            _run(remove, "the environment cannot be changed")
             with _failing("the environment cannot be run"):
                 environment.add_to_path("torch", torch_site.resolve())
         environment.mark_made_from(inputs)
@@ -107,16 +108,16 @@ def trial_environment(
     return Trial(environment, Path(facts[0]), f"Python {facts[1]} and torch {facts[2]}")
 
 
-def _install_torch(python: Path, torch: str) -> None:
+def _install_torch(environment: VirtualEnvironment, torch: str) -> None:
     """Install torch with the user's own pip configuration, showing pip's progress on a terminal."""
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", torch]
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    command = [*environment.pip, "install", torch, *quiet]
     # pip's output goes to standard error: standard output holds results only.
-    if subprocess.run([*pip, *quiet], check=False, stdout=sys.stderr).returncode != 0:
+    if subprocess.run(command, check=False, stdout=sys.stderr, pass_fds=environment.locks).returncode != 0:
         raise BuildFailed(f"pip could not install {torch}; its message is above")
 
 
-def _run(command: list[str | Path], failure: str) -> str:
+def _run(command: Sequence[str | Path], failure: str) -> str:
     with _failing(failure):
         return venv.run(command)
 

@@ -102,8 +102,10 @@ def prepare(
     """
     present = [variant for task in tasks for variant in task.present]
     candidates = [variant for task in tasks for variant in task.candidates]
-    if folder.exists() and any(folder.iterdir()) and not (folder / PLAN).is_file():
-        raise FarmError(f"--prepare {folder}: holds files that are not the tuning's; give an empty folder")
+    if strange := sorted(_names(folder) - {"site", "packs", PLAN}):
+        raise FarmError(
+            f"--prepare {folder}: holds files that are not the tuning's ({strange[0]}); give an empty folder"
+        )
     wheel = build(variants=present, artefact=artefact, matrix=matrix, workshop=workshop, progress=progress)
     compiled = compile_variants(
         variants=[*present, *candidates],
@@ -125,6 +127,11 @@ def prepare(
         plan = {"toolkit": artefact.toolkit, "tasks": [_planned(task, entries) for task in tasks]}
         (scratch / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
     progress.say(f"{folder}: {len(tasks)} tuning tasks, {len(entries)} variants")
+
+
+def _names(folder: Path) -> set[str]:
+    """Return the names in a folder; none if it does not exist."""
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
 def _min_seqlen_q(variant: Variant) -> int:

@@ -21,9 +21,7 @@ def make_compat_wheel(work: Path, progress: Reporter) -> Path:
     Raises:
         BuildFailed, DiskFull: as :func:`ci.wheel.make.package` does.
     """
-    scratch = work / "build" / "compat" / "backend"
     with lock(work / "cache", progress.say), room_in(work):
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        wheel = package(ROOT / "compat", scratch=scratch, dist=work / "dist", environment={})
+        wheel = package(ROOT / "compat", work=work / "build" / "compat", dist=work / "dist", environment={})
     progress.say(f"built {wheel} (pure Python, module flash_attn_interface)")
     return wheel

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
 import subprocess
 import sys
-import zipfile
 from typing import TYPE_CHECKING
 
 from ci.errors import BuildFailed, DiskFull
-from ci.files import room_in, write_atomically
+from ci.files import room_in, scratch_folder, write_atomically
 from ci.output import last_line, reports_full_disk
 from ci.project import ROOT
+from kernels.build.archive import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-_EPOCH = (2020, 2, 2, 0, 0, 0)
-"""The time of every member: the zip format requires one."""
 
 
 def make_wheel(*, payload: Path, dist: Path) -> Path:
@@ -30,15 +25,15 @@ def make_wheel(*, payload: Path, dist: Path) -> Path:
         BuildFailed, DiskFull: as :func:`package` does.
     """
     prebuilt = {"FLASH_ATTN3_PREBUILT": str(payload)}
-    return package(ROOT, scratch=payload.parent / "backend", dist=dist, environment=prebuilt)
+    return package(ROOT, work=payload.parent, dist=dist, environment=prebuilt)
 
 
-def package(source: Path, *, scratch: Path, dist: Path, environment: Mapping[str, str]) -> Path:
+def package(source: Path, *, work: Path, dist: Path, environment: Mapping[str, str]) -> Path:
     """Run the build backend of a project and put the normalised wheel into ``dist``.
 
     Args:
         source: the folder of the project's pyproject.toml.
-        scratch: a folder for the backend's output, created and removed.
+        work: the folder for a scratch folder of the backend's output.
         dist: the folder of the wheel.
         environment: variables of the build besides those of this process.
 
@@ -46,46 +41,24 @@ def package(source: Path, *, scratch: Path, dist: Path, environment: Mapping[str
         BuildFailed: the build backend failed.
         DiskFull: there is no room; an older wheel of the same name is untouched.
     """
-    with room_in(scratch.parent):
-        shutil.rmtree(scratch, ignore_errors=True)
+    with room_in(work), scratch_folder(work) as scratch:
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(scratch)]
+        # The backend would refuse a bad value of this variable; no byte depends on it.
+        inherited = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
         result = subprocess.run(
             command,
             check=False,
             cwd=source,
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
             capture_output=True,
             text=True,
         )
         if result.returncode != 0:
             text = (result.stderr or result.stdout).strip()
             if reports_full_disk(text):
-                raise DiskFull(f"{scratch.parent}: no room left for the wheel")
+                raise DiskFull(f"{work}: no room left for the wheel")
             raise BuildFailed(f"the build backend made no wheel: {last_line(text, 'no output')}")
         (built,) = scratch.glob("*.whl")
         wheel = dist / built.name
         write_atomically(wheel, normalised(built.read_bytes()))
-        shutil.rmtree(scratch)
     return wheel
-
-
-def normalised(wheel: bytes) -> bytes:
-    """Rewrite a wheel so that equal contents give equal bytes on every machine.
-
-    The members are sorted (metadata last, RECORD at the very end, as the wheel format recommends) and not
-    compressed: the output of deflate differs between zlib builds, and a validation report is bound to the
-    wheel's sha256.
-    """
-    source = zipfile.ZipFile(io.BytesIO(wheel))
-    target = io.BytesIO()
-    with source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(source.namelist(), key=_order):
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.create_system = 3  # Unix: installers then read the mode
-            entry.external_attr = (0o100755 if name.endswith(".so") else 0o100644) << 16
-            archive.writestr(entry, source.read(name))
-    return target.getvalue()
-
-
-def _order(name: str) -> tuple[bool, bool, str]:
-    return ".dist-info/" in name, name.endswith(".dist-info/RECORD"), name

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from typing import TYPE_CHECKING
 
+from kernels.build.files import write_atomically
 from kernels.build.host import RUNTIME, TORCH
 from kernels.build.pack import PackEntry, write_pack
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PACK_NAME = "kernels.fa3pack"
 LIBRARY_NAMES = (RUNTIME.name, TORCH.name)
+PAYLOAD_NAMES = (*LIBRARY_NAMES, PACK_NAME)
+"""The files of ``lib/``."""
 
 
 def variant_fields(variant: Variant) -> dict[str, object]:
@@ -43,17 +45,16 @@ def write_payload(
     """Write the pack, the host libraries and ``build.json`` into ``folder``.
 
     Args:
-        folder: made if missing; its ``lib/`` and ``build.json`` are replaced, other files stay.
+        folder: made if missing; the compiled files and ``build.json`` are replaced, all others stay.
         entries: the compiled kernels.
         libraries: file name -> bytes of the host libraries.
         version: of the distribution.
         platform: the wheel's platform tag, such as ``manylinux_2_17_x86_64``.
     """
     lib = folder / "lib"
-    shutil.rmtree(lib, ignore_errors=True)
-    lib.mkdir(parents=True)
+    lib.mkdir(parents=True, exist_ok=True)
     for name in LIBRARY_NAMES:
-        (lib / name).write_bytes(libraries[name])
+        write_atomically(lib / name, libraries[name])
     write_pack(entries, lib / PACK_NAME)
     document = {
         "version": version,
@@ -72,6 +73,6 @@ def _content_digest(lib: Path) -> str:
     the digest nor the wheel.
     """
     lines = (
-        f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sorted(lib.iterdir())
+        f"{name} {hashlib.sha256((lib / name).read_bytes()).hexdigest()}\n" for name in sorted(PAYLOAD_NAMES)
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()

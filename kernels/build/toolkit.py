@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import os
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernels.errors import ToolkitMissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,28 @@ class Toolkit:
         nvrtc: The compiler library.
         builtins: The library that the compiler opens by name; it has to be loaded first.
         include_dirs: CUDA runtime, CCCL and CUTLASS headers.
-        digest: sha256 of the versions of the wheels and of the compiler's recorded hashes.
+        wheels: names of the metadata folders of the wheels, which have their versions.
     """
 
     name: str
     nvrtc: Path
     builtins: Path
     include_dirs: tuple[Path, ...]
-    digest: str
+    wheels: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256, in hex, of the versions of the wheels and of every byte that a compile may read.
+
+        The hashes in RECORD would be faster to read, but say nothing of a file that was edited later. Reading
+        all files, 150 MB, takes a third of a second, once for each toolkit object.
+        """
+        state = hashlib.sha256("\n".join(self.wheels).encode())
+        _add_files(state, self.nvrtc.parent, (self.nvrtc, self.builtins))
+        for folder in self.include_dirs:
+            found = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+            _add_files(state, folder, sorted(found))
+        return state.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -75,7 +93,6 @@ _LAYOUTS = (
 _BUILTINS = re.compile(r"libnvrtc-builtins\.so\.(\d+\.\d+)")
 
 
-@lru_cache(maxsize=8)
 def find_toolkit(site: Path) -> Toolkit:
     """Find the toolkit in a folder of unpacked wheels, or in a `site-packages`.
 
@@ -103,20 +120,22 @@ def find_toolkit(site: Path) -> Toolkit:
         nvrtc=nvrtc,
         builtins=builtins[0],
         include_dirs=tuple(site / folder for folder, _ in layout.includes),
-        digest=_digest(site, layout),
+        wheels=_wheels(site, layout),
     )
 
 
-def _digest(site: Path, layout: _Layout) -> str:
-    """Hash the versions of the wheels and the hashes in RECORD of the compiler, which has 100 MB itself."""
-    state = hashlib.sha256()
+def _wheels(site: Path, layout: _Layout) -> tuple[str, ...]:
+    names = []
     for wheel in layout.wheels:
         found = sorted(site.glob(f"{wheel}-*.dist-info"))
         if len(found) != 1:
             raise ToolkitMissingError(f"toolkit: {site} has {len(found)} versions of {wheel}, expected one")
-        state.update(f"{found[0].name}\n".encode())
-        with (found[0] / "RECORD").open(encoding="utf-8", newline="") as record:
-            for path, digest, _ in csv.reader(record):
-                if "/libnvrtc" in path:
-                    state.update(f"{Path(path).name} {digest}\n".encode())
-    return state.hexdigest()
+        names.append(found[0].name)
+    return tuple(names)
+
+
+def _add_files(state: hashlib._Hash, root: Path, files: Iterable[Path]) -> None:
+    for path in files:
+        data = path.read_bytes()
+        state.update(f"\n{path.relative_to(root).as_posix()} {len(data)}\n".encode())
+        state.update(data)

@@ -10,6 +10,9 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
+import tarfile
+import time
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +21,12 @@ import pytest
 import tomli
 
 import hatch_build
+from ci.platforms.venv import VirtualEnvironment
 from ci.stages.audit import audit
+from kernels.build.archive import normalised
 from kernels.build.host import TARGETS, ZIG_VERSION
+from kernels.build.version import RELEASE, version_of
+from kernels.table import select
 from matrix.model import read_matrix
 from tests.conftest import FEW
 from tests.tree_copy import copy_tree
@@ -45,7 +52,8 @@ def test_pip_builds_with_what_the_farm_builds_with():
     matrix = read_matrix()
     (toolkit,) = (found for found in matrix.toolkit if found.name == matrix.release.toolkit)
     project = tomli.loads((ROOT / "pyproject.toml").read_text())
-    requires = set(project["build-system"]["requires"])
+    hook = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
+    requires = {*project["build-system"]["requires"], *hook["dependencies"]}
     pinned = {f"{wheel.name}=={wheel.version}" for wheel in toolkit.wheels}
     assert pinned < requires
     assert requires - pinned < set((ROOT / "requirements" / "farm.in").read_text().splitlines())
@@ -69,39 +77,106 @@ def test_the_target_is_that_of_this_machine(monkeypatch: pytest.MonkeyPatch):
 def test_pip_compiles_and_installs_from_source(
     tree: Path, wheel: Path, few: tuple[Variant, ...], tmp_path: Path
 ):
-    """What pip builds in its isolation holds the same kernels as the farm's wheel, bit for bit."""
+    """What pip builds in its isolation is the farm's wheel, byte for byte."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     command = [*pip, "wheel", "--quiet", "--no-deps", "-w", tmp_path, tree]
     subprocess.run(command, check=True, env=ENVIRONMENT)
     built = tmp_path / wheel.name
     assert [check for check in audit(built, variants=few) if not check.ok] == []
-    with zipfile.ZipFile(built) as ours, zipfile.ZipFile(wheel) as farms:
-        assert {name: ours.read(name) for name in ours.namelist()} == {
-            name: farms.read(name) for name in farms.namelist()
-        }
+    assert built.read_bytes() == wheel.read_bytes()
     target = tmp_path / "target"
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--target", target, built], check=True)
-    assert json.loads((target / "flash_attn3" / "build.json").read_text())["version"] == "0.1.0"
+    assert json.loads((target / "flash_attn3" / "build.json").read_text())["version"] == version_of(few)
 
 
-def test_an_editable_install_compiles_into_the_tree(tree: Path, wheel: Path, toolkit: Path, tmp_path: Path):
-    environment = {
+def contents(folder: Path) -> dict[Path, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_an_editable_install_adds_the_compiled_files_and_leaves_every_other_byte(
+    tree: Path, wheel: Path, toolkit: Path, tmp_path: Path
+):
+    """Among them the user's files that no commit holds. So does the next install."""
+    (tree / "flash_attn3" / "lib").mkdir()
+    for name in ("notes.txt", "work_in_progress.py", "lib/mine.txt"):
+        (tree / "flash_attn3" / name).write_text("uncommitted")
+    before = contents(tree)
+    environment = VirtualEnvironment(tmp_path / "env")
+    environment.create(Path(sys.executable))
+    variables = {
         **ENVIRONMENT,
-        "PYTHONPATH": str(toolkit),
+        "PYTHONPATH": os.pathsep.join([str(toolkit), sysconfig.get_path("purelib")]),
         "ZIG_GLOBAL_CACHE_DIR": str(toolkit.parents[1] / "zig"),
     }
-    build = f"from hatchling.build import build_editable; build_editable({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", build], check=True, cwd=tree, env=environment)
+    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
     with zipfile.ZipFile(wheel) as archive:
+        compiled = {
+            Path(name): archive.read(name)
+            for name in archive.namelist()
+            if name.startswith("flash_attn3/lib/") or name == "flash_attn3/build.json"
+        }
+    for _ in range(2):
+        subprocess.run([*environment.pip, "install", *options, "-e", tree], check=True, env=variables)
+        assert contents(tree) == {**before, **compiled}
+    where = "import importlib.util as util; print(util.find_spec('flash_attn3').origin)"
+    found = subprocess.run(
+        [environment.python, "-I", "-c", where], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == str(tree / "flash_attn3" / "__init__.py")
+
+
+def backend(call: str, tree: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Call the build backend in a tree, as a frontend does."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", f"from hatchling.build import *; print({call})"]
+    return subprocess.run(
+        command, check=False, cwd=tree, capture_output=True, text=True, env={**inherited, **variables}
+    )
+
+
+@pytest.fixture(scope="module")
+def unpacked(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, unpacked. Making it needs the backend alone, and compiles nothing."""
+    folder = tmp_path_factory.mktemp("sdist")
+    start = time.monotonic()
+    assert backend("get_requires_for_build_sdist()", tree).stdout == "[]\n"
+    done = backend(f"build_sdist({str(folder)!r})", tree)
+    assert (done.stdout, done.stderr) == (f"flash_attn3-{RELEASE}.tar.gz\n", "")
+    assert time.monotonic() - start < 30
+    sdist = folder / done.stdout.strip()
+    assert sdist.stat().st_size < 2_000_000
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / f"flash_attn3-{RELEASE}"
+
+
+def test_an_sdist_is_the_sources_without_results(tree: Path, unpacked: Path):
+    ours, clones = contents(unpacked), contents(tree)
+    del ours[Path("PKG-INFO")]
+    assert ours.items() <= clones.items()
+    left = {path.parts[:2] for path in clones.keys() - ours.keys()}
+    assert {parts[0] for parts in left} <= {".ci", "validation", "flash_attn3"}
+    assert not (unpacked / "flash_attn3" / "lib").exists()
+
+
+def test_an_sdist_builds_the_wheel_of_the_clone(unpacked: Path, whole_wheel: Path, tmp_path: Path):
+    payload = tmp_path / "payload"
+    with zipfile.ZipFile(whole_wheel) as archive:
         for name in archive.namelist():
-            if name.startswith("flash_attn3/lib/"):
-                assert (tree / name).read_bytes() == archive.read(name)
-    for path in (ROOT / "flash_attn3").rglob("*.py"):  # the sources beside them stay
-        assert (tree / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
-    (editable,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(editable) as archive:
-        (path,) = [name for name in archive.namelist() if name.endswith(".pth")]
-        assert archive.read(path).decode().strip() == str(tree)
+            if name.startswith("flash_attn3/lib/") or name == "flash_attn3/build.json":
+                target = payload / Path(name).relative_to("flash_attn3")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(name))
+    done = backend(f"build_wheel({str(tmp_path)!r})", unpacked, FLASH_ATTN3_PREBUILT=str(payload))
+    assert done.stdout == f"{whole_wheel.name}\n", done.stderr
+    assert normalised((tmp_path / whole_wheel.name).read_bytes()) == whole_wheel.read_bytes()
+
+
+def test_a_few_kernels_of_an_sdist_cannot_take_the_name_of_the_release(unpacked: Path, tmp_path: Path):
+    done = backend(f"build_wheel({str(tmp_path)!r})", unpacked, FLASH_ATTN3_KERNELS=" ".join(FEW))
+    assert done.returncode != 0
+    assert f"makes a trial wheel, {version_of(select(FEW))}; this tree is an unpacked sdist" in done.stderr
 
 
 def test_a_pattern_that_names_no_kernel_says_which_are_near(tree: Path, toolkit: Path, tmp_path: Path):

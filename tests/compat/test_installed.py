@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.project import compat_version, project_version
+from ci.project import compat_version
+from kernels.build.version import RELEASE, version_of
+from kernels.table import select
+from tests.conftest import FEW
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +29,9 @@ torch.cuda.is_available = lambda: True
 torch.cuda.get_device_capability = lambda *_: (9, 0)
 """
 
+TRIAL = version_of(select(FEW))
+"""The version of flash-attn3 here, which satisfies what the drop-in requires."""
+
 
 def test_pip_brings_flash_attn3_along(installed: Environment, tmp_path: Path):
     program = """
@@ -36,9 +42,9 @@ names = ("flash_attn_interface", "flash_attn_config", "flash_attn_3", "flash_att
 print(*(metadata.packages_distributions()[name] for name in names))
 print(all(importlib.util.find_spec(name) for name in names))
 """
-    release, version = project_version(), compat_version(project_version())
+    version = compat_version(RELEASE)
     assert installed.python_output(program, cwd=tmp_path).splitlines() == [
-        f"{version} {version} {release}",
+        f"{version} {version} {TRIAL}",
         "['flash-attn-3'] ['flash-attn-3'] ['flash-attn-3'] ['flash-attn3']",
         "True",
     ]
@@ -56,8 +62,10 @@ assert forward is _flash_attn_forward
 assert CONFIG["build_flags"]["FLASHATTENTION_DISABLE_BACKWARD"] is True
 print(flash_attn_3.__version__, torch.ops.flash_attn_3.fwd.default.name())
 """
-    version = compat_version(project_version())
-    assert installed.python_output(program, cwd=tmp_path).split() == [version, "flash_attn_3::fwd"]
+    assert installed.python_output(program, cwd=tmp_path).split() == [
+        compat_version(TRIAL),
+        "flash_attn_3::fwd",
+    ]
 
 
 @NEEDS_TRANSFORMERS

@@ -11,7 +11,8 @@ import pytest
 
 from ci.errors import ReportMismatch, VerifyFailed
 from ci.platforms.environment import run
-from ci.project import compat_version, project_version
+from ci.platforms.venv import VirtualEnvironment
+from ci.project import compat_version
 from ci.stages.audit import audit
 from ci.stages.listing import Context
 from ci.stages.publish import publish, yank
@@ -19,6 +20,7 @@ from ci.stages.trial import trial_environment
 from ci.stages.verify import verify
 from index_site.errors import CorruptManifest
 from index_site.manifest import dump_manifest, parse_manifest, read_manifest
+from kernels.build.version import RELEASE
 from tests.quiet import Quiet
 from tests.site_kit import NOW, flash_wheel, report, torch_folder, write_wheel
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from index_site.manifest import Manifest, Wheel
 
 PYTHON = Path(sys.executable)
-VERSION = project_version()
+VERSION = RELEASE
 COMPAT_VERSION = compat_version(VERSION)
 UNMET = f"no wheel of flash-attn3=={VERSION}, which it needs, is stable"
 
@@ -205,8 +207,9 @@ def test_a_run_installs_it_on_request_alone(tmp_path: Path, main: Path, passed: 
     _put(tmp_path / "site", main, small, reports=[passed])
     page = tmp_path / "site" / "stable" / "index.html"
     torch_site = torch_folder(tmp_path / "torch")
+    environment = VirtualEnvironment(tmp_path / "env")
     trial = trial_environment(
-        tmp_path / "env", python=PYTHON, torch="torch", torch_site=torch_site, progress=Quiet()
+        environment, python=PYTHON, torch="torch", torch_site=torch_site, progress=Quiet()
     )
     code = "import importlib.util as u; print([u.find_spec(n) is not None for n in NAMES])"
     names = ("flash_attn3", "flash_attn_interface", "flash_attn_3")

@@ -15,16 +15,17 @@ from packaging.version import Version
 import flash_attn3
 import flash_attn_3
 from ci.platforms.environment import Environment, ProgramError, fresh_environment, inspect_interpreter
-from ci.project import compat_version, project_version
+from ci.project import compat_version
 from ci.stages.publish import publish
 from ci.store.serve import served
+from kernels.build.version import RELEASE
 from tests.quiet import Quiet
 from tests.site_kit import NOW, flash_wheel, report, torch_folder, write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OURS = compat_version(project_version())
+OURS = compat_version(RELEASE)
 MEETS = (
     *("", ">=3.0.0", "==3.0.0", ">=3.0.0b1", "~=3.0.0", "==3.*", "<=3.0.0", ">=3,<4", ">2.8"),
     *("==3.0.0,>=3.0.0b1", f"=={OURS}"),
@@ -34,7 +35,7 @@ MEETS_NOT = ("==3.0.0b1", ">3.0.0", "<3.0.0", "!=3.0.0", ">=3.0.1", "==3.0.0.pos
 
 def test_the_package_states_it():
     assert flash_attn_3.__version__ == compat_version(flash_attn3.__version__)
-    stated = f"3.0.0+{project_version()}"
+    stated = f"3.0.0+{RELEASE}"
     assert stated == OURS
 
 
@@ -92,7 +93,7 @@ def _drop_in(folder: Path, version: str, release: str) -> Path:
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An index with this drop-in, older ones, one that was published as 0.1.0, and another provider's."""
     folder = tmp_path_factory.mktemp("index")
-    releases = {compat_version(release): release for release in ("0.0.9", "0.0.10", project_version())}
+    releases = {compat_version(release): release for release in ("0.0.9", "0.0.10", RELEASE)}
     versions = {**releases, "0.1.0": "0.1.0", "3.0.0": "0.1.0", "3.0.0b1": "0.1.0"}
     wheels = [_drop_in(folder / "dist", version, release) for version, release in versions.items()]
     publish(wheels=wheels, reports=(), site=folder / "site", now=NOW, progress=Quiet())

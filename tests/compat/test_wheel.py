@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ci.errors import AuditFailed
-from ci.project import ROOT, compat_version, project_version
+from ci.project import ROOT, compat_version
 from ci.stages.audit import audit, require_passed
 from ci.wheel.compat_wheel import make_compat_wheel
 from ci.wheel.read import read_wheel
+from kernels.build.version import RELEASE
 from tests.quiet import Quiet
 from tests.site_kit import write_wheel
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-RELEASE = project_version()
 VERSION = compat_version(RELEASE)
 INFO = f"flash_attn_3-{VERSION}.dist-info"
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from flash_attn3 import _native
+from flash_attn3._build import Build
 from flash_attn3._installation import format_installation, inspect_installation
 from flash_attn3._native import Kernel, NativeError, Status
 
@@ -93,3 +94,16 @@ def test_json_says_it_for_each_operator(machine):
         {"op": "combine", "code": "portable", "target": "sm_90", "refusal": ""},
         {"op": "bwd", "code": "", "target": "", "refusal": "no kernel yet"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("version", "agrees"), [("0.1.0", True), ("0.1.0+trial.k462c0d0b", True), ("0.2.0", False)]
+)
+def test_the_library_is_of_the_release_of_the_package(machine, monkeypatch, version, agrees):
+    """A trial has the libraries of its release."""
+    build = Build(version, "5" * 64, "manylinux_2_17_x86_64")
+    monkeypatch.setattr("flash_attn3._installation.read_build", lambda: build)
+    monkeypatch.setattr(_native, "version", lambda: "0.1.0")
+    found = machine((9, 0))
+    assert (found.version, found.library_version) == (version, "0.1.0")
+    assert ("reinstall it" in found.reason) == (not agrees)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from ci.cli.invocation import now
 from ci.stages.publish import publish
 from index_site.manifest import read_manifest
 from kernels.table import VARIANTS
@@ -53,6 +54,8 @@ def test_help_lists_the_stages_in_order():
         (["build", "--sm", "75"], 12, ["'75'", "80"]),
         (["build", "--only", "bwd_*"], 10, ["bwd_*", "fwd_"]),
         (["build", "macos_arm64-cuda12.8"], 16, ["'macos_arm64-cuda12.8'", "linux_aarch64-cuda12.8"]),
+        (["build", "win_amd64-cuda12.8"], 16, ["win_amd64-cuda12.8: no Windows wheel is built yet"]),
+        (["build", "win*"], 16, ["win*: no Windows wheel is built yet"]),
         (["build", "--jobs", "0"], 2, ["--jobs"]),
         (["audit", "absent-1.0-py3-none-any.whl"], 20, ["absent-1.0-py3-none-any.whl"]),
         (["audit"], 2, ["WHEEL"]),
@@ -77,6 +80,29 @@ def test_bad_input_is_one_error_with_its_own_exit_code(
     if exit_code != 2:
         assert last.startswith("farm: error: ")
         assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("epoch", ["abc", "", "1e9", "-1", "1.5", " 7", "253402300800", "9" * 400])
+def test_a_time_that_is_none_is_refused(tmp_path: Path, epoch: str):
+    result = farm("publish", "--report", "absent.json", "--site", tmp_path, SOURCE_DATE_EPOCH=epoch)
+    assert result.returncode == 40
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("farm: error: SOURCE_DATE_EPOCH: should be whole seconds since 1970, 0 to ")
+    assert line.endswith(f"got {epoch!r}")
+
+
+@pytest.mark.parametrize("epoch", ["0", "1700000000", "253402300799"])
+def test_a_time_that_is_one_is_taken(monkeypatch: pytest.MonkeyPatch, epoch: str):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    assert now().timestamp() == int(epoch)
+
+
+def test_an_error_of_the_system_names_the_file_and_no_number(tmp_path: Path):
+    (tmp_path / "file").touch()
+    result = farm("build", "--work", tmp_path / "file" / "work")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert re.fullmatch(rf"farm: error: {tmp_path}/file/work\S*: Not a directory", line)
 
 
 def test_variants_as_json():

@@ -68,3 +68,23 @@ def test_a_corrupt_object_is_deleted_with_a_warning_and_never_used(tmp_path: Pat
     assert not cache.path(KEY).exists()
     assert len(warnings) == 1
     assert str(cache.path(KEY)) in warnings[0]
+
+
+def test_a_folder_in_the_place_of_an_object_is_named_and_left_alone(tmp_path: Path):
+    """The cache made none there, so that it is not the cache's to delete."""
+    cache = Cache(tmp_path)
+    mine = cache.path(KEY) / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("the user's own")
+    for read in (cache.load, lambda key: cache.fetch(key, pytest.fail)):
+        with pytest.raises(CorruptObject, match=f"{cache.path(KEY)}: should be a file of the cache"):
+            read(KEY)
+    assert mine.read_text() == "the user's own"
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_and_left_alone(tmp_path: Path):
+    cache = Cache(tmp_path)
+    cache.path(KEY).parent.write_text("the user's own")
+    with pytest.raises(CorruptObject, match="should be a file of the cache in a folder of it"):
+        cache.fetch(KEY, pytest.fail)
+    assert cache.path(KEY).parent.read_text() == "the user's own"

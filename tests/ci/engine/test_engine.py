@@ -78,6 +78,9 @@ def test_an_engine_runs_what_the_cache_lacks(tmp_path: Path):
     other = job("other", 'printf other > "$0/x"')
     assert files_of(tmp_path, [other, GOOD], engine, progress) == {"other": [USAGE, "x"], **expected}
     assert engine.ran == ["good", "other"]
+    assert [line.split(";")[0] for line in progress.said] == [
+        *("1 of 1 compiles to run", "0 of 1 compiles to run", "1 of 2 compiles to run")
+    ]
 
 
 def test_a_failure_that_is_allowed_is_a_warning(tmp_path: Path):

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ import pytest
 from ci.errors import AuditFailed, CorruptWheel
 from ci.stages.audit import SIZE_GOAL, SIZE_LIMIT, audit, require_passed
 from kernels.build.pack import PackEntry, read_pack, write_pack
+from kernels.build.version import version_of
 from kernels.table import VARIANTS, select
 from tests.conftest import FEW
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from kernels.table import Variant
 
-INFO = "flash_attn3-0.1.0.dist-info"
+INFO = f"flash_attn3-{version_of(select(FEW))}.dist-info"
 CORE = "flash_attn3/lib/libflash_attn3.so"
 PACK = "flash_attn3/lib/kernels.fa3pack"
 
@@ -60,12 +62,14 @@ def test_the_wheel_of_this_tree_passes(whole_wheel: Path):
     checks = audit(whole_wheel)
     assert [check for check in checks if not check.ok] == []
     assert len(checks) == 12
+    assert whole_wheel.stat().st_size <= SIZE_GOAL
     require_passed(whole_wheel, checks)
 
 
 def test_a_wheel_that_lacks_kernels_is_seen(wheel: Path, few: tuple[Variant, ...]):
-    """So are the GPUs and operators with worse code for it. With those kernels selected it passes."""
-    lacking = {check.name: check.detail for check in audit(wheel) if not check.ok}
+    """So are the GPUs and operators with worse code for it. As the trial that it is, it passes."""
+    assert [check for check in audit(wheel) if not check.ok] == []
+    lacking = {check.name: check.detail for check in audit(wheel, variants=VARIANTS) if not check.ok}
     absent = sorted({variant.name for variant in VARIANTS} - {variant.name for variant in few})
     assert list(lacking) == ["kernels", "gpus"]
     assert "fwd on sm_100 should be served by portable code, got ptx" in lacking["gpus"]
@@ -83,7 +87,9 @@ def test_a_rebuilt_wheel_passes(wheel: Path, tmp_path: Path):
 
 def test_a_failed_check_is_an_error_that_names_it(wheel: Path, tmp_path: Path):
     stray = rebuilt(wheel, tmp_path, {"tests/leftover.py": b""})
-    with pytest.raises(AuditFailed, match=rf"{wheel.name}: contents: should not hold tests/leftover\.py"):
+    with pytest.raises(
+        AuditFailed, match=rf"{re.escape(wheel.name)}: contents: should not hold tests/leftover\.py"
+    ):
         require_passed(stray, audit(stray))
 
 
@@ -91,18 +97,18 @@ def test_a_failed_check_is_an_error_that_names_it(wheel: Path, tmp_path: Path):
 def test_a_truncated_wheel_is_corrupt(wheel: Path, tmp_path: Path, size: int):
     cut = tmp_path / wheel.name
     cut.write_bytes(wheel.read_bytes()[:size])
-    with pytest.raises(CorruptWheel, match=wheel.name):
+    with pytest.raises(CorruptWheel, match=re.escape(wheel.name)):
         audit(cut)
 
 
 def test_one_flipped_bit_of_a_kernel_is_seen(wheel: Path, tmp_path: Path):
     data = bytearray(wheel.read_bytes())
     with zipfile.ZipFile(wheel) as archive:
-        middle = archive.getinfo(PACK).header_offset + archive.getinfo(PACK).file_size // 2
+        middle = archive.getinfo(PACK).header_offset + archive.getinfo(PACK).compress_size // 2
     data[middle] ^= 1
     flipped = tmp_path / wheel.name
     flipped.write_bytes(bytes(data))
-    with pytest.raises(CorruptWheel, match=wheel.name):
+    with pytest.raises(CorruptWheel, match=re.escape(wheel.name)):
         audit(flipped)
 
 
@@ -118,15 +124,15 @@ def test_another_version_in_the_name_is_seen(wheel: Path, tmp_path: Path):
 
 
 def test_another_tag_in_the_name_is_seen(wheel: Path, tmp_path: Path):
-    name = wheel.name.replace("manylinux_2_17", "manylinux_2_28")
+    name = wheel.name.replace("manylinux2014_x86_64.manylinux_2_17", "manylinux_2_28")
     assert "manylinux_2_28" in failed(rebuilt(wheel, tmp_path, {}, name=name))["tags"]
 
 
 def test_a_tag_with_an_older_glibc_than_the_symbols_need_is_seen(wheel: Path, tmp_path: Path):
-    tags = {
-        f"{INFO}/WHEEL": read_members(wheel)[f"{INFO}/WHEEL"].replace(b"manylinux_2_17", b"manylinux_2_1")
-    }
-    old = rebuilt(wheel, tmp_path, tags, name=wheel.name.replace("manylinux_2_17", "manylinux_2_1"))
+    tags = {f"{INFO}/WHEEL": b"Root-Is-Purelib: false\nTag: py3-none-manylinux_2_1_x86_64\n"}
+    old = rebuilt(
+        wheel, tmp_path, tags, name=f"{INFO.removesuffix('.dist-info')}-py3-none-manylinux_2_1_x86_64.whl"
+    )
     assert "libflash_attn3.so is x86_64 and needs GLIBC_2." in failed(old)["platform"]
 
 
@@ -137,8 +143,8 @@ def test_a_tag_of_another_processor_is_seen(wheel: Path, tmp_path: Path):
 
 
 def test_a_tag_without_a_glibc_is_seen(wheel: Path, tmp_path: Path):
-    tag = {f"{INFO}/WHEEL": read_members(wheel)[f"{INFO}/WHEEL"].replace(b"manylinux_2_17_x86_64", b"any")}
-    bare = rebuilt(wheel, tmp_path, tag, name=wheel.name.replace("manylinux_2_17_x86_64", "any"))
+    tag = {f"{INFO}/WHEEL": b"Root-Is-Purelib: false\nTag: py3-none-any\n"}
+    bare = rebuilt(wheel, tmp_path, tag, name=f"{INFO.removesuffix('.dist-info')}-py3-none-any.whl")
     assert "should have one manylinux tag and libraries, got" in failed(bare)["platform"]
 
 

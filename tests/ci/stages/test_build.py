@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.metadata import Metadata
 
 from ci.engine.cache import Cache
 from ci.engine.local import LocalEngine
 from ci.files import sha256_of
 from ci.stages.audit import audit
 from ci.stages.build import MEMORY_BAR, Workshop, build
+from ci.wheel.compat_wheel import make_compat_wheel
+from ci.wheel.read import read_wheel
 from kernels.build.compile import inputs_digest
 from kernels.build.toolkit import find_toolkit
 from kernels.table import VARIANTS
@@ -211,3 +214,44 @@ def test_the_other_toolkit_compiles_every_source_for_every_target(toolkits: Path
     resources = json.loads((made.parents[1] / "resources.json").read_text())
     assert set(resources) == {variant.name for variant in variants}
     assert {entry["toolkit"] for entry in resources.values()} == {"13.0"}
+
+
+def test_the_metadata_is_what_an_index_shows_and_old_uploaders_read(whole_wheel: Path, tmp_path: Path):
+    """twine 5 reads metadata up to 2.3, and `twine check --strict` wants a description and its type."""
+    for built in (whole_wheel, make_compat_wheel(tmp_path, Quiet())):
+        raw = read_wheel(built).metadata
+        metadata = Metadata.from_email(raw)  # raises for a field that its version does not have
+        assert raw.startswith(b"Metadata-Version: 2.3\n")
+        assert metadata.description_content_type == "text/markdown"
+        assert metadata.description is not None
+        assert metadata.description.startswith(f"# {metadata.name}\n")
+        assert metadata.summary
+        assert "flash-attention" in (metadata.keywords or [])
+        assert "Programming Language :: Python :: 3" in metadata.classifiers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["manylinux2014_x86_64", "manylinux_2_17_x86_64"])
+def test_pip_downloads_the_wheel_by_each_name_of_its_platform(whole_wheel: Path, tmp_path: Path, name: str):
+    options = [
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--find-links",
+        whole_wheel.parent,
+        "--only-binary=:all:",
+    ]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options,
+        "--platform",
+        name,
+        "-d",
+        tmp_path,
+        "flash-attn3",
+    ]
+    subprocess.run(pip, check=True, cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [whole_wheel.name]

@@ -113,7 +113,7 @@ COMPILED_PROSE = {
 }
 PROSE = {
     "comment in .py outside the package": Edit(python_outside_the_package, SCRIPT_COMMENT),
-    "text in .md": Edit(lambda tree: tree.files(".", "*.md"), NOTE),
+    "text in .md": Edit(lambda tree: tree.files(".", "[!D]*.md"), NOTE),  # all but DESCRIPTION.md
     "comment in .clang-format": Edit(lambda tree: tree.files("kernels", ".clang-format"), SCRIPT_COMMENT),
     "comment in pyproject.toml": Edit(lambda tree: tree.files(".", "pyproject.toml"), SCRIPT_COMMENT),
 }
@@ -131,6 +131,7 @@ CODE = {
     "code in .py of the package": Edit(
         lambda tree: tree.files("flash_attn3", "combine.py"), "ADDED = 7\n", behind=True
     ),
+    "description": Edit(lambda tree: [tree.root / "DESCRIPTION.md"], NOTE),
     "licence": Edit(lambda tree: [tree.root / "LICENSE"], NOTE),
 }
 

@@ -58,13 +58,15 @@ def test_the_reason_of_an_allowed_gate_is_not_in_the_build_record(tmp_path: Path
 
 
 def test_what_else_lies_in_the_folder_stays(tmp_path: Path):
-    """An editable install writes into the package's own folder."""
-    (tmp_path / "attention.py").write_text("code")
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "libold.so").write_text("of before")
-    written(tmp_path)
-    assert (tmp_path / "attention.py").read_text() == "code"
-    assert {path.name for path in (tmp_path / "lib").iterdir()} == {*LIBRARY_NAMES, PACK_NAME}
+    """An editable install writes into the package's own folder. What stays is not part of the payload."""
+    alone = written(tmp_path / "alone")
+    others = [tmp_path / "tree" / name for name in ("attention.py", "lib/mine.txt", "lib/folder/file")]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    for _ in range(2):
+        assert written(tmp_path / "tree") == alone
+    assert all(path.read_text() == "mine" for path in others)
 
 
 def test_a_library_that_is_missing_is_an_error(tmp_path: Path):

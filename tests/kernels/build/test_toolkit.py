@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -55,15 +56,33 @@ def test_the_parts_of_a_toolkit_are_found(tmp_path: Path, wheels: dict[str, tupl
         assert any((tmp_path / header).is_relative_to(folder) for folder in toolkit.include_dirs)
 
 
-def test_the_digest_follows_versions_and_the_compiler_and_not_the_place(tmp_path: Path):
+def test_the_digest_follows_versions_and_not_the_place(tmp_path: Path):
     first = find_toolkit(unpacked(tmp_path / "one", CUDA_12)).digest
     assert find_toolkit(unpacked(tmp_path / "two", CUDA_12)).digest == first
-    newer = {name.replace("4.2.0.0", "4.3.0.0"): files for name, files in CUDA_12.items()}
-    others = [
-        find_toolkit(unpacked(tmp_path / "three", newer)).digest,
-        find_toolkit(unpacked(tmp_path / "four", CUDA_12, digest="sha256=def")).digest,
-    ]
-    assert len({first, *others}) == 3
+    newer = {name.replace("12.8.93", "12.8.94"): files for name, files in CUDA_12.items()}
+    assert find_toolkit(unpacked(tmp_path / "three", newer)).digest != first
+
+
+@pytest.mark.parametrize("wheels", [CUDA_12, CUDA_13], ids=["12.8", "13.0"])
+def test_the_digest_follows_every_byte_that_a_compile_may_read(
+    tmp_path: Path, wheels: dict[str, tuple[str, ...]]
+):
+    """An edit that keeps size, time and RECORD is seen, and is gone with the edit."""
+    site = unpacked(tmp_path, wheels)
+    first = find_toolkit(site).digest
+    for path in (site / name for names in wheels.values() for name in names):
+        before = path.stat()
+        path.write_text("1")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        one = find_toolkit(site).digest
+        path.write_text("2")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert len({first, one, find_toolkit(site).digest}) == 3, path
+        path.write_text("")
+        assert find_toolkit(site).digest == first
+    added = find_toolkit(site).include_dirs[0] / "added.h"
+    added.touch()
+    assert find_toolkit(site).digest != first
 
 
 @pytest.mark.parametrize(
