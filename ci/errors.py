@@ -124,6 +124,16 @@ class UnknownTask(FarmError):
     exit_code = 33
 
 
+class OtherReportSchema(CorruptReport):
+    """A validation report was written by another version of this tree."""
+
+
+class BadSignature(FarmError):
+    """A validation report is signed by an unknown key, or its signature is not its own."""
+
+    exit_code = 35
+
+
 class RacesAlone(FarmError):
     """A validation report holds races only, so that it proves no wheel."""
 

@@ -61,6 +61,7 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             candidates=current_candidates(manifest, stable),
             excluded=[(block_words(item.cells), item.reason) for item in manifest.exclusions],
             total=len(manifest.wheels),
+            trusts_unsigned=any(p.voucher == "site" for wheel in manifest.wheels for p in wheel.proofs),
         ),
     }
     return {path: page.encode() for path, page in pages.items()}
@@ -121,7 +122,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {"based": _based, "href": file_href, "size": _size, "speed": _speed}
+    filters = {"based": _based, "href": file_href, "size": _size, "speed": _speed, "voucher": _voucher}
     environment.filters.update(filters)
     return environment
 
@@ -158,6 +159,19 @@ def _size(count: int) -> str:
     if value >= 1000:
         value, unit = value / 1000, "MB"
     return f"{value:.1f} {unit}"
+
+
+def _voucher(proof: Proof) -> str:
+    """Return who vouches for a report."""
+    match proof.voucher:
+        case "tree":
+            return "kept in the source tree"
+        case "signature":
+            return f"signed by {proof.signed_by}"
+        case "site":
+            return "not signed; this site vouches for it"
+        case "":
+            return "not signed"
 
 
 def _speed(proof: Proof) -> str:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 Channel = Literal["stable", "candidate"]
 CHANNELS: tuple[Channel, ...] = ("stable", "candidate")
+Voucher = Literal["tree", "signature", "site", ""]
+"""Who vouches for a validation report: the source tree that holds it, a signature, this site; nobody."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]+$")]
@@ -45,6 +47,9 @@ class Proof(Record):
         passed: whether every case and race passed.
         quick: whether only a small selection of the cases ran.
         failure: the first failed case or race with its reason; empty if none failed.
+        gap: what the checks did not run of the wheel; empty if they ran every kernel for the GPU enough.
+        voucher: who vouches for the report.
+        signed_by: name of the key that signed it; empty if it is not signed.
         worst_error_ratio: largest error of a case, as a fraction of the allowed error; None without errors.
         races: shape -> time of cuDNN's attention divided by ours; 1.2 is 1.2 times as fast.
         tflops: shape -> TFLOP/s of our kernel, for the same shapes.
@@ -57,6 +62,9 @@ class Proof(Record):
     passed: bool
     quick: bool
     failure: str
+    gap: str
+    voucher: Voucher
+    signed_by: str
     gpu: str
     driver: str
     torch: str
@@ -65,12 +73,17 @@ class Proof(Record):
     worst_error_ratio: float | None
     races: dict[str, float]
     tflops: dict[str, float]
-    sm: str = ""
-    proven: dict[str, tuple[Code, ...]] = {}
+    sm: str
+    proven: dict[str, tuple[Code, ...]]
+
+    @property
+    def counts(self) -> bool:
+        """Whether a wheel may go to ``stable`` by it: it passed, was not quick, has no gap and a voucher."""
+        return self.passed and not self.quick and not self.gap and bool(self.voucher)
 
     def proves(self, op: str, code: Code) -> bool:
-        """Return whether a full validation passed, with kernels of this operator and code."""
-        return self.passed and not self.quick and code in self.proven.get(op, ())
+        """Return whether it counts, and ran kernels of this operator and code."""
+        return self.counts and code in self.proven.get(op, ())
 
 
 class Audit(Record):
@@ -162,9 +175,9 @@ class Wheel(Record):
 
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
-        proven = any(proof.passed and not proof.quick for proof in self.proofs)
+        proven = any(proof.counts for proof in self.proofs)
         if self.channel == "stable" and not proven and not self.is_compat:
-            raise ValueError(f"{self.filename} is on stable without a passing validation report")
+            raise ValueError(f"{self.filename} is on stable without a validation report that counts")
         return self
 
 
@@ -177,7 +190,7 @@ class Manifest(Record):
         supports: what wheels serve, by :attr:`Support.key`.
     """
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     base_url: str | None = None
     exclusions: tuple[ExcludedCells, ...] = ()
     supports: dict[str, Support] = {}

@@ -11,6 +11,7 @@ import click
 from ci.cli.build import audit, build, plan, variants
 from ci.cli.gpu import tune, validate
 from ci.cli.run import run
+from ci.cli.sign import keygen, sign
 from ci.cli.site import publish, serve, verify, yank
 from ci.errors import DiskFull, FarmError
 from ci.files import NO_ROOM
@@ -37,7 +38,8 @@ def cli() -> None:
     """
 
 
-for _command in (variants, plan, build, audit, validate, publish, serve, yank, verify, tune, run):
+_STAGES = (variants, plan, build, audit, validate, keygen, sign, publish, serve, yank, verify, tune, run)
+for _command in _STAGES:
     cli.add_command(_command)
 
 

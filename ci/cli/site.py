@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ci.cli.invocation import calling_python, now
-from ci.cli.options import site_option, torch_site_option, work_option
+from ci.cli.options import site_option, torch_site_option, trust_unsigned_option, work_option
 from ci.project import ROOT
 
 
@@ -24,6 +24,7 @@ from ci.project import ROOT
 )
 @click.option("--channel", type=click.Choice(["stable", "candidate"]), help="Require this channel.")
 @click.option("--base-url", metavar="URL", help="The address that the site will be served at.")
+@trust_unsigned_option
 @site_option
 @work_option
 def publish(
@@ -31,16 +32,19 @@ def publish(
     reports: tuple[Path, ...],
     channel: Any,
     base_url: str | None,
+    trust_unsigned: bool,
     site: Path | None,
     work: Path,
 ) -> None:
     """Add each WHEEL to the site, or reports of wheels that it has.
 
-    A wheel goes to stable with a passing validation report for exactly its bytes, else to candidate. A report
-    may follow later: given alone, it promotes its wheel, or yanks it.
+    A wheel goes to stable with a passing validation report for exactly its bytes that ran each of its kernels
+    and is signed by a key of matrix.toml, else to candidate. A report may follow later: given alone, it
+    promotes its wheel, or yanks it.
     """
     from ci.cli.console import ConsoleReporter
     from ci.cli.tables import print_checks
+    from ci.proof.evidence import Policy
     from ci.stages.audit import audit
     from ci.stages.coverage import exclusions, support_by_tag
     from ci.stages.listing import Context
@@ -67,6 +71,7 @@ def publish(
             archive=ROOT / "validation",
             channel=channel,
             context=context,
+            policy=Policy(matrix.release.keys, matrix.release.min_cases, trust_unsigned),
         )
     click.echo(site or work / "site")
 

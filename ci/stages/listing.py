@@ -6,9 +6,11 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from packaging.version import Version
 from pydantic import ValidationError
 
 from ci.errors import CorruptWheel, ReportMismatch
+from ci.proof.coverage import CompiledKernel
 from index_site.manifest import (
     Audit,
     Build,
@@ -19,14 +21,15 @@ from index_site.manifest import (
     Support,
     Wheel,
 )
+from matrix.serving import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ci.check import Check
-    from ci.proof.evidence import Evidence
     from ci.wheel.read import WheelFile
 
+_TRIAL = "it is a trial wheel: it holds a selection of the kernels"
 _NO_REPORT = "no GPU has validated it: there is no report for exactly these bytes"
 
 
@@ -83,13 +86,35 @@ def describe(facts: WheelFile, context: Context, old: Wheel | None, now: str) ->
     )
 
 
-def with_evidence(wheel: Wheel, evidence: Iterable[Evidence]) -> Wheel:
-    """Return the wheel with the proofs of exactly its bytes added, each once, sorted by path."""
-    ours = [found.proof for found in evidence if found.wheel_sha256 == wheel.sha256]
-    if not ours:
-        return wheel
-    proofs = {proof.path: proof for proof in (*wheel.proofs, *ours)}
+def with_proofs(wheel: Wheel, found: Iterable[Proof]) -> Wheel:
+    """Return the wheel with proofs of it added, each once, sorted by path.
+
+    A proof that somebody vouched for stays when the same report is given again without a voucher.
+    """
+    proofs = {proof.path: proof for proof in wheel.proofs}
+    for proof in found:
+        if proof.voucher or proof.path not in proofs:
+            proofs[proof.path] = proof
     return wheel.model_copy(update={"proofs": tuple(proofs[path] for path in sorted(proofs))})
+
+
+def compiled_kernels(facts: WheelFile) -> tuple[CompiledKernel, ...]:
+    """Return the kernels that a wheel's ``build.json`` lists; none for a wheel without kernels.
+
+    Raises:
+        CorruptWheel: the file lacks something.
+    """
+    try:
+        return tuple(
+            CompiledKernel(kernel["name"], kernel["op"], *target_of(kernel["sm"], kernel["code"]))
+            for kernel in (facts.build or {"kernels": ()})["kernels"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_a_build(facts, error) from error
+
+
+def _not_a_build(facts: WheelFile, error: Exception) -> CorruptWheel:
+    return CorruptWheel(f"{facts.filename}: build.json is not what a build writes: {error!r}")
 
 
 def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
@@ -110,10 +135,10 @@ def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
         reason = f"its audit failed: {wheel.audit.failures[0]}"
     elif failed:
         reason = failure
-    elif not wheel.proofs:
-        reason = _NO_REPORT
-    elif all(proof.quick for proof in wheel.proofs):
-        reason = "it passed a quick validation only"
+    elif _is_trial(wheel):
+        reason = _TRIAL
+    elif not any(proof.counts for proof in wheel.proofs):
+        reason = _lack(wheel.proofs)
     elif wanted == "candidate":
         reason = "it passed, and is held back by its publisher"
     else:
@@ -121,6 +146,22 @@ def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
     if reason and wanted == "stable":
         raise ReportMismatch(f"{wheel.filename}: cannot go to stable: {reason}")
     return wheel.model_copy(update={"channel": "candidate" if reason else "stable", "channel_reason": reason})
+
+
+def _is_trial(wheel: Wheel) -> bool:
+    return (Version(wheel.version).local or "").split(".")[0] == "trial"
+
+
+def _lack(proofs: Sequence[Proof]) -> str:
+    """Return why none of these passing proofs counts: the reason of the one that lacks least."""
+    if not proofs:
+        return _NO_REPORT
+    whole = [proof for proof in proofs if not proof.quick]
+    if not whole:
+        return "it passed a quick validation only"
+    if all(proof.gap for proof in whole):
+        return f"its validation does not cover it: {whole[0].gap}"
+    return "it passed, but no key of matrix.toml has signed the validation report"
 
 
 def _build(facts: WheelFile) -> Build | None:
@@ -146,7 +187,7 @@ def _build(facts: WheelFile) -> Build | None:
             operators={op: _operator_build(of_op) for op, of_op in kernels.items()},
         )
     except (AttributeError, KeyError, TypeError, ValidationError) as error:
-        raise CorruptWheel(f"{facts.filename}: build.json is not what a build writes: {error!r}") from error
+        raise _not_a_build(facts, error) from error
 
 
 def _operator_build(kernels: Sequence[Mapping[str, Any]]) -> OperatorBuild:

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 from ci.errors import FarmError, ReportMismatch, UnknownWheel, WheelConflict
 from ci.files import room_in, sha256_of, write_atomically
 from ci.names import matching, nearest
-from ci.proof.evidence import Evidence, read_archive, read_evidence
-from ci.stages.listing import Context, channelled, describe, with_evidence
+from ci.proof.evidence import Evidence, Policy, read_archive, read_evidence
+from ci.stages.listing import Context, channelled, compiled_kernels, describe, with_proofs
 from ci.store.folder import MARKER, held_site
 from ci.wheel.compat_listing import followed
 from ci.wheel.read import WheelFile, read_wheel
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from ci.progress import Reporter
 
+_STRICT = Policy()
 _LISTED = re.compile(r'href="\.\./files/([^"#]+)#sha256=([0-9a-f]{64})"')
 
 
@@ -59,6 +60,7 @@ def publish(
     archive: Path | None = None,
     channel: Channel | None = None,
     context: Context | None = None,
+    policy: Policy = _STRICT,
 ) -> Manifest:
     """Add wheels to a site, created if it is missing, and return its new manifest.
 
@@ -66,16 +68,19 @@ def publish(
     is allowed.
 
     Args:
-        wheels: the wheels to add. A wheel goes to ``stable`` if a report with its sha256 passed and none
-            failed, else to ``candidate``. A compatibility wheel goes to the channel of the wheel it requires.
+        wheels: the wheels to add. A wheel goes to ``stable`` if a report with its sha256 counts by the policy
+            and none failed, else to ``candidate``. A compatibility wheel goes to the channel of the wheel it
+            requires.
         reports: validation reports of wheels given here or published before.
         site: the folder of the site.
         now: the upload time of new wheels.
         progress: receives the channel of each changed wheel, with the reason.
-        archive: a folder of reports (``*.json``); those of wheels that are not here are ignored.
+        archive: a folder of reports (``*.json``) of the tree, which vouches for them; those of other wheels
+            are ignored.
         channel: ``candidate`` keeps the wheels off ``stable`` even if they passed; ``stable`` raises for a
             wheel that may not go there.
         context: see :class:`Context`.
+        policy: what a report needs to count.
 
     Raises:
         UnsafeSite: the folder must not be written to.
@@ -84,12 +89,13 @@ def publish(
         WheelConflict: a wheel of that name with other bytes is published already.
         CorruptReport: a report cannot be read.
         RacesAlone: a report holds races only.
+        BadSignature: a report is signed by a key that the policy does not list, or wrongly.
         ReportMismatch: a report has the sha256 of no wheel here, or a wheel may not go to ``stable``.
         DiskFull: there is no room; everything published before is intact.
     """
     context = context or Context()
-    given = [read_evidence(path) for path in reports]
-    kept = read_archive(archive) if archive else []
+    given = [read_evidence(path, policy) for path in reports]
+    kept = read_archive(archive, progress.warn) if archive else []
     with held_site(site) as root, room_in(root), without_collector():
         before = _published(root)
         old = {wheel.filename: wheel for wheel in before.wheels}
@@ -103,16 +109,19 @@ def publish(
             held = {**old, **new}
             digests = {wheel.sha256 for wheel in held.values()}
             _require_known(given, digests)
-            evidence = {found.proof.path: found for found in (*kept, *given) if found.wheel_sha256 in digests}
-            after = {name: with_evidence(wheel, evidence.values()) for name, wheel in held.items()}
+            evidence = [found for found in (*given, *kept) if found.wheel_sha256 in digests]
+            facts = {item.facts.filename: item.facts for item in incoming}
+            after = {
+                name: _judged(wheel, evidence, facts.get(name), root, policy) for name, wheel in held.items()
+            }
             for name, wheel in after.items():
                 if not wheel.is_compat and (name in new or wheel.proofs != held[name].proofs):
                     after[name] = channelled(wheel, channel if name in new else None)
             after = followed(after, dict.fromkeys(new, channel))
             for item in incoming:
                 _store(item, root)
-        for path, found in evidence.items():
-            _write(root / path, found.raw)
+        for found in evidence:
+            _write(root / found.path, found.raw)
         manifest = Manifest(
             base_url=before.base_url if context.base_url is None else _checked_url(context.base_url),
             exclusions=before.exclusions if context.exclusions is None else tuple(context.exclusions),
@@ -123,6 +132,26 @@ def publish(
     for name in sorted(name for name in after if name in new or after[name] != old[name]):
         progress.say(f"{name}: {_listing(after[name])}")
     return manifest
+
+
+def _judged(
+    wheel: Wheel, evidence: Sequence[Evidence], facts: WheelFile | None, root: Path, policy: Policy
+) -> Wheel:
+    """Return a wheel with the proofs that the reports of its bytes give.
+
+    Args:
+        wheel: its record.
+        evidence: reports of any wheels; of equal ones the last counts.
+        facts: of the wheel; None for one that is published already.
+        root: the folder of the site.
+        policy: what a report needs to count.
+    """
+    known = () if facts else [proof.path for proof in wheel.proofs if proof.voucher]
+    ours = [found for found in evidence if found.wheel_sha256 == wheel.sha256 and found.path not in known]
+    if not ours:
+        return wheel
+    kernels = compiled_kernels(facts or read_wheel(root / FILES / wheel.filename))
+    return with_proofs(wheel, [found.proof(kernels, policy.min_cases) for found in ours])
 
 
 def _listing(wheel: Wheel) -> str:
@@ -240,7 +269,7 @@ def _require_known(evidence: Sequence[Evidence], digests: AbstractSet[str]) -> N
     for found in evidence:
         if found.wheel_sha256 not in digests:
             raise ReportMismatch(
-                f"{found.source}: is a report of {found.wheel_filename} with sha256 "
+                f"{found.source}: is a report of {found.report.wheel_filename} with sha256 "
                 f"{found.wheel_sha256[:12]}…, which is neither among the wheels given nor published"
             )
 

@@ -20,7 +20,7 @@ from ci.stages.verify import verify
 from index_site.errors import CorruptManifest
 from index_site.manifest import dump_manifest, parse_manifest, read_manifest
 from tests.quiet import Quiet
-from tests.site_kit import NOW, flash_wheel, report, torch_folder, write_wheel
+from tests.site_kit import NOW, TRUSTING, flash_wheel, report, torch_folder, write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,9 @@ UNMET = f"no wheel of flash-attn3=={VERSION}, which it needs, is stable"
 
 
 def _put(site: Path, *wheels: Path, reports: Sequence[Path] = (), **options: object) -> Manifest:
-    return publish(wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet(), **options)
+    return publish(
+        wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet(), policy=TRUSTING, **options
+    )
 
 
 def _compat(manifest: Manifest) -> Wheel:

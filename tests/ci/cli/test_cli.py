@@ -133,6 +133,8 @@ def test_plan_as_json_names_every_cell_once():
         "channels": ["stable", "candidate"],
         "toolkit": "12.8",
         "required": ["fwd"],
+        "min_cases": 5,
+        "keys": {},
     }
 
 
@@ -198,7 +200,12 @@ def test_a_report_that_comes_later_promotes_the_wheel(whole_wheel: Path, tmp_pat
     first = farm("publish", "--site", site, wheel)
     assert first.returncode == 0, first.stderr
     assert f"{wheel.name}: candidate, since no GPU has validated it" in first.stderr
-    later = farm("publish", "--site", site, "--report", report(tmp_path / "r.json", wheel))
+    given = report(tmp_path / "r.json", wheel, cases=5)
+    unsigned = farm("publish", "--site", site, "--report", given)
+    assert (
+        f"{wheel.name}: candidate, since it passed, but no key of matrix.toml has signed" in unsigned.stderr
+    )
+    later = farm("publish", "--site", site, "--report", given, "--trust-unsigned")
     assert later.returncode == 0, later.stderr
     assert later.stdout == f"{site}\n"
     assert later.stderr == f"{wheel.name}: stable\n"

@@ -49,6 +49,7 @@ from tests.site_kit import (
     LATER,
     NOW,
     PLATFORM_TAG,
+    TRUSTING,
     flash_members,
     flash_wheel,
     report,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from ci.proof.evidence import Policy
     from index_site.manifest import Channel
 
 ROOT = Path(__file__).parents[3]
@@ -73,6 +75,7 @@ def put(
     archive: Path | None = None,
     channel: Channel | None = None,
     context: Context | None = None,
+    policy: Policy = TRUSTING,
 ) -> Manifest:
     return publish(
         wheels=wheels,
@@ -83,6 +86,7 @@ def put(
         archive=archive,
         channel=channel,
         context=context,
+        policy=policy,
     )
 
 
@@ -125,8 +129,8 @@ def test_wheel_with_a_passing_report_is_stable_and_the_report_is_served(site: Pa
     (proof,) = listed.proofs
     assert (proof.gpu, proof.cases_passed, proof.cases_total, proof.worst_error_ratio) == (
         "NVIDIA H200",
-        1,
-        1,
+        4,
+        4,
         0.4,
     )
     assert proof.races == {"bf16_d128_causal_s4096": 1.08}

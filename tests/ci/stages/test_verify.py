@@ -21,7 +21,16 @@ from ci.store.serve import served
 from index_site.errors import CorruptManifest
 from index_site.manifest import read_manifest
 from tests.quiet import Quiet
-from tests.site_kit import NOW, PLATFORM_TAG, flash_members, flash_wheel, report, torch_folder, write_wheel
+from tests.site_kit import (
+    NOW,
+    PLATFORM_TAG,
+    TRUSTING,
+    flash_members,
+    flash_wheel,
+    report,
+    torch_folder,
+    write_wheel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +39,7 @@ PYTHON = Path(sys.executable)
 
 
 def put(site: Path, *wheels: Path, reports: Sequence[Path] = ()) -> None:
-    publish(wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet())
+    publish(wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet(), policy=TRUSTING)
 
 
 @pytest.fixture(scope="module")
