@@ -134,6 +134,12 @@ class BadSignature(FarmError):
     exit_code = 35
 
 
+class UnfitWheel(FarmError):
+    """A wheel must not be published: of another project, wrongly named or tagged, or its audit failed."""
+
+    exit_code = 36
+
+
 class RacesAlone(FarmError):
     """A validation report holds races only, so that it proves no wheel."""
 

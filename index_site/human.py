@@ -43,7 +43,7 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
 
     Both are complete without their script. They load nothing; a content security policy enforces that.
     """
-    newest_first = manifest.wheels[::-1]
+    newest_first = manifest.shown[::-1]
     stable, offered = stable_release(manifest), offered_release(manifest)
     supports = _supports(manifest, offered)
     gpus = {gpu.sm: gpu for support in supports for gpu in support.gpus}
@@ -60,7 +60,7 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             stable=stable,
             candidates=current_candidates(manifest, stable),
             excluded=[(block_words(item.cells), item.reason) for item in manifest.exclusions],
-            total=len(manifest.wheels),
+            total=len(newest_first),
             trusts_unsigned=any(p.voucher == "site" for wheel in manifest.wheels for p in wheel.proofs),
         ),
     }

@@ -143,6 +143,7 @@ class Wheel(Record):
     Attributes:
         channel_reason: why the wheel is not on ``stable``; empty if it is.
         yanked: the reason; None if the wheel is not yanked.
+        faults: why it should not have been published; its publisher forced it. Empty if there is nothing.
         support: key of a record in the manifest's ``supports``; None if the matrix does not list the wheel.
     """
 
@@ -159,10 +160,16 @@ class Wheel(Record):
     channel_reason: str
     upload_time: Timestamp
     yanked: str | None
+    faults: tuple[str, ...]
     proofs: tuple[Proof, ...]
     audit: Audit | None
     build: Build | None
     support: str | None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether pages list it: a wheel whose audit failed is kept, and offered to nobody."""
+        return self.audit is None or not self.audit.failures
 
     @property
     def is_compat(self) -> bool:
@@ -225,11 +232,16 @@ class Manifest(Record):
     def on_channel(self, channel: Channel) -> tuple[Wheel, ...]:
         """Return the wheels that a channel lists.
 
-        ``candidate`` lists every wheel, so that a promotion to ``stable`` removes none from it.
+        ``candidate`` lists every wheel that is shown, so that a promotion to ``stable`` removes none from it.
         """
-        return (
-            self.wheels if channel == "candidate" else tuple(w for w in self.wheels if w.channel == channel)
+        return tuple(
+            wheel for wheel in self.wheels if wheel.is_shown and channel in {"candidate", wheel.channel}
         )
+
+    @property
+    def shown(self) -> tuple[Wheel, ...]:
+        """The wheels that pages list."""
+        return self.on_channel("candidate")
 
     def support_of(self, wheel: Wheel) -> Support | None:
         """Return what a wheel serves; None if the matrix does not list it."""

@@ -158,6 +158,7 @@ def manifest_wheel(version: str, **fields: Any) -> Wheel:
         "channel_reason": "" if proofs else "no GPU has validated it",
         "upload_time": timestamp(NOW),
         "yanked": None,
+        "faults": (),
         "proofs": proofs,
         "audit": Audit(checks_passed=14, failures=()),
         "build": Build(

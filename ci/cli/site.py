@@ -25,6 +25,7 @@ from ci.project import ROOT
 @click.option("--channel", type=click.Choice(["stable", "candidate"]), help="Require this channel.")
 @click.option("--base-url", metavar="URL", help="The address that the site will be served at.")
 @trust_unsigned_option
+@click.option("--force", is_flag=True, help="Take unfit wheels, too, to candidate and never to stable.")
 @site_option
 @work_option
 def publish(
@@ -33,6 +34,7 @@ def publish(
     channel: Any,
     base_url: str | None,
     trust_unsigned: bool,
+    force: bool,
     site: Path | None,
     work: Path,
 ) -> None:
@@ -59,7 +61,8 @@ def publish(
     matrix = read_matrix()
     audits = {wheel.name: audit(wheel) for wheel in wheels}
     for wheel in wheels:
-        print_checks(wheel, audits[wheel.name])
+        if len(wheels) == 1 or not all(check.ok for check in audits[wheel.name]):
+            print_checks(wheel, audits[wheel.name])
     context = Context(audits, support_by_tag(matrix, plan(matrix)), exclusions(matrix), base_url)
     with ConsoleReporter() as progress:
         publish_wheels(
@@ -72,6 +75,7 @@ def publish(
             channel=channel,
             context=context,
             policy=Policy(matrix.release.keys, matrix.release.min_cases, trust_unsigned),
+            force=force,
         )
     click.echo(site or work / "site")
 

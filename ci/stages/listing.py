@@ -50,7 +50,9 @@ class Context:
     base_url: str | None = None
 
 
-def describe(facts: WheelFile, context: Context, old: Wheel | None, now: str) -> Wheel:
+def describe(
+    facts: WheelFile, context: Context, old: Wheel | None, now: str, faults: tuple[str, ...] = ()
+) -> Wheel:
     """Return the record of a wheel.
 
     Args:
@@ -58,6 +60,7 @@ def describe(facts: WheelFile, context: Context, old: Wheel | None, now: str) ->
         context: what it does not contain.
         old: its record in the manifest, whose channel, proofs and upload time it keeps; None if it is new.
         now: upload time of a new wheel.
+        faults: why it should not be published, if it is forced.
 
     Raises:
         CorruptWheel: its ``build.json`` lacks something, or is of another version.
@@ -79,6 +82,7 @@ def describe(facts: WheelFile, context: Context, old: Wheel | None, now: str) ->
         channel_reason=old.channel_reason if old else _NO_REPORT,
         upload_time=old.upload_time if old else now,
         yanked=old.yanked if old else None,
+        faults=faults or (old.faults if old else ()),
         proofs=old.proofs if old else (),
         audit=audit or (old.audit if old else None),
         build=_build(facts),
@@ -133,6 +137,8 @@ def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
         return wheel.model_copy(update={"yanked": failure}) if failed and wheel.yanked is None else wheel
     if wheel.audit and wheel.audit.failures:
         reason = f"its audit failed: {wheel.audit.failures[0]}"
+    elif wheel.faults:
+        reason = f"its publisher forced it: {wheel.faults[0]}"
     elif failed:
         reason = failure
     elif _is_trial(wheel):

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from ci.errors import FarmError, ReportMismatch, UnknownWheel, WheelConflict
+from ci.errors import FarmError, ReportMismatch, UnfitWheel, UnknownWheel, WheelConflict
 from ci.files import room_in, sha256_of, write_atomically
 from ci.names import matching, nearest
 from ci.proof.evidence import Evidence, Policy, read_archive, read_evidence
+from ci.stages.admission import find_faults
 from ci.stages.listing import Context, channelled, compiled_kernels, describe, with_proofs
 from ci.store.folder import MARKER, held_site
 from ci.wheel.compat_listing import followed
@@ -61,6 +62,7 @@ def publish(
     channel: Channel | None = None,
     context: Context | None = None,
     policy: Policy = _STRICT,
+    force: bool = False,
 ) -> Manifest:
     """Add wheels to a site, created if it is missing, and return its new manifest.
 
@@ -81,12 +83,14 @@ def publish(
             wheel that may not go there.
         context: see :class:`Context`.
         policy: what a report needs to count.
+        force: take wheels with faults (:mod:`ci.stages.admission`) as well, to ``candidate`` for good.
 
     Raises:
         UnsafeSite: the folder must not be written to.
         CorruptManifest: the site's manifest cannot be read, or lacks a wheel that the site's pages list.
         CorruptWheel: a wheel is incomplete, or contradicts its file name.
         WheelConflict: a wheel of that name with other bytes is published already.
+        UnfitWheel: a wheel has a fault.
         CorruptReport: a report cannot be read.
         RacesAlone: a report holds races only.
         BadSignature: a report is signed by a key that the policy does not list, or wrongly.
@@ -100,11 +104,10 @@ def publish(
         before = _published(root)
         old = {wheel.filename: wheel for wheel in before.wheels}
         with _checked(wheels, root, old) as incoming:
+            faults = _faults(incoming, before, context, force=force)
             new = {
-                item.facts.filename: describe(
-                    item.facts, context, old.get(item.facts.filename), timestamp(now)
-                )
-                for item in incoming
+                name: describe(facts, context, old.get(name), timestamp(now), faults[name])
+                for name, facts in ((item.facts.filename, item.facts) for item in incoming)
             }
             held = {**old, **new}
             digests = {wheel.sha256 for wheel in held.values()}
@@ -132,6 +135,23 @@ def publish(
     for name in sorted(name for name in after if name in new or after[name] != old[name]):
         progress.say(f"{name}: {_listing(after[name])}")
     return manifest
+
+
+def _faults(
+    incoming: Sequence[_Incoming], before: Manifest, context: Context, *, force: bool
+) -> dict[str, tuple[str, ...]]:
+    """Return the faults of each wheel; raise if there are any and they are not forced."""
+    names = {item.facts.sha256: item.facts.filename for item in reversed(incoming)}
+    names |= {wheel.sha256: wheel.filename for wheel in before.wheels}
+    found = {
+        item.facts.filename: find_faults(item.facts, context.audits.get(item.facts.filename, ()), names)
+        for item in incoming
+    }
+    unfit = [f"{name}: {'; '.join(faults)}" for name, faults in found.items() if faults]
+    if unfit and not force:
+        more = f" (and {len(unfit) - 1} wheels more)" if len(unfit) > 1 else ""
+        raise UnfitWheel(f"{unfit[0]}{more}; `--force` publishes it to candidate, never to stable")
+    return found
 
 
 def _judged(

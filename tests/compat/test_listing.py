@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.errors import ReportMismatch, VerifyFailed
+from ci.errors import ReportMismatch, UnfitWheel, VerifyFailed
 from ci.platforms.environment import run
 from ci.project import project_version
 from ci.stages.audit import audit
@@ -102,8 +102,10 @@ def test_a_failed_audit_keeps_it_a_candidate(tmp_path: Path, compat_wheel: Path,
         members={**_metadata(), "flash_attn_3/_C.so": b"\x7fELF"},
     )
     context = Context(audits={binary.name: audit(binary)})
-    wheel = _compat(_put(tmp_path / "site", main, binary, reports=[passed], context=context))
-    assert wheel.channel == "candidate"
+    with pytest.raises(UnfitWheel, match="its audit failed: contents: "):
+        _put(tmp_path / "site", main, binary, reports=[passed], context=context)
+    wheel = _compat(_put(tmp_path / "site", main, binary, reports=[passed], context=context, force=True))
+    assert (wheel.channel, wheel.is_shown) == ("candidate", False)
     assert wheel.channel_reason.startswith("its audit failed: contents: ")
 
 
@@ -189,7 +191,7 @@ def test_verify_fails_where_its_modules_do_not_import(tmp_path: Path, main: Path
     members = {**_modules(), "flash_attn_3/_C.py": b"import no_such_module\n"}
     broken = write_wheel(tmp_path / "broken", name=small.name, members=members)
     _put(tmp_path / "site", main, broken, reports=[passed])
-    with pytest.raises(VerifyFailed, match="1 of 11 checks failed") as caught:
+    with pytest.raises(VerifyFailed, match="1 of 13 checks failed") as caught:
         verify(
             site=tmp_path / "site",
             python=PYTHON,

@@ -44,7 +44,9 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
         for path, answer in texts.items()
         if answer.ok and not _same_type(answer.headers["Content-Type"], content_type(path))
     ]
+    unfit = [wheel.filename for wheel in manifest.wheels if not wheel.is_shown]
     return (
+        _check("audits", unfit, "no wheel failed its audit"),
         _check(
             "files",
             files,

@@ -25,7 +25,7 @@ _VALUES = ("uniform", "outliers", "peaked", "rising_keys", "outrunning_keys")
 
 
 def per_kernel(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return at least four cases of each category for each dtype, head dimension and class of mask."""
+    """Return five cases of each category for each dtype, head dimension and class of mask."""
     page_sizes = cycle(PAGE_SIZES)
     for dtype, pair, mask in product(dtypes, (*NATIVE, WIDE[0]), _MASKS):
         for shape in _SHAPES:
@@ -45,6 +45,6 @@ def per_kernel(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
         )
         yield from (replace(usual, layout=layout) for layout in _LAYOUTS)
         yield from (replace(usual, values=values) for values in _VALUES)
-        for seed, form in enumerate(FORMS, start=1):
+        for seed, form in enumerate((*FORMS, "paged"), start=1):
             page_size = next(page_sizes) if form in PAGED else 0
             yield replace(usual, batch=5, form=form, page_size=page_size, seed=seed)

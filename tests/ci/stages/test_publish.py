@@ -20,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ci.check import Check
 from ci.errors import (
     CorruptReport,
     CorruptWheel,
@@ -184,14 +183,6 @@ def test_failed_report_keeps_a_wheel_back_even_beside_one_that_passed(site: Path
 def test_quick_validation_is_not_enough(site: Path, wheel: Path) -> None:
     listed = only(put(site, wheel, reports=[report(site.parent / "r.json", wheel, quick=True)]))
     assert (listed.channel, listed.channel_reason) == ("candidate", "it passed a quick validation only")
-
-
-def test_failed_audit_keeps_a_wheel_back(site: Path, wheel: Path) -> None:
-    context = Context(
-        audits={wheel.name: (Check("size", ok=True, detail=""), Check("tag", ok=False, detail="GLIBC_2.34"))}
-    )
-    listed = only(put(site, wheel, reports=[report(site.parent / "r.json", wheel)], context=context))
-    assert (listed.channel, listed.channel_reason) == ("candidate", "its audit failed: tag: GLIBC_2.34")
 
 
 def test_wheel_held_back_stays_back_until_it_is_given_again(site: Path, wheel: Path) -> None:
