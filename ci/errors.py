@@ -140,6 +140,12 @@ class UnfitWheel(FarmError):
     exit_code = 36
 
 
+class PortTaken(FarmError):
+    """A site cannot be served at the address that was asked for."""
+
+    exit_code = 37
+
+
 class RacesAlone(FarmError):
     """A validation report holds races only, so that it proves no wheel."""
 

@@ -12,7 +12,7 @@ from ci.cli.build import audit, build, plan, variants
 from ci.cli.gpu import tune, validate
 from ci.cli.run import run
 from ci.cli.sign import keygen, sign
-from ci.cli.site import publish, serve, verify, yank
+from ci.cli.site import publish, rebuild, serve, verify, yank
 from ci.errors import DiskFull, FarmError
 from ci.files import NO_ROOM
 from index_site.errors import SiteError
@@ -38,7 +38,10 @@ def cli() -> None:
     """
 
 
-_STAGES = (variants, plan, build, audit, validate, keygen, sign, publish, serve, yank, verify, tune, run)
+_STAGES = (
+    *(variants, plan, build, audit, validate, keygen, sign, publish, serve, yank, verify),
+    *(rebuild, tune, run),
+)
 for _command in _STAGES:
     cli.add_command(_command)
 

@@ -20,7 +20,7 @@ def keygen(key_file: Path) -> None:
 
     public = new_key(key_file)
     click.echo(f"the private key is in {key_file}; keep it secret. In [release.keys] of matrix.toml:")
-    click.echo(f'{key_file.stem} = "{public}"')
+    click.echo(f'"{key_file.stem}" = "{public}"')
 
 
 @click.command()

@@ -81,11 +81,54 @@ def publish(
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port [a free one].")
+@click.option("--base-url", metavar="URL", help="The address that the site is served at.")
+@trust_unsigned_option
 @site_option
 @work_option
-def serve(port: int, site: Path | None, work: Path) -> None:
-    """Serve the site on this machine until Ctrl-C, and print the commands that install from it."""
+def rebuild(base_url: str | None, trust_unsigned: bool, site: Path | None, work: Path) -> None:
+    """Write the site's manifest again after it was lost or damaged.
+
+    Reads the wheels, reports and pages of the site, and warns of each fact that they do not hold.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.proof.evidence import Policy
+    from ci.stages.audit import audit
+    from ci.stages.coverage import exclusions, support_by_tag
+    from ci.stages.listing import Context
+    from ci.stages.rebuild import rebuild as rebuild_manifest
+    from index_site.hosting import FILES
+    from matrix.model import read_matrix
+    from matrix.planner import plan
+
+    matrix, folder = read_matrix(), site or work / "site"
+    audits = {wheel.name: audit(wheel) for wheel in sorted((folder / FILES).glob("*.whl"))}
+    with ConsoleReporter() as progress:
+        manifest = rebuild_manifest(
+            site=folder,
+            now=now(),
+            progress=progress,
+            context=Context(audits, support_by_tag(matrix, plan(matrix)), exclusions(matrix), base_url),
+            policy=Policy(matrix.release.keys, matrix.release.min_cases, trust_unsigned),
+            archive=ROOT / "validation",
+        )
+        progress.say(f"the manifest lists {len(manifest.wheels)} wheels again")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port [a free one].")
+@click.option(
+    "--host",
+    metavar="NAME",
+    default="127.0.0.1",
+    help="The name or address to serve at [127.0.0.1].",
+)
+@site_option
+@work_option
+def serve(port: int, host: str, site: Path | None, work: Path) -> None:
+    """Serve the site until Ctrl-C, and print the commands that install from it.
+
+    Only this machine reaches it, unless --host gives a name or address that others reach.
+    """
     import threading
     from contextlib import suppress
 
@@ -96,7 +139,7 @@ def serve(port: int, site: Path | None, work: Path) -> None:
 
     folder = site or work / "site"
     release = offered_release(read_manifest(folder))
-    with served(folder, port=port) as base:
+    with served(folder, host=host, port=port) as base:
         click.echo(f"{folder} is served at {base} until Ctrl-C")
         for way in snippets(base, release[0].channel, release)[:2] if release else ():
             click.echo(f"  {way.command}")
@@ -116,11 +159,13 @@ def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path |
 
     Installers no longer select a yanked wheel, but still install it where it is pinned.
     """
+    from ci.cli.console import ConsoleReporter
     from ci.stages.publish import yank as yank_wheels
 
     if undo == (reason is not None):
         raise click.UsageError("give either --reason or --undo")
-    yank_wheels(site=site or work / "site", patterns=patterns, reason=reason)
+    with ConsoleReporter() as progress:
+        yank_wheels(site=site or work / "site", patterns=patterns, reason=reason, progress=progress)
 
 
 @click.command()

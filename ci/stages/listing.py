@@ -225,4 +225,5 @@ def _audit(checks: Sequence[Check]) -> Audit:
 
 def _failure(proof: Proof) -> str:
     where = f"{proof.gpu}, driver {proof.driver}, torch {proof.torch}"
-    return f"it failed validation on {where}: {proof.failure or 'no case was run'}"
+    text = f"it failed validation on {where}: {proof.failure or 'no case was run'}"
+    return " ".join(text.split())  # one line, as the reason of a yank is

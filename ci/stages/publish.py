@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from ci.names import matching, nearest
 from ci.proof.evidence import Evidence, Policy, read_archive, read_evidence
 from ci.stages.admission import find_faults
 from ci.stages.listing import Context, channelled, compiled_kernels, describe, with_proofs
-from ci.store.folder import MARKER, held_site
+from ci.store.folder import MARKER, READABLE, held_site, open_to_readers
 from ci.wheel.compat_listing import followed
 from ci.wheel.read import WheelFile, read_wheel
 from index_site.errors import CorruptManifest
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from ci.progress import Reporter
 
 _STRICT = Policy()
+_SHOWN_WHEELS = 20
+"""More changed wheels are counted, not listed."""
 _LISTED = re.compile(r'href="\.\./files/([^"#]+)#sha256=([0-9a-f]{64})"')
 
 
@@ -100,7 +103,8 @@ def publish(
     context = context or Context()
     given = [read_evidence(path, policy) for path in reports]
     kept = read_archive(archive, progress.warn) if archive else []
-    with held_site(site) as root, room_in(root), without_collector():
+    opened = held_site(site, create=bool(wheels), report=progress.say)
+    with opened as root, room_in(root), without_collector():
         before = _published(root)
         old = {wheel.filename: wheel for wheel in before.wheels}
         with _checked(wheels, root, old) as incoming:
@@ -132,9 +136,18 @@ def publish(
             wheels=sort_wheels(after.values()),
         )
         write_site(root, manifest)
-    for name in sorted(name for name in after if name in new or after[name] != old[name]):
-        progress.say(f"{name}: {_listing(after[name])}")
+    _report([after[name] for name in sorted(after) if name in new or after[name] != old[name]], progress)
     return manifest
+
+
+def _report(changed: Sequence[Wheel], progress: Reporter) -> None:
+    """Say what became of each wheel, or of many by how many share it."""
+    if len(changed) <= _SHOWN_WHEELS:
+        for wheel in changed:
+            progress.say(f"{wheel.filename}: {_listing(wheel)}")
+        return
+    for listing, count in Counter(map(_listing, changed)).items():
+        progress.say(f"{count} wheels: {listing}")
 
 
 def _faults(
@@ -180,19 +193,25 @@ def _listing(wheel: Wheel) -> str:
     return wheel.channel + (f", since {wheel.channel_reason}" if wheel.channel_reason else "")
 
 
-def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest:
+def yank(*, site: Path, patterns: Sequence[str], reason: str | None, progress: Reporter) -> Manifest:
     """Yank published wheels: installers no longer select them, but install them where they are pinned.
+
+    A wheel that is yanked already keeps its reason.
 
     Args:
         site: the folder of the site.
         patterns: shell patterns on file names.
-        reason: the text that installers show; None undoes a yank.
+        reason: the text that installers show, one line; None undoes a yank.
+        progress: receives what became of each wheel that a pattern matches.
 
     Raises:
+        FarmError: the reason is empty, or holds more than one line or a control character.
         UnknownWheel: a pattern matches nothing.
         UnsafeSite, CorruptManifest, DiskFull: as for :func:`publish`.
     """
-    with held_site(site) as root, room_in(root), without_collector():
+    if reason is not None and not (reason.strip() and reason.isprintable()):
+        raise FarmError(f"reason: should be one line of text that says what is wrong, got {reason!r}")
+    with held_site(site, create=False, report=progress.say) as root, room_in(root), without_collector():
         before = _published(root)
         names = [wheel.filename for wheel in before.wheels]
         chosen: set[str] = set()
@@ -202,24 +221,36 @@ def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest
                 raise UnknownWheel(f"no published wheel matches {pattern!r}; {nearest(pattern, names)}")
             chosen.update(found)
         wheels = {
-            w.filename: w.model_copy(update={"yanked": reason}) if w.filename in chosen else w
-            for w in before.wheels
+            w.filename: _yanked(w, reason, progress) if w.filename in chosen else w for w in before.wheels
         }
         manifest = before.model_copy(update={"wheels": tuple(followed(wheels, {}).values())})
         write_site(root, manifest)
     return manifest
 
 
+def _yanked(wheel: Wheel, reason: str | None, progress: Reporter) -> Wheel:
+    if (wheel.yanked is None) == (reason is None):
+        state = "is not yanked" if reason is None else f"was yanked before: {wheel.yanked}"
+        progress.say(f"{wheel.filename}: {state}")
+        return wheel
+    progress.say(f"{wheel.filename}: " + ("no longer yanked" if reason is None else f"yanked: {reason}"))
+    return wheel.model_copy(update={"yanked": reason})
+
+
 def write_site(root: Path, manifest: Manifest) -> None:
-    """Write the manifest, then each page that differs from what the manifest renders to."""
+    """Write the manifest, then each page that differs from what the manifest renders to.
+
+    A web server can read all of it, whatever the umask of this process and of those before it.
+    """
     _write(root / MANIFEST_NAME, dump_manifest(manifest))
     for path, page in render(manifest).items():
         _write(root / path, page)
+    open_to_readers(root)
 
 
 def _write(path: Path, data: bytes) -> None:
     if not path.is_file() or path.read_bytes() != data:
-        write_atomically(path, data)
+        write_atomically(path, data, mode=READABLE)
 
 
 def _published(root: Path) -> Manifest:
@@ -280,7 +311,7 @@ def _store(item: _Incoming, root: Path) -> None:
     if not target.is_file() or sha256_of(target) != item.facts.sha256:
         with item.copy.open("rb+") as file:
             os.fsync(file.fileno())
-        item.copy.chmod(0o644)
+        item.copy.chmod(READABLE)
         item.copy.replace(target)
     _write(target.with_name(f"{target.name}.metadata"), item.facts.metadata)
 

@@ -122,17 +122,20 @@ def _metadata() -> dict[str, bytes]:
 def test_it_is_yanked_with_what_it_needs(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
     site = tmp_path / "site"
     _put(site, main, compat_wheel, reports=[passed])
-    yanked = _compat(yank(site=site, patterns=["flash_attn3-*"], reason="wrong"))
+    yanked = _compat(yank(site=site, patterns=["flash_attn3-*"], reason="wrong", progress=Quiet()))
     assert (yanked.channel, yanked.yanked) == ("stable", f"flash-attn3=={VERSION} is yanked")
-    assert _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None)).yanked is None
+    assert _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None, progress=Quiet())).yanked is None
 
 
 def test_its_own_yank_stays(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
     site = tmp_path / "site"
     _put(site, main, compat_wheel, reports=[passed])
-    yank(site=site, patterns=["flash_attn_3-*"], reason="a module is missing")
-    yank(site=site, patterns=["flash_attn3-*"], reason="wrong")
-    assert _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None)).yanked == "a module is missing"
+    yank(site=site, patterns=["flash_attn_3-*"], reason="a module is missing", progress=Quiet())
+    yank(site=site, patterns=["flash_attn3-*"], reason="wrong", progress=Quiet())
+    assert (
+        _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None, progress=Quiet())).yanked
+        == "a module is missing"
+    )
 
 
 def test_a_manifest_that_lists_it_as_stable_alone_is_refused(

@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 from ci.errors import VerifyFailed
 from ci.platforms.environment import Interpreter, ProgramError, inspect_interpreter, run
 from ci.stages.verify.installation import Installation
-from ci.stages.verify.served_site import check_served
+from ci.stages.verify.served_site import check_folder, check_served
 from ci.store.serve import served
 from index_site.manifest import CHANNELS, Channel, Manifest, Wheel, read_manifest
 from index_site.projects import PROJECT
@@ -66,7 +66,7 @@ def verify(
 
     with tempfile.TemporaryDirectory(prefix="verify-") as scratch, served(site) as base:
         work = Path(scratch)
-        add(check_served(base, manifest))
+        add((*check_served(base, manifest), check_folder(site, manifest)))
         releases = list(_releases(manifest, interpreter))
         if not releases:
             progress.warn(f"nothing was installed: no wheel is for Python {interpreter.version} here")

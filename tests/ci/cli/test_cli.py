@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -61,6 +62,10 @@ def test_help_lists_the_stages_in_order():
         (["publish", "--report", "absent.json"], 21, ["absent.json"]),
         (["tune", "fwd_sm90_bf16_d63_full"], 33, ["_d63_full'", "fwd_sm90_bf16_d64_full"]),
         (["serve", "--site", "absent"], 28, ["absent/manifest.json"]),
+        (["yank", "*", "--reason", "", "--site", "absent"], 1, ["reason: ", "got ''"]),
+        (["yank", "*", "--reason", "wrong", "--site", "absent"], 25, ["absent is not a site", "--site"]),
+        (["rebuild", "--site", "absent"], 25, ["absent is not a site", "--site"]),
+        (["sign", "absent.json", "--key", "absent.pem"], 21, ["absent.json"]),
         (["frobnicate"], 2, ["frobnicate"]),
     ],
 )
@@ -210,6 +215,40 @@ def test_a_report_that_comes_later_promotes_the_wheel(whole_wheel: Path, tmp_pat
     assert later.stdout == f"{site}\n"
     assert later.stderr == f"{wheel.name}: stable\n"
     assert [wheel.channel for wheel in read_manifest(site).wheels] == ["stable"]
+
+
+def test_serve_on_a_busy_port_or_a_foreign_address_is_one_line(tmp_path: Path):
+    site = _site(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        busy = farm("serve", "--site", site, "--port", port)
+    foreign = farm("serve", "--site", site, "--host", "192.0.2.1")
+    assert (busy.returncode, foreign.returncode) == (37, 37)
+    assert busy.stderr == (
+        f"farm: error: cannot serve at 127.0.0.1, port {port}: Address already in use; give another --port, or "
+        "none for a free one\n"
+    )
+    assert "cannot serve at 192.0.2.1, port 0: Cannot assign requested" in foreign.stderr
+
+
+def _site(folder: Path) -> Path:
+    publish(wheels=[flash_wheel(folder)], reports=[], site=folder / "site", now=NOW, progress=Quiet())
+    return folder / "site"
+
+
+def test_a_key_is_made_and_signs_reports(tmp_path: Path):
+    given, key = report(tmp_path / "r.json", flash_wheel(tmp_path)), tmp_path / "release-2027.pem"
+    made = farm("keygen", key)
+    line = made.stdout.splitlines()[-1]
+    assert re.fullmatch(r'"release-2027" = "[0-9a-f]{64}"', line)
+    public = line.split('"')[3]
+    signed = farm("sign", given, "--key", key)
+    assert signed.stdout == f"{given}: signed with the key {public}\n"
+    refused = farm("publish", "--report", given, "--site", _site(tmp_path))
+    assert refused.returncode == 35
+    assert (
+        f"is signed with the key {public}, which release.keys of matrix.toml does not list" in refused.stderr
+    )
 
 
 @pytest.mark.slow

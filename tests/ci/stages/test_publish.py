@@ -9,10 +9,12 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +37,8 @@ from ci.gpu_side.report_file import write_report
 from ci.platforms.environment import fresh_environment, inspect_interpreter
 from ci.stages.coverage import exclusions, support_by_tag
 from ci.stages.listing import Context
-from ci.stages.publish import publish, yank
+from ci.stages.publish import publish
+from ci.store.folder import MARKER, held_site
 from ci.store.serve import served
 from index_site.errors import CorruptManifest
 from index_site.manifest import Manifest, OperatorBuild, Wheel, read_manifest
@@ -427,21 +430,49 @@ def test_unsafe_site_is_refused_before_anything_is_read(wheel: Path, tmp_path: P
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
 
-def test_yank_and_back(site: Path, wheel: Path) -> None:
-    put(site, wheel, flash_wheel(site.parent / "dist", version="0.2.0"))
-    before = tree(site)
-    yanked = yank(site=site, patterns=["flash_attn3-0.2.0-*"], reason="wrong for sq = 0")
-    assert [wheel.yanked for wheel in yanked.wheels] == [None, "wrong for sq = 0"]
-    assert (
-        'data-yanked="wrong for sq = 0"'
-        in (site / "candidate" / "simple" / "flash-attn3" / "index.html").read_text()
-    )
-    assert only(put(site.parent / "fresh", wheel)).yanked is None
-    assert put(site, wheel).wheels == yanked.wheels
-    yank(site=site, patterns=["*-0.2.0-*"], reason=None)
-    assert tree(site) == before
-    with pytest.raises(UnknownWheel, match=r"no published wheel matches 'flash_attn3-0\.3\.0\*'"):
-        yank(site=site, patterns=["flash_attn3-0.3.0*"], reason="x")
+# ---- readers
+
+
+def test_every_user_can_read_a_site_whatever_the_umask(site: Path, wheel: Path) -> None:
+    """A site made with umask 077, by this version or an older one, is readable after the next publish."""
+    before = os.umask(0o077)
+    try:
+        put(site, wheel, reports=[report(site.parent / "r.json", wheel)])
+        for path in (site, *site.rglob("*")):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            served_path = ".flash-attn3-site" not in path.parts
+            assert not served_path or mode & 0o755 == 0o755 or (path.is_file() and mode & 0o644 == 0o644), (
+                path
+            )
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        put(site, wheel)
+    finally:
+        os.umask(before)
+    unreadable = [path for path in (site, *site.rglob("*")) if not path.stat().st_mode & 0o004]
+    assert unreadable == [path for path in unreadable if MARKER in path.parts]
+
+
+def test_many_wheels_are_counted_and_not_listed(site: Path, tmp_path: Path) -> None:
+    wheels = [flash_wheel(tmp_path / "many", version=f"1.{number}.0") for number in range(30)]
+    progress = Quiet()
+    reports = [report(tmp_path / "r.json", wheels[0])]
+    publish(wheels=wheels, reports=reports, site=site, now=NOW, progress=progress, policy=TRUSTING)
+    assert progress.said == [
+        "1 wheels: stable",
+        "29 wheels: candidate, since no GPU has validated it: there is no report for exactly these bytes",
+    ]
+
+
+def test_a_second_publisher_says_that_it_waits(site: Path, wheel: Path) -> None:
+    progress = Quiet()
+    with ThreadPoolExecutor() as pool:
+        with held_site(site):
+            waiting = pool.submit(publish, wheels=[wheel], reports=[], site=site, now=NOW, progress=progress)
+            deadline = time.monotonic() + 60
+            while not progress.said and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert progress.said == [f"waiting for another farm, which works in {site / MARKER}"]
+        assert len(waiting.result().wheels) == 1
 
 
 # ---- kills and full disks
@@ -575,6 +606,7 @@ def test_whatever_is_done_channels_only_grow_and_stable_is_proven(
 ) -> None:
     folder = tmp_path_factory.mktemp("history")
     wheels = [flash_wheel(folder / "dist", version=f"0.{n}.0") for n in range(4)]
+    put(folder / "site", flash_wheel(folder / "first", version="0.9.0"))
     listed: dict[str, set[str]] = {"stable": set(), "candidate": set()}
     failures = {"pass": (), "quick": (), "fail": ("wrong",)}
     for number, (chosen, outcome, again) in enumerate(steps):
