@@ -225,8 +225,8 @@ def test_serve_on_a_busy_port_or_a_foreign_address_is_one_line(tmp_path: Path):
     foreign = farm("serve", "--site", site, "--host", "192.0.2.1")
     assert (busy.returncode, foreign.returncode) == (37, 37)
     assert busy.stderr == (
-        f"farm: error: cannot serve at 127.0.0.1, port {port}: Address already in use; give another --port, or "
-        "none for a free one\n"
+        f"farm: error: cannot serve at 127.0.0.1, port {port}: Address already in use; "
+        "give another --port, or none for a free one\n"
     )
     assert "cannot serve at 192.0.2.1, port 0: Cannot assign requested" in foreign.stderr
 

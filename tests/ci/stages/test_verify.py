@@ -174,7 +174,7 @@ def test_every_way_installs_what_the_channel_offers(good: Path, torch_site: Path
         f"stable: {way}": "installed and imported flash_attn3 0.1.0"
         for way in (*ways, "uv, from the JSON tree")
     }
-    assert len(progress.said) == len(checks) == 10
+    assert len(progress.said) == len(checks) == 12
     assert {path: path.stat().st_mtime_ns for path in torch_site.rglob("*")} == before
 
 
@@ -195,7 +195,7 @@ def test_torch_too_old_for_the_wheel_fails_each_way_with_the_installers_words(
     good: Path, tmp_path: Path
 ) -> None:
     old = torch_folder(tmp_path / "old", version="2.8.0")
-    with pytest.raises(VerifyFailed, match="6 of 10 checks failed") as caught:
+    with pytest.raises(VerifyFailed, match="6 of 12 checks failed") as caught:
         verify(site=good, python=PYTHON, progress=Quiet(), torch_site=old)
     assert "torch>=2.9" in str(caught.value)
 
@@ -256,7 +256,7 @@ def test_dependencies_come_from_a_wheelhouse(good: Path, tmp_path: Path) -> None
     wheelhouse = tmp_path / "wheelhouse"
     write_wheel(wheelhouse, name="torch-2.9.0-py3-none-any.whl", members=members)
     checks = verify(site=good, python=PYTHON, progress=Quiet(), wheelhouse=wheelhouse)
-    assert len(checks) == 10
+    assert len(checks) == 12
     shutil.rmtree(wheelhouse)
     wheelhouse.mkdir()
     with pytest.raises(VerifyFailed, match="torch cannot be installed"):
