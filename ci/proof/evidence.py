@@ -126,15 +126,22 @@ def _read(path: Path) -> tuple[bytes, Report]:
 def _slowest(raced: Iterable[RaceResult]) -> tuple[dict[str, float], dict[str, float]]:
     """Return the ratio to cuDNN and the TFLOP/s of the slowest run of each race, by name.
 
-    Races restricted to the kernels of one code are left out.
+    Races restricted to the kernels of one code are left out, and those of calls for which cuDNN has no kernel
+    of its own: windows, sequences of different lengths, groups of heads, two head dimensions.
     """
     races: dict[str, float] = {}
     tflops: dict[str, float] = {}
     for race in raced:
         ratio = race.ratio_to_cudnn
-        if ratio is not None and not race.kernels and ratio < races.get(race.name, math.inf):
+        if ratio is not None and _is_plain(race) and ratio < races.get(race.name, math.inf):
             races[race.name], tflops[race.name] = ratio, race.tflops
     return races, tflops
+
+
+def _is_plain(race: RaceResult) -> bool:
+    setting = race.setting
+    special = (race.kernels, setting.head_dim_v, setting.window, setting.varlen)
+    return setting.group == 1 and not any(special)
 
 
 def read_archive(folder: Path, warn: Callable[[str], None]) -> list[Evidence]:
