@@ -234,14 +234,14 @@ class Manifest(Record):
 
         ``candidate`` lists every wheel that is shown, so that a promotion to ``stable`` removes none from it.
         """
-        return tuple(
-            wheel for wheel in self.wheels if wheel.is_shown and channel in {"candidate", wheel.channel}
-        )
+        if channel == "candidate":
+            return self.shown
+        return tuple(wheel for wheel in self.wheels if wheel.channel == channel and wheel.is_shown)
 
     @property
     def shown(self) -> tuple[Wheel, ...]:
         """The wheels that pages list."""
-        return self.on_channel("candidate")
+        return tuple(wheel for wheel in self.wheels if wheel.is_shown)
 
     def support_of(self, wheel: Wheel) -> Support | None:
         """Return what a wheel serves; None if the matrix does not list it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,19 +52,23 @@ class Context:
 
 
 def describe(
-    facts: WheelFile, context: Context, old: Wheel | None, now: str, faults: tuple[str, ...] = ()
+    facts: WheelFile,
+    build: Build | None,
+    context: Context,
+    *,
+    old: Wheel | None,
+    now: str,
+    faults: tuple[str, ...] = (),
 ) -> Wheel:
     """Return the record of a wheel.
 
     Args:
         facts: what the wheel itself contains.
+        build: summary of its ``build.json``.
         context: what it does not contain.
         old: its record in the manifest, whose channel, proofs and upload time it keeps; None if it is new.
         now: upload time of a new wheel.
         faults: why it should not be published, if it is forced.
-
-    Raises:
-        CorruptWheel: its ``build.json`` lacks something, or is of another version.
     """
     checks = context.audits.get(facts.filename)
     audit = None if checks is None else _audit(checks)
@@ -85,7 +90,7 @@ def describe(
         faults=faults or (old.faults if old else ()),
         proofs=old.proofs if old else (),
         audit=audit or (old.audit if old else None),
-        build=_build(facts),
+        build=build,
         support=support.key if support else (old.support if old else None),
     )
 
@@ -170,7 +175,7 @@ def _lack(proofs: Sequence[Proof]) -> str:
     return "it passed, but no key of matrix.toml has signed the validation report"
 
 
-def _build(facts: WheelFile) -> Build | None:
+def summarise_build(facts: WheelFile) -> Build | None:
     """Summarise a wheel's ``build.json``; None for a wheel without kernels.
 
     Raises:
@@ -186,7 +191,7 @@ def _build(facts: WheelFile) -> Build | None:
             kernels.setdefault(kernel["op"], []).append(kernel)
         toolkits: dict[str, list[str]] = {}
         for name, toolkit in sorted(facts.build["toolkits"].items()):
-            toolkits.setdefault(toolkit, []).append(name)
+            toolkits.setdefault(toolkit, []).append(sys.intern(name))  # one for all wheels that have it
         return Build(
             content_digest=facts.build["content_digest"],
             toolkits={toolkit: tuple(toolkits[toolkit]) for toolkit in sorted(toolkits)},

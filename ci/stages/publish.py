@@ -11,7 +11,7 @@ import re
 import shutil
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -20,7 +20,7 @@ from ci.files import room_in, sha256_of, write_atomically
 from ci.names import matching, nearest
 from ci.proof.evidence import Evidence, Policy, read_archive, read_evidence
 from ci.stages.admission import find_faults
-from ci.stages.listing import Context, channelled, compiled_kernels, describe, with_proofs
+from ci.stages.listing import Context, channelled, compiled_kernels, describe, summarise_build, with_proofs
 from ci.store.folder import MARKER, READABLE, held_site, open_to_readers
 from ci.wheel.compat_listing import followed
 from ci.wheel.read import WheelFile, read_wheel
@@ -28,6 +28,7 @@ from index_site.errors import CorruptManifest
 from index_site.hosting import FILES
 from index_site.manifest import (
     MANIFEST_NAME,
+    Build,
     Channel,
     Manifest,
     Wheel,
@@ -108,24 +109,31 @@ def publish(
         before = _published(root)
         old = {wheel.filename: wheel for wheel in before.wheels}
         with _checked(wheels, root, old) as incoming:
-            faults = _faults(incoming, before, context, force=force)
+            faults = _faults([item.facts for item in incoming.values()], before, context, force=force)
             new = {
-                name: describe(facts, context, old.get(name), timestamp(now), faults[name])
-                for name, facts in ((item.facts.filename, item.facts) for item in incoming)
+                name: describe(
+                    item.facts,
+                    item.build,
+                    context,
+                    old=old.get(name),
+                    now=timestamp(now),
+                    faults=faults[name],
+                )
+                for name, item in incoming.items()
             }
             held = {**old, **new}
             digests = {wheel.sha256 for wheel in held.values()}
             _require_known(given, digests)
             evidence = [found for found in (*given, *kept) if found.wheel_sha256 in digests]
-            facts = {item.facts.filename: item.facts for item in incoming}
             after = {
-                name: _judged(wheel, evidence, facts.get(name), root, policy) for name, wheel in held.items()
+                name: _judged(wheel, evidence, incoming.get(name), root, policy)
+                for name, wheel in held.items()
             }
             for name, wheel in after.items():
                 if not wheel.is_compat and (name in new or wheel.proofs != held[name].proofs):
                     after[name] = channelled(wheel, channel if name in new else None)
             after = followed(after, dict.fromkeys(new, channel))
-            for item in incoming:
+            for item in incoming.values():
                 _store(item, root)
         for found in evidence:
             _write(root / found.path, found.raw)
@@ -151,14 +159,14 @@ def _report(changed: Sequence[Wheel], progress: Reporter) -> None:
 
 
 def _faults(
-    incoming: Sequence[_Incoming], before: Manifest, context: Context, *, force: bool
+    incoming: Sequence[WheelFile], before: Manifest, context: Context, *, force: bool
 ) -> dict[str, tuple[str, ...]]:
     """Return the faults of each wheel; raise if there are any and they are not forced."""
-    names = {item.facts.sha256: item.facts.filename for item in reversed(incoming)}
+    names = {facts.sha256: facts.filename for facts in reversed(incoming)}
     names |= {wheel.sha256: wheel.filename for wheel in before.wheels}
     found = {
-        item.facts.filename: find_faults(item.facts, context.audits.get(item.facts.filename, ()), names)
-        for item in incoming
+        facts.filename: find_faults(facts, context.audits.get(facts.filename, ()), names)
+        for facts in incoming
     }
     unfit = [f"{name}: {'; '.join(faults)}" for name, faults in found.items() if faults]
     if unfit and not force:
@@ -168,22 +176,23 @@ def _faults(
 
 
 def _judged(
-    wheel: Wheel, evidence: Sequence[Evidence], facts: WheelFile | None, root: Path, policy: Policy
+    wheel: Wheel, evidence: Sequence[Evidence], item: _Incoming | None, root: Path, policy: Policy
 ) -> Wheel:
     """Return a wheel with the proofs that the reports of its bytes give.
 
     Args:
         wheel: its record.
         evidence: reports of any wheels; of equal ones the last counts.
-        facts: of the wheel; None for one that is published already.
+        item: the wheel; None for one that is published and not given again.
         root: the folder of the site.
         policy: what a report needs to count.
     """
-    known = () if facts else [proof.path for proof in wheel.proofs if proof.voucher]
+    known = () if item else [proof.path for proof in wheel.proofs if proof.voucher]
     ours = [found for found in evidence if found.wheel_sha256 == wheel.sha256 and found.path not in known]
     if not ours:
         return wheel
-    kernels = compiled_kernels(facts or read_wheel(root / FILES / wheel.filename))
+    file = item.copy if item else root / FILES / wheel.filename
+    kernels = compiled_kernels(read_wheel(file, filename=wheel.filename))
     return with_proofs(wheel, [found.proof(kernels, policy.min_cases) for found in ours])
 
 
@@ -272,15 +281,25 @@ def _published(root: Path) -> Manifest:
 
 @dataclass(frozen=True)
 class _Incoming:
-    """A checked wheel, and its copy inside the site, which becomes the published file."""
+    """A checked wheel, and its copy inside the site, which becomes the published file.
+
+    Of its ``build.json`` only the summary is kept: thousands of whole ones would fill the memory.
+    """
 
     facts: WheelFile
+    build: Build | None
     copy: Path
 
 
 @contextmanager
-def _checked(wheels: Sequence[Path], root: Path, published: Mapping[str, Wheel]) -> Iterator[list[_Incoming]]:
-    """Copy wheels into the site and check the copies, so that exactly the checked bytes are served."""
+def _checked(
+    wheels: Sequence[Path], root: Path, published: Mapping[str, Wheel]
+) -> Iterator[dict[str, _Incoming]]:
+    """Copy wheels into the site and check the copies, so that exactly the checked bytes are served.
+
+    Yields:
+        The wheels by file name.
+    """
     staging = root / MARKER / "incoming"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -299,8 +318,8 @@ def _checked(wheels: Sequence[Path], root: Path, published: Mapping[str, Wheel])
                     f"{path.name}: has sha256 {facts.sha256[:12]}…, but the wheel of that name has "
                     f"{rival.sha256[:12]}…; a published wheel never changes: build a new version"
                 )
-            incoming[path.name] = _Incoming(facts, copy)
-        yield list(incoming.values())
+            incoming[path.name] = _Incoming(replace(facts, build=None), summarise_build(facts), copy)
+        yield incoming
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

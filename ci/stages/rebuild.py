@@ -14,7 +14,7 @@ from ci.errors import BadSignature, CorruptReport, CorruptWheel, FarmError, Race
 from ci.files import room_in
 from ci.proof.evidence import Evidence, read_archive, read_evidence
 from ci.stages.admission import find_faults
-from ci.stages.listing import Context, channelled, compiled_kernels, describe, with_proofs
+from ci.stages.listing import Context, channelled, compiled_kernels, describe, summarise_build, with_proofs
 from ci.stages.publish import write_site
 from ci.store.folder import held_site
 from ci.wheel.compat_listing import followed
@@ -92,7 +92,9 @@ def rebuild(
                 raise CorruptWheel(f"{path}: its sha256 is not {listed.sha256[:12]}…, as the pages say")
             faults = find_faults(facts, context.audits.get(path.name, ()), names)
             names[facts.sha256] = path.name
-            wheel = describe(facts, context, None, listed.upload_time if listed else timestamp(now), faults)
+            uploaded = listed.upload_time if listed else timestamp(now)
+            build = summarise_build(facts)
+            wheel = describe(facts, build, context, old=None, now=uploaded, faults=faults)
             wheel = wheel.model_copy(update={"yanked": listed.yanked if listed else None})
             wheels[path.name] = _placed(_proven(wheel, facts, evidence, policy), listed, progress)
         wanted: dict[str, Channel | None] = {
