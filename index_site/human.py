@@ -47,7 +47,8 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
     Both are complete without their script. They load nothing; a content security policy enforces that.
     """
     newest_first = manifest.shown[::-1]
-    stable, offered = stable_release(manifest), offered_release(manifest)
+    stable = stable_release(manifest)
+    offered = stable or offered_release(manifest)
     supports = _supports(manifest, offered)
     gpus = {gpu.sm: gpu for support in supports for gpu in support.gpus}
     pages = {
