@@ -172,7 +172,7 @@ def test_every_way_installs_what_the_channel_offers(good: Path, torch_site: Path
     installs = {check.name: check.detail for check in checks if ": " in check.name}
     assert installs == {
         f"stable: {way}": "installed and imported flash_attn3 0.1.0"
-        for way in (*ways, "uv, from the JSON tree")
+        for way in (*ways, "pip, from the JSON pages, which also have what --uploaded-prior-to needs")
     }
     assert len(progress.said) == len(checks) == 12
     assert {path: path.stat().st_mtime_ns for path in torch_site.rglob("*")} == before
