@@ -130,6 +130,28 @@ class InvalidVariable(FarmError):
     exit_code = 40
 
 
+class OtherReportSchema(CorruptReport):
+    """A validation report was written by another version of this tree."""
+
+
+class BadSignature(FarmError):
+    """A validation report is signed by an unknown key, or its signature is not its own."""
+
+    exit_code = 35
+
+
+class UnfitWheel(FarmError):
+    """A wheel must not be published: of another project, wrongly named or tagged, or its audit failed."""
+
+    exit_code = 36
+
+
+class PortTaken(FarmError):
+    """A site cannot be served at the address that was asked for."""
+
+    exit_code = 37
+
+
 class RacesAlone(FarmError):
     """A validation report holds races only, so that it proves no wheel."""
 

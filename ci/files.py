@@ -40,8 +40,13 @@ def room_in(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Replace ``path`` by ``data``; a reader, or a crash, sees the old file or the new one, whole.
+
+    Args:
+        path: the file.
+        data: its new contents.
+        mode: its permissions; None for those of the process's umask.
 
     Raises:
         DiskFull: there is no room; the old file is untouched.
@@ -52,6 +57,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         try:
             with scratch.open("xb") as file:
                 file.write(data)
+                if mode is not None:
+                    scratch.chmod(mode)
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(path)

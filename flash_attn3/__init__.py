@@ -6,16 +6,24 @@ the public calls.
 ``python -m flash_attn3 selftest`` checks the install on the GPU of this machine.
 """
 
-from flash_attn3 import _library
+import sys
 
-_library.load()
+try:
+    from flash_attn3 import _library
+
+    _library.load()
+except ImportError as error:
+    # `python -m flash_attn3` imports this module first; its user gets the reason and no traceback.
+    if sys.argv[:1] == ["-m"] and any(word.split(".")[0] == "flash_attn3" for word in sys.orig_argv):
+        sys.exit(f"cannot run here: {error}")
+    raise
 
 # These modules need the operators, which `load` registers.
-from flash_attn3 import _ops  # noqa: E402
-from flash_attn3._build import read_build  # noqa: E402
-from flash_attn3.attention import flash_attn_func, flash_attn_qkvpacked_func  # noqa: E402
-from flash_attn3.combine import flash_attn_combine  # noqa: E402
-from flash_attn3.varlen import flash_attn_varlen_func  # noqa: E402
+from flash_attn3 import _ops
+from flash_attn3._build import read_build
+from flash_attn3.attention import flash_attn_func, flash_attn_qkvpacked_func
+from flash_attn3.combine import flash_attn_combine
+from flash_attn3.varlen import flash_attn_varlen_func
 
 _ops.register()
 

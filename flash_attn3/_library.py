@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import platform
+import sys
 from pathlib import Path
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError(
+        f"flash_attn3 needs torch 2.9 or newer, which {sys.prefix} does not have: install torch there first"
+    ) from None
 
 FOLDER = Path(__file__).parent / "lib"
 OLDEST_TORCH = (2, 9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import statistics
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # In place of an unknown address. The page's script puts in the address from which it was loaded.
 UNKNOWN_BASE = "INDEX_URL/"
+_SOUGHT = {"bwd": "the backward pass, so no training", "decode": "decoding with a KV cache"}
+"""Operators that users look for: operator -> words."""
 _HYPHENATED = re.compile(r"([\w-]*-[\w-]*)")
 
 
@@ -43,8 +46,9 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
 
     Both are complete without their script. They load nothing; a content security policy enforces that.
     """
-    newest_first = manifest.wheels[::-1]
-    stable, offered = stable_release(manifest), offered_release(manifest)
+    newest_first = manifest.shown[::-1]
+    stable = stable_release(manifest)
+    offered = stable or offered_release(manifest)
     supports = _supports(manifest, offered)
     gpus = {gpu.sm: gpu for support in supports for gpu in support.gpus}
     pages = {
@@ -57,10 +61,13 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             gpus=gpu_rows(gpus.values(), [proof for wheel in offered for proof in wheel.proofs]),
             cells=cell_rows(supports),
             operators=_operators(offered),
+            missing=_missing(offered),
+            torch=next((need for wheel in offered for need in wheel.requires_dist), ""),
             stable=stable,
             candidates=current_candidates(manifest, stable),
             excluded=[(block_words(item.cells), item.reason) for item in manifest.exclusions],
-            total=len(manifest.wheels),
+            total=len(newest_first),
+            trusts_unsigned=any(p.voucher == "site" for wheel in manifest.wheels for p in wheel.proofs),
         ),
     }
     return {path: page.encode() for path, page in pages.items()}
@@ -77,10 +84,18 @@ def _operators(release: tuple[Wheel, ...]) -> list[tuple[str, str]]:
     return [(operator_title(op), _takes(build)) for op, build in builds.items()]
 
 
+def _missing(release: tuple[Wheel, ...]) -> list[str]:
+    """Return what users of FlashAttention-3 may look for and the wheels of a release cannot do."""
+    builds = {op: build for wheel in release if wheel.build for op, build in wheel.build.operators.items()}
+    dtypes = {dtype for build in builds.values() for dtype in build.dtypes}
+    lacking = [words for op, words in _SOUGHT.items() if op not in builds]
+    return lacking + ([] if any("e4m3" in dtype for dtype in dtypes) else ["FP8"])
+
+
 def _takes(build: OperatorBuild) -> str:
     parts = [", ".join(build.dtypes)]
     if build.head_dims:
-        parts.append(f"head dimensions {', '.join(map(str, build.head_dims))}")
+        parts.append(f"any head dimension up to {max(build.head_dims)}")
         parts.append(f"masks {', '.join(build.masks)}")
     return "; ".join(parts)
 
@@ -121,7 +136,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {"based": _based, "href": file_href, "size": _size, "speed": _speed}
+    filters = {"based": _based, "href": file_href, "size": _size, "speed": _speed, "voucher": _voucher}
     environment.filters.update(filters)
     return environment
 
@@ -160,8 +175,22 @@ def _size(count: int) -> str:
     return f"{value:.1f} {unit}"
 
 
+def _voucher(proof: Proof) -> str:
+    """Return who vouches for a report."""
+    match proof.voucher:
+        case "tree":
+            return "kept in the source tree"
+        case "signature":
+            return f"signed by {proof.signed_by}"
+        case "site":
+            return "not signed; this site vouches for it"
+        case "":
+            return "not signed"
+
+
 def _speed(proof: Proof) -> str:
-    """Return the smallest and the largest ratio of the races."""
-    low, high = min(proof.races.values()), max(proof.races.values())
-    shown = dict.fromkeys((f"{low:.2f}", f"{high:.2f}"))
-    return "\N{EN DASH}".join(shown) + " \N{MULTIPLICATION SIGN}"
+    """Return the geometric mean of the ratios of the races, and their range."""
+    ratios = list(proof.races.values())
+    mean, low, high = statistics.geometric_mean(ratios), min(ratios), max(ratios)
+    count = f"{len(ratios)} shape{'s' if len(ratios) > 1 else ''}"
+    return f"{mean:.2f} \N{MULTIPLICATION SIGN} ({low:.2f}\N{EN DASH}{high:.2f}, geometric mean of {count})"

@@ -28,8 +28,8 @@ def machine_pages(manifest: Manifest) -> dict[str, bytes]:
     - ``CHANNEL/simple/v1+json/``: the same as JSON, at a path of its own as static hosts do not negotiate.
     """
     # The same for all pages but for the relative path to the root of the site.
-    anchors = {wheel.filename: _anchor(wheel) for wheel in manifest.wheels}
-    entries = {wheel.filename: _json(_file_entry(wheel)) for wheel in manifest.wheels}
+    anchors = {wheel.filename: _anchor(wheel) for wheel in manifest.shown}
+    entries = {wheel.filename: _json(_file_entry(wheel)) for wheel in manifest.shown}
     projects: dict[str, bytes] = {}
     roots: dict[str, bytes] = {}
     for channel in CHANNELS:
@@ -79,13 +79,13 @@ def _html(title: str, lines: Iterable[str], *, status: bool = False) -> bytes:
 
 
 def _file_entry(wheel: Wheel) -> dict[str, object]:
+    # PEP 714 keeps the older name dist-info-metadata for HTML: pip 22.3 to 23.1 crash on it in JSON.
     metadata = {"sha256": wheel.metadata_sha256}
     entry: dict[str, object] = {
         "filename": wheel.filename,
         "url": f"../../../../{file_href(wheel.filename)}",
         "hashes": {"sha256": wheel.sha256},
         "core-metadata": metadata,
-        "dist-info-metadata": metadata,
         "size": wheel.size,
         "upload-time": wheel.upload_time,
         "yanked": False if wheel.yanked is None else wheel.yanked,

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 Channel = Literal["stable", "candidate"]
 CHANNELS: tuple[Channel, ...] = ("stable", "candidate")
+Voucher = Literal["tree", "signature", "site", ""]
+"""Who vouches for a validation report: the source tree that holds it, a signature, this site; nobody."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]+$")]
@@ -45,6 +47,9 @@ class Proof(Record):
         passed: whether every case and race passed.
         quick: whether only a small selection of the cases ran.
         failure: the first failed case or race with its reason; empty if none failed.
+        gap: what the checks did not run of the wheel; empty if they ran every kernel for the GPU enough.
+        voucher: who vouches for the report.
+        signed_by: name of the key that signed it; empty if it is not signed.
         worst_error_ratio: largest error of a case, as a fraction of the allowed error; None without errors.
         races: shape -> time of cuDNN's attention divided by ours; 1.2 is 1.2 times as fast.
         tflops: shape -> TFLOP/s of our kernel, for the same shapes.
@@ -57,6 +62,9 @@ class Proof(Record):
     passed: bool
     quick: bool
     failure: str
+    gap: str
+    voucher: Voucher
+    signed_by: str
     gpu: str
     driver: str
     torch: str
@@ -65,12 +73,17 @@ class Proof(Record):
     worst_error_ratio: float | None
     races: dict[str, float]
     tflops: dict[str, float]
-    sm: str = ""
-    proven: dict[str, tuple[Code, ...]] = {}
+    sm: str
+    proven: dict[str, tuple[Code, ...]]
+
+    @property
+    def counts(self) -> bool:
+        """Whether a wheel may go to ``stable`` by it: it passed, was not quick, has no gap and a voucher."""
+        return self.passed and not self.quick and not self.gap and bool(self.voucher)
 
     def proves(self, op: str, code: Code) -> bool:
-        """Return whether a full validation passed, with kernels of this operator and code."""
-        return self.passed and not self.quick and code in self.proven.get(op, ())
+        """Return whether it counts, and ran kernels of this operator and code."""
+        return self.counts and code in self.proven.get(op, ())
 
 
 class Audit(Record):
@@ -130,6 +143,7 @@ class Wheel(Record):
     Attributes:
         channel_reason: why the wheel is not on ``stable``; empty if it is.
         yanked: the reason; None if the wheel is not yanked.
+        faults: why it should not have been published; its publisher forced it. Empty if there is nothing.
         support: key of a record in the manifest's ``supports``; None if the matrix does not list the wheel.
     """
 
@@ -146,10 +160,16 @@ class Wheel(Record):
     channel_reason: str
     upload_time: Timestamp
     yanked: str | None
+    faults: tuple[str, ...]
     proofs: tuple[Proof, ...]
     audit: Audit | None
     build: Build | None
     support: str | None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether pages list it: a wheel whose audit failed is kept, and offered to nobody."""
+        return self.audit is None or not self.audit.failures
 
     @property
     def is_compat(self) -> bool:
@@ -162,9 +182,9 @@ class Wheel(Record):
 
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
-        proven = any(proof.passed and not proof.quick for proof in self.proofs)
+        proven = any(proof.counts for proof in self.proofs)
         if self.channel == "stable" and not proven and not self.is_compat:
-            raise ValueError(f"{self.filename} is on stable without a passing validation report")
+            raise ValueError(f"{self.filename} is on stable without a validation report that counts")
         return self
 
 
@@ -177,7 +197,7 @@ class Manifest(Record):
         supports: what wheels serve, by :attr:`Support.key`.
     """
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     base_url: str | None = None
     exclusions: tuple[ExcludedCells, ...] = ()
     supports: dict[str, Support] = {}
@@ -212,11 +232,16 @@ class Manifest(Record):
     def on_channel(self, channel: Channel) -> tuple[Wheel, ...]:
         """Return the wheels that a channel lists.
 
-        ``candidate`` lists every wheel, so that a promotion to ``stable`` removes none from it.
+        ``candidate`` lists every wheel that is shown, so that a promotion to ``stable`` removes none from it.
         """
-        return (
-            self.wheels if channel == "candidate" else tuple(w for w in self.wheels if w.channel == channel)
-        )
+        if channel == "candidate":
+            return self.shown
+        return tuple(wheel for wheel in self.wheels if wheel.channel == channel and wheel.is_shown)
+
+    @property
+    def shown(self) -> tuple[Wheel, ...]:
+        """The wheels that pages list."""
+        return tuple(wheel for wheel in self.wheels if wheel.is_shown)
 
     def support_of(self, wheel: Wheel) -> Support | None:
         """Return what a wheel serves; None if the matrix does not list it."""

@@ -30,12 +30,12 @@ def newest_release(wheels: Sequence[Wheel]) -> tuple[Wheel, ...]:
 
 def stable_release(manifest: Manifest) -> tuple[Wheel, ...]:
     """Return the newest stable release of the project; empty if there is none."""
-    return newest_release([w for w in manifest.wheels if w.project == PROJECT and w.channel == "stable"])
+    return newest_release([w for w in manifest.on_channel("stable") if w.project == PROJECT])
 
 
 def offered_release(manifest: Manifest) -> tuple[Wheel, ...]:
     """Return the release that the page offers: the newest stable one, else the newest candidate."""
-    return stable_release(manifest) or newest_release([w for w in manifest.wheels if w.project == PROJECT])
+    return stable_release(manifest) or newest_release([w for w in manifest.shown if w.project == PROJECT])
 
 
 def has_compat(manifest: Manifest, channel: Channel, release: Sequence[Wheel]) -> bool:
@@ -51,7 +51,7 @@ def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Whe
 
     A compatibility wheel is as old as what it requires.
     """
-    candidates = [wheel for wheel in manifest.wheels if wheel.channel == "candidate"]
+    candidates = [wheel for wheel in manifest.shown if wheel.channel == "candidate"]
     if stable:
         floor = Version(stable[0].version)
         older = {

@@ -60,6 +60,12 @@ def snippets(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Sni
             f"pip install --no-index --find-links {base}{channel}/index.html {project}",
         ),
         Snippet(
+            "json",
+            "pip, from the JSON pages, which also have what --uploaded-prior-to needs",
+            base,
+            f"pip install --index-url {index}v1+json/ {project}",
+        ),
+        Snippet(
             "hashes",
             "pip, with pinned hashes",
             base,

@@ -49,11 +49,12 @@ def _reason(text: str) -> str:
 
 
 _Reason = Annotated[str, AfterValidator(_reason)]
-_Sha256 = Annotated[str, _like(r"[0-9a-f]{64}", "64 hexadecimal digits")]
+_Digits64 = Annotated[str, _like(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 _Platform = Annotated[str, _like(r"[a-z0-9_]+", "a platform such as 'linux_x86_64'")]
 _Python = Annotated[str, _like(r"[1-9]\.(0|[1-9][0-9]*)t?", "a Python such as '3.12' or '3.13t'")]
 _Minor = Annotated[str, _like(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)", "a version such as '2.11'")]
 _Cuda = Annotated[str, _like(r"cu[1-9][0-9]+", "a CUDA build of torch such as 'cu130'")]
+_KeyName = Annotated[str, _like(r"[A-Za-z0-9._-]+", "a name of letters, digits, '.', '_' and '-'")]
 _Sm = Annotated[str, _like(r"[1-9][0-9]+|newer", "an SM such as '90', or 'newer'")]
 _Specifier = Annotated[str, AfterValidator(_specifier)]
 
@@ -71,6 +72,10 @@ class Release(_Table):
     """Toolkit that compiles the kernels of released wheels."""
     required: Annotated[tuple[str, ...], Field(min_length=1)]
     """Operators that need a kernel on a cell's GPU for the cell to count as served."""
+    min_cases: Annotated[int, Field(gt=0)]
+    """Cases of each category that a validation report must have run with each kernel."""
+    keys: dict[_KeyName, _Digits64] = {}
+    """Name -> ed25519 public key of those whose signature vouches for a validation report."""
 
 
 class Axes(_Table):
@@ -104,7 +109,7 @@ class PinnedWheel(_Table):
 
     name: str
     version: str
-    sha256: _Sha256
+    sha256: _Digits64
 
     @property
     def requirement(self) -> str:

@@ -22,9 +22,18 @@ Serving = Mapping[str, Code | None]
 
 def compiled_for(variant: Variant) -> tuple[int, Code]:
     """Return the SM that a variant is compiled for, and its code."""
-    if variant.code == "ptx":
-        return int(variant.sm), "ptx"
-    return int(variant.sm.rstrip("af")), "portable" if variant.sm.isdigit() else "exact"
+    return target_of(variant.sm, variant.code)
+
+
+def target_of(sm: str, code: str) -> tuple[int, Code]:
+    """Return the SM as a number, and the code, of a kernel with these fields of a :class:`Variant`.
+
+    Raises:
+        ValueError: ``sm`` is no compute capability.
+    """
+    if code == "ptx":
+        return int(sm), "ptx"
+    return int(sm.rstrip("af")), "portable" if sm.isdigit() else "exact"
 
 
 def targets_by_operator(table: Iterable[Variant]) -> dict[str, set[tuple[int, Code]]]:
@@ -52,12 +61,15 @@ def serving_code(sm: str, targets: Targets) -> Code | None:
         sm: name of the SM, such as ``90``, or ``newer``.
         targets: SM and code of each kernel to choose from.
     """
-    running = {code for number, code in targets if _runs(sm, number, code)}
+    running = {code for number, code in targets if runs_on(sm, number, code)}
     return next((code for code in CODES if code in running), None)
 
 
-def _runs(sm: str, number: int, code: Code) -> bool:
-    """Apply CUDA's compatibility rules: `exact` on its SM, `portable` on later minors, `ptx` on all later."""
+def runs_on(sm: str, number: int, code: Code) -> bool:
+    """Return whether GPUs of an SM run a kernel of a code that is compiled for the SM ``number``.
+
+    CUDA's compatibility rules: `exact` on its SM, `portable` on later minors, `ptx` on all later.
+    """
     if sm == NEWER:
         return code == "ptx"
     if code == "exact":

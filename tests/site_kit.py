@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
+from ci.gpu_side.tally import Tally
+from ci.proof.evidence import Policy
 from index_site.manifest import (
     Audit,
     Build,
@@ -44,6 +46,7 @@ BUILD: dict[str, Any] = {
             "name": f"fwd_sm90_{dtype}_d128_{mask}",
             "op": "fwd",
             "sm": "90a",
+            "code": "cubin",
             "dtype_in": dtype,
             "head_dim": 128,
             "head_dim_v": 128,
@@ -55,6 +58,10 @@ BUILD: dict[str, Any] = {
 }
 
 
+TRUSTING = Policy(trust_unsigned=True)
+"""The policy of a site that vouches for the reports of :func:`report`, which are not signed."""
+SECTIONS = {"fwd": "correctness", "combine": "combine"}
+"""Operator -> the section of its cases."""
 SUPPORT = Support(
     cells=(
         Block(
@@ -151,6 +158,7 @@ def manifest_wheel(version: str, **fields: Any) -> Wheel:
         "channel_reason": "" if proofs else "no GPU has validated it",
         "upload_time": timestamp(NOW),
         "yanked": None,
+        "faults": (),
         "proofs": proofs,
         "audit": Audit(checks_passed=14, failures=()),
         "build": Build(
@@ -183,6 +191,9 @@ def proof(of: str, *, passed: bool = True, gpu: str = "NVIDIA H200") -> Proof:
         passed=passed,
         quick=False,
         failure="" if passed else "mha_d128_s4097: error 0.02 is above the limit 0.01",
+        gap="",
+        voucher="signature",
+        signed_by="release",
         gpu=gpu,
         driver="580.95.05",
         torch="2.13.0+cu130",
@@ -197,21 +208,38 @@ def proof(of: str, *, passed: bool = True, gpu: str = "NVIDIA H200") -> Proof:
         tflops={
             f"bf16_d128_{mask}_s{seqlen}": 612.0 for mask in ("causal", "full") for seqlen in (4096, 16384)
         },
+        sm="90",
+        proven={},
     )
 
 
 def report(
-    path: Path, wheel: Path, *, failures: tuple[str, ...] = (), quick: bool = False, gpu: str = "NVIDIA H200"
+    path: Path,
+    wheel: Path,
+    *,
+    failures: tuple[str, ...] = (),
+    quick: bool = False,
+    gpu: str = "NVIDIA H200",
+    cases: int = 1,
 ) -> Path:
-    """Write a validation report of a wheel, in the format of validate; its one case has ``failures``."""
-    case = {
-        "section": "correctness",
-        "name": "mha_d128_s4097",
-        "params": {"seqlen_q": 4097},
-        "figures": {"max_error": 0.004, "max_error_limit": 0.01},
-        "failures": list(failures),
-        "passed": not failures,
-    }
+    """Write a validation report of a wheel, in the format of validate, that ran each of its kernels.
+
+    The case of the first kernel has ``failures``.
+    """
+    tally = Tally()
+    for kernel in _kernels(wheel):
+        found = list(failures) if tally.count == 0 else []
+        case = {
+            "section": SECTIONS[kernel["op"]],
+            "name": "mha_d128_s4097",
+            "category": "plain",
+            "params": {"seqlen_q": 4097, "kernels": "exact", "kernel": kernel["name"]},
+            "figures": {"max_error": 0.004, "max_error_limit": 0.01},
+            "failures": found,
+            "passed": not found,
+        }
+        for _ in range(cases):
+            tally.add(case)
     timing = {
         "ms": 1.0,
         "ms_quartile_low": 0.9,
@@ -263,14 +291,24 @@ def report(
         "cudnn": 91400,
         "python": "3.12.3",
         "platform": "Linux-6.8-x86_64",
-        "cases": [case],
+        "sections": ["correctness", "race"],
+        "operators": {section: {"op": op, "categories": ["plain"]} for op, section in SECTIONS.items()},
+        "cases": list(tally.rows()),
+        "outcomes": tally.outcomes,
         "races": [race],
         "host_times": [],
-        "totals": {"cases": 1, "races": 1, "failed": len(failures[:1])},
+        "totals": {"cases": tally.count, "races": 1, "failed": tally.failed},
         "passed": not failures,
     }
     write_report(path, document)
     return path
+
+
+def _kernels(wheel: Path) -> list[dict[str, Any]]:
+    """Return the kernels that the build.json of a wheel lists."""
+    with zipfile.ZipFile(wheel) as archive:
+        kernels: list[dict[str, Any]] = json.loads(archive.read("flash_attn3/build.json"))["kernels"]
+    return kernels
 
 
 def _hash(data: bytes) -> str:

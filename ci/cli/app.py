@@ -12,7 +12,8 @@ from ci.cli.build import audit, build, plan, variants
 from ci.cli.clean import clean
 from ci.cli.gpu import tune, validate
 from ci.cli.run import run
-from ci.cli.site import publish, serve, verify, yank
+from ci.cli.sign import keygen, sign
+from ci.cli.site import publish, rebuild, serve, verify, yank
 from ci.errors import DiskFull, FarmError, described
 from ci.files import NO_ROOM
 from index_site.errors import SiteError
@@ -54,7 +55,11 @@ def cli() -> None:
     """
 
 
-for _command in (variants, plan, build, audit, validate, publish, serve, yank, verify, tune, run, clean):
+_STAGES = (
+    *(variants, plan, build, audit, validate, keygen, sign, publish, serve, yank, verify),
+    *(rebuild, tune, run, clean),
+)
+for _command in _STAGES:
     cli.add_command(_command)
 
 

@@ -62,16 +62,22 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
 
     A cell is what a user has, such as linux_x86_64-py312-torch2.11-cu130-sm90; a PATTERN selects cells.
     """
+    from ci.cli.console import ConsoleReporter
     from ci.cli.tables import out, print_json, table
+    from ci.proof.coverage import CompiledKernel
     from ci.proof.evidence import read_archive
     from ci.stages.plan import Selection, plan_document, select_cells
+    from kernels.table import VARIANTS
     from matrix.model import read_matrix
     from matrix.planner import plan as plan_matrix
+    from matrix.serving import compiled_for
 
     matrix = read_matrix()
     whole = plan_matrix(matrix)
     chosen = select_cells(whole, matrix, Selection(patterns, toolkit, sm))
-    proofs = [found.proof for found in read_archive(ROOT / "validation")]
+    compiled = [CompiledKernel(variant.name, variant.op, *compiled_for(variant)) for variant in VARIANTS]
+    kept = read_archive(ROOT / "validation", ConsoleReporter().warn)
+    proofs = [found.proof(compiled, matrix.release.min_cases) for found in kept]
     document = plan_document(chosen, whole, matrix, proofs)
     if as_json:
         print_json(document)

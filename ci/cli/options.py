@@ -40,6 +40,11 @@ site_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="The site's folder [default: site/ in the work folder].",
 )
+trust_unsigned_option = click.option(
+    "--trust-unsigned",
+    is_flag=True,
+    help="Let reports without a signature put wheels on stable; the site's page then says so.",
+)
 torch_site_option = click.option(
     "--torch-site",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

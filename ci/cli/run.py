@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from ci.cli.invocation import calling_python, now
-from ci.cli.options import jobs_option, torch_site_option, wheelhouse_option, work_option
+from ci.cli.options import (
+    jobs_option,
+    torch_site_option,
+    trust_unsigned_option,
+    wheelhouse_option,
+    work_option,
+)
 
 
 @click.command()
@@ -25,6 +31,7 @@ from ci.cli.options import jobs_option, torch_site_option, wheelhouse_option, wo
     help="The torch to install beside flash_attn3.",
 )
 @click.option("--drop-in", is_flag=True, help="Install flash_attn_interface as well.")
+@trust_unsigned_option
 @torch_site_option
 @jobs_option
 @wheelhouse_option
@@ -34,6 +41,7 @@ def run(
     torch_spec: str,
     torch_site: Path | None,
     drop_in: bool,
+    trust_unsigned: bool,
     jobs: int,
     wheelhouse: Path | None,
     work: Path,
@@ -60,6 +68,7 @@ def run(
         torch=torch_spec,
         torch_site=torch_site,
         drop_in=drop_in,
+        trust_unsigned=trust_unsigned,
     )
     with ConsoleReporter() as progress:
         summary = run_all(settings=settings, matrix=read_matrix(), now=now(), progress=progress)

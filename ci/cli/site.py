@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ci.cli.invocation import calling_python, now
-from ci.cli.options import site_option, torch_site_option, work_option
+from ci.cli.options import site_option, torch_site_option, trust_unsigned_option, work_option
 from ci.project import ROOT
 
 
@@ -24,6 +24,8 @@ from ci.project import ROOT
 )
 @click.option("--channel", type=click.Choice(["stable", "candidate"]), help="Require this channel.")
 @click.option("--base-url", metavar="URL", help="The address that the site will be served at.")
+@trust_unsigned_option
+@click.option("--force", is_flag=True, help="Take unfit wheels, too, to candidate and never to stable.")
 @site_option
 @work_option
 def publish(
@@ -31,16 +33,20 @@ def publish(
     reports: tuple[Path, ...],
     channel: Any,
     base_url: str | None,
+    trust_unsigned: bool,
+    force: bool,
     site: Path | None,
     work: Path,
 ) -> None:
     """Add each WHEEL to the site, or reports of wheels that it has.
 
-    A wheel goes to stable with a passing validation report for exactly its bytes, else to candidate. A report
-    may follow later: given alone, it promotes its wheel, or yanks it.
+    A wheel goes to stable with a passing validation report for exactly its bytes that ran each of its kernels
+    and is signed by a key of matrix.toml, else to candidate. A report may follow later: given alone, it
+    promotes its wheel, or yanks it.
     """
     from ci.cli.console import ConsoleReporter
     from ci.cli.tables import print_checks
+    from ci.proof.evidence import Policy
     from ci.stages.audit import audit
     from ci.stages.coverage import exclusions, support_by_tag
     from ci.stages.listing import Context
@@ -55,7 +61,8 @@ def publish(
     matrix = read_matrix()
     audits = {wheel.name: audit(wheel) for wheel in wheels}
     for wheel in wheels:
-        print_checks(wheel, audits[wheel.name])
+        if len(wheels) == 1 or not all(check.ok for check in audits[wheel.name]):
+            print_checks(wheel, audits[wheel.name])
     context = Context(audits, support_by_tag(matrix, plan(matrix)), exclusions(matrix), base_url)
     with ConsoleReporter() as progress:
         publish_wheels(
@@ -67,16 +74,61 @@ def publish(
             archive=ROOT / "validation",
             channel=channel,
             context=context,
+            policy=Policy(matrix.release.keys, matrix.release.min_cases, trust_unsigned),
+            force=force,
         )
     click.echo(site or work / "site")
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port [a free one].")
+@click.option("--base-url", metavar="URL", help="The address that the site is served at.")
+@trust_unsigned_option
 @site_option
 @work_option
-def serve(port: int, site: Path | None, work: Path) -> None:
-    """Serve the site on this machine until Ctrl-C, and print the commands that install from it."""
+def rebuild(base_url: str | None, trust_unsigned: bool, site: Path | None, work: Path) -> None:
+    """Write the site's manifest again after it was lost or damaged.
+
+    Reads the wheels, reports and pages of the site, and warns of each fact that they do not hold.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.proof.evidence import Policy
+    from ci.stages.audit import audit
+    from ci.stages.coverage import exclusions, support_by_tag
+    from ci.stages.listing import Context
+    from ci.stages.rebuild import rebuild as rebuild_manifest
+    from index_site.hosting import FILES
+    from matrix.model import read_matrix
+    from matrix.planner import plan
+
+    matrix, folder = read_matrix(), site or work / "site"
+    audits = {wheel.name: audit(wheel) for wheel in sorted((folder / FILES).glob("*.whl"))}
+    with ConsoleReporter() as progress:
+        manifest = rebuild_manifest(
+            site=folder,
+            now=now(),
+            progress=progress,
+            context=Context(audits, support_by_tag(matrix, plan(matrix)), exclusions(matrix), base_url),
+            policy=Policy(matrix.release.keys, matrix.release.min_cases, trust_unsigned),
+            archive=ROOT / "validation",
+        )
+        progress.say(f"the manifest lists {len(manifest.wheels)} wheels again")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port [a free one].")
+@click.option(
+    "--host",
+    metavar="NAME",
+    default="127.0.0.1",
+    help="The name or address to serve at [127.0.0.1].",
+)
+@site_option
+@work_option
+def serve(port: int, host: str, site: Path | None, work: Path) -> None:
+    """Serve the site until Ctrl-C, and print the commands that install from it.
+
+    Only this machine reaches it, unless --host gives a name or address that others reach.
+    """
     import threading
     from contextlib import suppress
 
@@ -87,7 +139,7 @@ def serve(port: int, site: Path | None, work: Path) -> None:
 
     folder = site or work / "site"
     release = offered_release(read_manifest(folder))
-    with served(folder, port=port) as base:
+    with served(folder, host=host, port=port) as base:
         click.echo(f"{folder} is served at {base} until Ctrl-C")
         for way in snippets(base, release[0].channel, release)[:2] if release else ():
             click.echo(f"  {way.command}")
@@ -107,11 +159,13 @@ def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path |
 
     Installers no longer select a yanked wheel, but still install it where it is pinned.
     """
+    from ci.cli.console import ConsoleReporter
     from ci.stages.publish import yank as yank_wheels
 
     if undo == (reason is not None):
         raise click.UsageError("give either --reason or --undo")
-    yank_wheels(site=site or work / "site", patterns=patterns, reason=reason)
+    with ConsoleReporter() as progress:
+        yank_wheels(site=site or work / "site", patterns=patterns, reason=reason, progress=progress)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The format of a report: canonical JSON with a digest over itself. ``ci.proof.report`` reads it."""
+"""The format of a report: canonical JSON with a digest over itself. ``ci.proof`` reads and signs it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from ci.files import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DIGEST_FIELD = "report_sha256"
+SIGNATURE_FIELD = "signature"
+_SEALS = (DIGEST_FIELD, SIGNATURE_FIELD)
 
 
 def report_digest(document: dict[str, Any]) -> str:
-    """Return the SHA-256 of the canonical JSON of all fields but the digest, in hex.
+    """Return the SHA-256 of the canonical JSON of all fields but the digest and the signature.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON cannot hold.
     """
-    rest = {name: value for name, value in document.items() if name != DIGEST_FIELD}
+    rest = {name: value for name, value in document.items() if name not in _SEALS}
     canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -13,18 +13,18 @@ PROVIDERS = {"cudnn": "cuDNN", "flash": "torch's flash", "fa3": "FA3"}
 
 
 def cudnn_floor(floor: float, races: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return the case that fails if a plain race is below ``floor`` times the speed of cuDNN."""
+    """Return the outcome that fails if a plain race is below ``floor`` times the speed of cuDNN."""
     return _floor("min_ratio", "cudnn", floor, filter(_is_plain, races))
 
 
 def portable_floor(floor: float, races: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return the case that fails if portable kernels are below ``floor`` times torch's flash backend."""
+    """Return the outcome that fails if portable kernels are below ``floor`` times torch's flash backend."""
     portable = (race for race in races if race.get("kernels") == "portable")
     return _floor("min_portable_ratio", "flash", floor, portable)
 
 
 def _floor(name: str, other: str, floor: float, races: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Compare the slowest run of each race with a floor; the result has the form of a case."""
+    """Compare the slowest run of each race with a floor; the result has the form of an outcome."""
     shown = PROVIDERS[other]
     ratios: dict[str, float | None] = {}
     for race in races:
@@ -41,6 +41,7 @@ def _floor(name: str, other: str, floor: float, races: Iterable[dict[str, Any]])
     return {
         "section": "race",
         "name": name,
+        "category": "floor",
         "params": {name: floor},
         "figures": ratios,
         "failures": failures,

@@ -24,8 +24,8 @@ from ci.gpu_side.check_process import ChecksFailed, run_section
 from ci.gpu_side.command import exit_code_of
 from ci.gpu_side.install import install_wheel, wheel_sha256
 from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
-from ci.gpu_side.reported_case import reported_case
 from ci.gpu_side.speed_floor import PROVIDERS, cudnn_floor, portable_floor
+from ci.gpu_side.tally import Tally
 from ci.output import last_line
 
 Progress = Callable[[str], None]
@@ -114,16 +114,16 @@ def validate(
         progress(_machine_line(environment))
         found = _Findings()
         options = [f"--samples={samples}", f"--seed={seed}", *(["--quick"] if quick else []), *races.options]
-        for section in ("race",) if races.alone else sections:
+        ran = ("race",) if races.alone else sections
+        for section in ran:
             _run(section, options, _Place(site, folder), found, progress)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if min_ratio is not None:
-        found.cases.append(cudnn_floor(min_ratio, found.races))
+        found.cases.add(cudnn_floor(min_ratio, found.races), whole=True)
     if min_portable_ratio is not None:
-        found.cases.append(portable_floor(min_portable_ratio, found.races))
-    failed = [case["name"] for case in found.cases if case.get("failures")]
-    failed += [race["name"] for race in found.races if not race["passed"]]
+        found.cases.add(portable_floor(min_portable_ratio, found.races), whole=True)
+    rows, failed = list(found.cases.rows()), found.failed
     if wheel_sha256(wheel) != digest:
         raise ValidationFailed(f"{wheel.name} changed while it was validated; nothing was written")
     write_report(
@@ -143,18 +143,20 @@ def validate(
             "race_runs": races.runs,
             "race_names": races.names,
             "only_races": races.alone,
+            "sections": ran,
             "operators": operators,
             **environment,
-            "cases": found.cases,
+            "cases": rows,
+            "outcomes": found.cases.outcomes,
             "races": found.races,
             "host_times": found.host_times,
-            "totals": {"cases": len(found.cases), "races": len(found.races), "failed": len(failed)},
-            "passed": not failed and any(case["section"] == "correctness" for case in found.cases),
+            "totals": {"cases": found.cases.count, "races": len(found.races), "failed": failed},
+            "passed": not failed and any(row["section"] in operators for row in rows),
         },
     )
     progress(f"report: {report}")
-    checks = len(found.cases) + len(found.races)
-    progress(f"{len(failed)} of {checks} checks FAILED" if failed else f"all {checks} checks passed")
+    checks = found.count
+    progress(f"{failed} of {checks} checks FAILED" if failed else f"all {checks} checks passed")
     return ValidationFailed.exit_code if failed else 0
 
 
@@ -170,9 +172,19 @@ class _Place:
 class _Findings:
     """The results of the sections run so far."""
 
-    cases: list[dict[str, Any]] = field(default_factory=list)
+    cases: Tally = field(default_factory=Tally)
     races: list[dict[str, Any]] = field(default_factory=list)
     host_times: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Number of checks and races."""
+        return self.cases.count + len(self.races)
+
+    @property
+    def failed(self) -> int:
+        """Number of those that failed."""
+        return self.cases.failed + sum(not race["passed"] for race in self.races)
 
 
 def _require_writable(report: Path) -> None:
@@ -200,11 +212,12 @@ def _require_gpu() -> None:
         )
 
 
-def _environment(place: _Place) -> tuple[dict[str, Any], tuple[str, ...], dict[str, str]]:
+def _environment(place: _Place) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
     """Return what the wheel's checks report of themselves.
 
     Returns:
-        The environment, the sections in the order to run, and section -> operator for those with its cases.
+        The environment, the sections in the order to run, and for those that run an operator's cases the
+        operator with its categories of cases.
     """
     try:
         (event,) = run_section("environment", [], site=place.site, folder=place.folder)
@@ -219,8 +232,8 @@ def _environment(place: _Place) -> tuple[dict[str, Any], tuple[str, ...], dict[s
 
 def _run(section: str, options: Sequence[str], place: _Place, found: _Findings, progress: Progress) -> None:
     progress(f"{section} ...")
-    before = len(found.cases) + len(found.races)
-    failed, running = 0, {"section": section, "name": "start-up"}
+    before, failed_before = found.count, found.failed
+    running = {"section": section, "name": "start-up"}
     try:
         for event in run_section(section, options, site=place.site, folder=place.folder):
             if event["event"] == "start":
@@ -234,18 +247,17 @@ def _run(section: str, options: Sequence[str], place: _Place, found: _Findings, 
                 if event["event"] == "race":
                     found.races.append(result)
                 else:
-                    found.cases.append(reported_case(result))
-                failed += not result["passed"]
+                    found.cases.add(result)
                 for failure in result["failures"]:
                     progress(f"  FAILED {result['name']}: {failure}")
                 if event["event"] == "race":
                     progress("  " + _race_line(result))
     except ChecksFailed as error:
-        failed += 1
         failure = f"the process ended: {error}"
-        found.cases.append({**running, "params": {}, "figures": {}, "failures": [failure], "passed": False})
+        lost = {"category": "", "params": {}, "figures": {}, "failures": [failure], "passed": False}
+        found.cases.add({**running, **lost})
         progress(f"  FAILED {section} {running['name']}: {failure}")
-    done = len(found.cases) + len(found.races) - before
+    done, failed = found.count - before, found.failed - failed_before
     progress(f"{section}: {done - failed} of {done} passed")
 
 

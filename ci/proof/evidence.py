@@ -4,90 +4,164 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ci.errors import CorruptReport, RacesAlone
-from ci.proof.report import read_report
+from ci.errors import CorruptReport, OtherReportSchema, RacesAlone
+from ci.proof.coverage import find_gaps
+from ci.proof.report import parse_report
+from ci.proof.signature import signer_of
 from index_site.manifest import Proof
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from ci.proof.report import RaceResult
+    from ci.proof.coverage import CompiledKernel
+    from ci.proof.report import RaceResult, Report
+    from index_site.manifest import Voucher
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a validation report needs to put a wheel on ``stable``.
+
+    Attributes:
+        keys: name -> public key in hex, of those who may vouch for a report by signing it.
+        min_cases: of each category that must have passed with each kernel.
+        trust_unsigned: whether this site vouches for reports without a signature, and says so on its page.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    min_cases: int = 1
+    trust_unsigned: bool = False
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One report: its file, the wheel it validates, its summary, and the bytes that the site serves."""
+    """One report: its file and bytes, what is in it, and who vouches for it (see :class:`Proof`)."""
 
     source: Path
-    wheel_sha256: str
-    wheel_filename: str
-    proof: Proof
     raw: bytes
+    report: Report
+    voucher: Voucher
+    signed_by: str = ""
+
+    @property
+    def wheel_sha256(self) -> str:
+        """Of the wheel that it validates."""
+        return self.report.wheel_sha256
+
+    @property
+    def path(self) -> str:
+        """Path at which the site serves the report."""
+        return f"reports/{self._digest}.json"
+
+    @property
+    def _digest(self) -> str:
+        return hashlib.sha256(self.raw).hexdigest()
+
+    def proof(self, kernels: Sequence[CompiledKernel], min_cases: int) -> Proof:
+        """Return the summary for the manifest.
+
+        Args:
+            kernels: of the wheel.
+            min_cases: see :class:`Policy`.
+        """
+        report = self.report
+        failures = [f"{case.name}: {case.failures[0]}" for case in report.outcomes if case.failures]
+        failures += [f"{race.name}: {race.failures[0]}" for race in report.races if race.failures]
+        gaps = find_gaps(report, kernels, min_cases)
+        raced = sorted(report.races, key=lambda race: (race.setting.causal, race.setting.seqlen))
+        races, tflops = _slowest(raced)
+        return Proof(
+            path=self.path,
+            sha256=self._digest,
+            passed=report.passed,
+            quick=report.quick,
+            failure=failures[0] if failures else "",
+            gap=gaps[0] + (f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else "") if gaps else "",
+            voucher=self.voucher,
+            signed_by=self.signed_by,
+            gpu=report.gpu,
+            driver=report.driver,
+            torch=report.torch,
+            cases_passed=sum(row.passed for row in report.cases),
+            cases_total=report.totals.cases,
+            worst_error_ratio=report.worst_error_ratio,
+            races=races,
+            tflops=tflops,
+            sm=report.sm,
+            proven=report.codes_passed,
+        )
 
 
-def read_evidence(path: Path) -> Evidence:
-    """Read a validation report.
+def read_evidence(path: Path, policy: Policy) -> Evidence:
+    """Read a validation report that an operator gives.
 
     Raises:
         CorruptReport: the file is missing, truncated, altered or no report.
         RacesAlone: it holds races only.
+        BadSignature: its signature is not one of this report by a key of the policy.
     """
-    report = read_report(path)
+    raw, report = _read(path)
+    signed_by = signer_of(report, policy.keys, path)
+    voucher: Voucher = "signature" if signed_by else "site" if policy.trust_unsigned else ""
+    return Evidence(path, raw, report, voucher, signed_by)
+
+
+def _read(path: Path) -> tuple[bytes, Report]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise CorruptReport(f"{path}: cannot be read as a validation report: {error.strerror}") from error
+    report = parse_report(raw, path)
     if report.only_races:
         raise RacesAlone(
             f"{path}: holds races only, which prove no wheel; run validate without `--only-races`"
         )
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise CorruptReport(f"{path}: cannot be read: {error.strerror}") from error
-    digest = hashlib.sha256(raw).hexdigest()
-    failures = [f"{case.name}: {case.failures[0]}" for case in report.cases if case.failures]
-    failures += [f"{race.name}: {race.failures[0]}" for race in report.races if race.failures]
-    raced = sorted(report.races, key=lambda race: (race.setting.causal, race.setting.seqlen))
-    races, tflops = _slowest(raced)
-    proof = Proof(
-        path=f"reports/{digest}.json",
-        sha256=digest,
-        passed=report.passed,
-        quick=report.quick,
-        failure=failures[0] if failures else "",
-        gpu=report.gpu,
-        driver=report.driver,
-        torch=report.torch,
-        cases_passed=sum(case.passed for case in report.cases),
-        cases_total=len(report.cases),
-        worst_error_ratio=report.worst_error_ratio,
-        races=races,
-        tflops=tflops,
-        sm=report.compute_capability.replace(".", ""),
-        proven=report.codes_passed,
-    )
-    return Evidence(path, report.wheel_sha256, report.wheel_filename, proof, raw)
+    return raw, report
 
 
 def _slowest(raced: Iterable[RaceResult]) -> tuple[dict[str, float], dict[str, float]]:
     """Return the ratio to cuDNN and the TFLOP/s of the slowest run of each race, by name.
 
-    Races restricted to the kernels of one code are left out.
+    Races restricted to the kernels of one code are left out, and those of calls for which cuDNN has no kernel
+    of its own: windows, sequences of different lengths, groups of heads, two head dimensions.
     """
     races: dict[str, float] = {}
     tflops: dict[str, float] = {}
     for race in raced:
         ratio = race.ratio_to_cudnn
-        if ratio is not None and not race.kernels and ratio < races.get(race.name, math.inf):
+        if ratio is not None and _is_plain(race) and ratio < races.get(race.name, math.inf):
             races[race.name], tflops[race.name] = ratio, race.tflops
     return races, tflops
 
 
-def read_archive(folder: Path) -> list[Evidence]:
-    """Read the reports (``*.json``) of a folder, sorted by name.
+def _is_plain(race: RaceResult) -> bool:
+    setting = race.setting
+    special = (race.kernels, setting.head_dim_v, setting.window, setting.varlen)
+    return setting.group == 1 and not any(special)
+
+
+def read_archive(folder: Path, warn: Callable[[str], None]) -> list[Evidence]:
+    """Read the reports (``*.json``) of a folder of the tree, which vouches for them, sorted by name.
+
+    Args:
+        folder: of the reports.
+        warn: receives a line for each report of another schema, which is left out: an older tree wrote it.
 
     Raises:
         CorruptReport, RacesAlone: as :func:`read_evidence` does.
     """
-    return [read_evidence(path) for path in sorted(folder.glob("*.json"))]
+    found = (_kept(path, warn) for path in sorted(folder.glob("*.json")))
+    return [evidence for evidence in found if evidence is not None]
+
+
+def _kept(path: Path, warn: Callable[[str], None]) -> Evidence | None:
+    try:
+        raw, report = _read(path)
+    except OtherReportSchema as error:
+        warn(f"{error}; it counts for no wheel")
+        return None
+    return Evidence(path, raw, report, "tree")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ci.errors import CorruptReport
+from ci.errors import CorruptReport, OtherReportSchema
 from ci.gpu_side.report_file import DIGEST_FIELD, SCHEMA_VERSION, report_digest
 from matrix.serving import CODES
 
@@ -18,52 +18,82 @@ if TYPE_CHECKING:
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _OURS = "flash_attn3"
-_OLD_OPERATORS = {"correctness": "fwd", "combine": "combine"}
-"""The sections of reports that do not list their operators."""
+_Group = tuple[str, str, str, str]
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class CaseResult(_Record):
-    """One check.
+class CaseRow(_Record):
+    """The checks of one group: how many passed, and how near they came to their limits.
 
     Attributes:
         section: of the wheel's checks.
+        category: what the cases test, see :class:`OperatorSection`; empty for what is no case of an operator.
+        code: of the kernels that the checks were restricted to; empty for a free choice of kernels.
+        kernel: the kernel that they ran; empty if they ran several.
+        passed: number of checks that passed.
+        failed: number of checks that failed; the report's ``outcomes`` hold each.
+        error_ratio: the largest error of those that passed, as a fraction of its limit; None without errors.
+        worst_ratio: the largest such fraction of all their figures.
+        worst: name of the check that has it.
+    """
+
+    section: str
+    category: str = ""
+    code: Literal["", "exact", "portable", "ptx"] = ""
+    kernel: str = ""
+    passed: Annotated[int, Field(ge=0)]
+    failed: Annotated[int, Field(ge=0)]
+    error_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    worst_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    worst: str = ""
+
+    @property
+    def group(self) -> _Group:
+        """What tells the row from others."""
+        return self.section, self.category, self.code, self.kernel
+
+
+class CaseOutcome(_Record):
+    """One check as a whole: one that failed, or a floor on speed.
+
+    Attributes:
         name: states the parameters.
-        kernels: the code that it ran with; empty for a free choice of kernels.
-        error_ratio: the largest error as a fraction of its limit; None where nothing was measured.
-        worst_ratio: the largest such fraction of all its errors.
-        params: parameters of a failed check; older reports have them for every check, ``kernels`` included.
-        figures: errors and limits of a failed check; older reports have them for every check.
+        params: of the check.
+        figures: errors and limits.
         failures: one sentence for each limit that was exceeded.
         passed: whether there is no failure.
     """
 
     section: str
+    category: str
+    code: str
+    kernel: str
     name: str
-    kernels: str = ""
-    error_ratio: float | None = None
-    worst_ratio: float | None = None
-    params: dict[str, Any] = Field(default_factory=dict)
-    figures: dict[str, float | None] = Field(default_factory=dict)
-    failures: tuple[str, ...] = ()
-    passed: bool = True
+    params: dict[str, Any]
+    figures: dict[str, float | None]
+    failures: tuple[str, ...]
+    passed: bool
 
     @property
-    def max_error_ratio(self) -> float | None:
-        """The largest error as a fraction of its limit; None where nothing was measured."""
-        if self.error_ratio is not None:
-            return self.error_ratio
-        error, limit = self.figures.get("max_error"), self.figures.get("max_error_limit")
-        return error / limit if error is not None and limit else None
+    def group(self) -> _Group:
+        """The group of the row that counts it."""
+        return self.section, self.category, self.code, self.kernel
+
+
+class OperatorSection(_Record):
+    """A section that runs the cases of an operator, and the categories of these cases."""
+
+    op: str
+    categories: tuple[str, ...]
 
 
 class RaceSetting(_Record):
     """The call that was raced; fields of one operator alone are extra ones.
 
-    ``head_dim_v`` None means head_dim; ``window`` None means no window. Older reports have neither.
+    ``head_dim_v`` None means head_dim; ``window`` None means no window.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -104,7 +134,7 @@ class RaceResult(_Record):
     """One race. Ratios are above 1 where ours is faster, and None where the other provider could not run.
 
     ``kernels`` is the code that ours was restricted to, empty for a free choice; ``run`` numbers the races of
-    one name; ``best`` is the fastest other provider. Older reports have none of these.
+    one name; ``best`` is the fastest other provider.
     """
 
     name: str
@@ -148,6 +178,13 @@ class Totals(_Record):
     failed: int
 
 
+class Signature(_Record):
+    """An ed25519 signature over ``report_sha256``, and its public key, in hex; see ``ci.proof.signature``."""
+
+    public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    ed25519: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+
+
 class Report(_Record):
     """A validation report, bound to a wheel by the wheel's sha256."""
 
@@ -165,12 +202,14 @@ class Report(_Record):
     race_runs: int = 1
     race_names: tuple[str, ...] = ()
     only_races: bool = False
-    operators: dict[str, str] = Field(default_factory=_OLD_OPERATORS.copy)
+    sections: tuple[str, ...]
+    """Those that ran, in order."""
+    operators: dict[str, OperatorSection]
     """Section -> the operator whose cases it runs."""
     package_version: str
     kernels: dict[str, str]
     gpu: str
-    compute_capability: str
+    compute_capability: Annotated[str, Field(pattern=r"^[1-9][0-9]*\.[0-9]$")]
     multiprocessors: int
     gpu_memory_bytes: int
     gpu_count: int
@@ -180,24 +219,28 @@ class Report(_Record):
     cudnn: int | None
     python: str
     platform: str
-    cases: tuple[CaseResult, ...]
+    cases: tuple[CaseRow, ...]
+    outcomes: tuple[CaseOutcome, ...]
     races: tuple[RaceResult, ...]
     host_times: tuple[HostTime, ...]
     totals: Totals
     passed: bool
     report_sha256: _Sha256
+    signature: Signature | None = None
+
+    @property
+    def sm(self) -> str:
+        """SM of the GPU, such as ``90``."""
+        return self.compute_capability.replace(".", "")
 
     @property
     def codes_passed(self) -> dict[str, tuple[Code, ...]]:
-        """Operator -> the codes whose cases of its section all passed.
-
-        A case without a code, in older reports, ran exact kernels.
-        """
-        passed: dict[tuple[str, object], bool] = {}
-        for case in self.cases:
-            if op := self.operators.get(case.section):
-                key = op, case.kernels or case.params.get("kernels", "exact")
-                passed[key] = passed.get(key, True) and case.passed
+        """Operator -> the codes whose cases of its sections all passed."""
+        passed: dict[tuple[str, str], bool] = {}
+        for row in self.cases:
+            if section := self.operators.get(row.section):
+                key = section.op, row.code
+                passed[key] = passed.get(key, True) and row.failed == 0
         return {
             op: tuple(code for code in CODES if passed.get((op, code)))
             for op in dict.fromkeys(op for op, _ in passed)
@@ -205,25 +248,41 @@ class Report(_Record):
 
     @property
     def worst_error_ratio(self) -> float | None:
-        """The largest error of any case as a fraction of its limit; None without cases."""
-        ratios = (case.max_error_ratio for case in self.cases)
-        return max((ratio for ratio in ratios if ratio is not None), default=None)
+        """The largest error of a case that passed, as a fraction of its limit; None without cases."""
+        return max((row.error_ratio for row in self.cases if row.error_ratio is not None), default=None)
 
 
 def read_report(path: Path) -> Report:
     """Read a report and check its digest and its totals.
 
     Raises:
-        CorruptReport: the file cannot be read, is truncated, altered, of another schema, or its totals or
-            results contradict its cases.
+        OtherReportSchema: it is of another schema.
+        CorruptReport: the file cannot be read, is truncated or altered, or its totals or results contradict
+            its cases.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise CorruptReport(f"{path}: cannot be read as a validation report: {error.strerror}") from error
+    return parse_report(raw, path)
+
+
+def parse_report(raw: bytes, path: Path) -> Report:
+    """Read a report from the bytes of ``path``; raises as :func:`read_report` does."""
+    try:
+        text = raw.decode()
         document = json.loads(text)
-    except (OSError, ValueError) as error:
+    except RecursionError as error:
+        raise CorruptReport(f"{path}: not a validation report: it is nested too deeply") from error
+    except ValueError as error:
         raise CorruptReport(f"{path}: cannot be read as a validation report: {error}") from error
-    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
-        raise CorruptReport(f"{path}: not a validation report of schema {SCHEMA_VERSION}")
+    if not isinstance(document, dict) or "schema_version" not in document:
+        raise CorruptReport(f"{path}: not a validation report")
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise OtherReportSchema(
+            f"{path}: schema_version: should be {SCHEMA_VERSION}, got {document['schema_version']!r}; "
+            "validate the wheel again"
+        )
     try:
         digest = report_digest(document)
     except ValueError as error:  # json.loads accepts NaN and Infinity
@@ -242,20 +301,30 @@ def read_report(path: Path) -> Report:
 
 
 def _check_totals(report: Report, path: Path) -> None:
-    results: tuple[CaseResult | RaceResult, ...] = (*report.cases, *report.races)
+    """Check that everything which follows from the rows, the outcomes and the races does so."""
+    results: tuple[CaseOutcome | RaceResult, ...] = (*report.outcomes, *report.races)
     for result in results:
         if result.passed == bool(result.failures):
             raise CorruptReport(
                 f"{path}: {result.name} has passed={result.passed}, which contradicts its failures"
             )
-    for case in report.cases:
-        if case.passed and case.worst_ratio is not None and case.worst_ratio > 1:
-            raise CorruptReport(f"{path}: {case.name} passed with {case.worst_ratio:g} times its limit")
+    rows = {row.group: row for row in report.cases}
+    if len(rows) != len(report.cases):
+        raise CorruptReport(f"{path}: two rows of its cases count the same group")
+    for row in report.cases:
+        kept = [outcome for outcome in report.outcomes if outcome.group == row.group]
+        failed = sum(not outcome.passed for outcome in kept)
+        if row.failed != failed or len(kept) - failed > row.passed or not row.passed + row.failed:
+            name = " ".join(filter(None, row.group))
+            raise CorruptReport(f"{path}: the numbers of its row {name} are not those of its outcomes")
+    if stray := next((outcome for outcome in report.outcomes if outcome.group not in rows), None):
+        raise CorruptReport(f"{path}: no row of its cases counts {stray.name}")
+    cases = sum(row.passed + row.failed for row in report.cases)
     failed = sum(not result.passed for result in results)
-    if report.totals != Totals(cases=len(report.cases), races=len(report.races), failed=failed):
+    if report.totals != Totals(cases=cases, races=len(report.races), failed=failed):
         raise CorruptReport(f"{path}: its totals are not those of its cases and races")
-    proven = failed == 0 and any(case.section == "correctness" for case in report.cases)
+    proven = failed == 0 and any(row.section in report.operators for row in report.cases)
     if report.passed != proven:
         raise CorruptReport(
-            f"{path}: has passed={report.passed} with {failed} of {len(results)} checks failed"
+            f"{path}: has passed={report.passed} with {failed} of {cases + len(report.races)} checks failed"
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from packaging.version import Version
 from pydantic import ValidationError
 
 from ci.errors import CorruptWheel, ReportMismatch
+from ci.proof.coverage import CompiledKernel
 from index_site.manifest import (
     Audit,
     Build,
@@ -19,14 +22,15 @@ from index_site.manifest import (
     Support,
     Wheel,
 )
+from matrix.serving import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ci.check import Check
-    from ci.proof.evidence import Evidence
     from ci.wheel.read import WheelFile
 
+_TRIAL = "it is a trial wheel: it holds a selection of the kernels"
 _NO_REPORT = "no GPU has validated it: there is no report for exactly these bytes"
 
 
@@ -47,17 +51,24 @@ class Context:
     base_url: str | None = None
 
 
-def describe(facts: WheelFile, context: Context, old: Wheel | None, now: str) -> Wheel:
+def describe(
+    facts: WheelFile,
+    build: Build | None,
+    context: Context,
+    *,
+    old: Wheel | None,
+    now: str,
+    faults: tuple[str, ...] = (),
+) -> Wheel:
     """Return the record of a wheel.
 
     Args:
         facts: what the wheel itself contains.
+        build: summary of its ``build.json``.
         context: what it does not contain.
         old: its record in the manifest, whose channel, proofs and upload time it keeps; None if it is new.
         now: upload time of a new wheel.
-
-    Raises:
-        CorruptWheel: its ``build.json`` lacks something, or is of another version.
+        faults: why it should not be published, if it is forced.
     """
     checks = context.audits.get(facts.filename)
     audit = None if checks is None else _audit(checks)
@@ -77,20 +88,43 @@ def describe(facts: WheelFile, context: Context, old: Wheel | None, now: str) ->
         channel_reason=old.channel_reason if old else _NO_REPORT,
         upload_time=old.upload_time if old else now,
         yanked=old.yanked if old else None,
+        faults=faults or (old.faults if old else ()),
         proofs=old.proofs if old else (),
         audit=audit or (old.audit if old else None),
-        build=_build(facts),
+        build=build,
         support=support.key if support else (old.support if old else None),
     )
 
 
-def with_evidence(wheel: Wheel, evidence: Iterable[Evidence]) -> Wheel:
-    """Return the wheel with the proofs of exactly its bytes added, each once, sorted by path."""
-    ours = [found.proof for found in evidence if found.wheel_sha256 == wheel.sha256]
-    if not ours:
-        return wheel
-    proofs = {proof.path: proof for proof in (*wheel.proofs, *ours)}
+def with_proofs(wheel: Wheel, found: Iterable[Proof]) -> Wheel:
+    """Return the wheel with proofs of it added, each once, sorted by path.
+
+    A proof that somebody vouched for stays when the same report is given again without a voucher.
+    """
+    proofs = {proof.path: proof for proof in wheel.proofs}
+    for proof in found:
+        if proof.voucher or proof.path not in proofs:
+            proofs[proof.path] = proof
     return wheel.model_copy(update={"proofs": tuple(proofs[path] for path in sorted(proofs))})
+
+
+def compiled_kernels(facts: WheelFile) -> tuple[CompiledKernel, ...]:
+    """Return the kernels that a wheel's ``build.json`` lists; none for a wheel without kernels.
+
+    Raises:
+        CorruptWheel: the file lacks something.
+    """
+    try:
+        return tuple(
+            CompiledKernel(kernel["name"], kernel["op"], *target_of(kernel["sm"], kernel["code"]))
+            for kernel in (facts.build or {"kernels": ()})["kernels"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_a_build(facts, error) from error
+
+
+def _not_a_build(facts: WheelFile, error: Exception) -> CorruptWheel:
+    return CorruptWheel(f"{facts.filename}: build.json is not what a build writes: {error!r}")
 
 
 def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
@@ -109,12 +143,14 @@ def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
         return wheel.model_copy(update={"yanked": failure}) if failed and wheel.yanked is None else wheel
     if wheel.audit and wheel.audit.failures:
         reason = f"its audit failed: {wheel.audit.failures[0]}"
+    elif wheel.faults:
+        reason = f"its publisher forced it: {wheel.faults[0]}"
     elif failed:
         reason = failure
-    elif not wheel.proofs:
-        reason = _NO_REPORT
-    elif all(proof.quick for proof in wheel.proofs):
-        reason = "it passed a quick validation only"
+    elif _is_trial(wheel):
+        reason = _TRIAL
+    elif not any(proof.counts for proof in wheel.proofs):
+        reason = _lack(wheel.proofs)
     elif wanted == "candidate":
         reason = "it passed, and is held back by its publisher"
     else:
@@ -124,7 +160,23 @@ def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
     return wheel.model_copy(update={"channel": "candidate" if reason else "stable", "channel_reason": reason})
 
 
-def _build(facts: WheelFile) -> Build | None:
+def _is_trial(wheel: Wheel) -> bool:
+    return (Version(wheel.version).local or "").split(".")[0] == "trial"
+
+
+def _lack(proofs: Sequence[Proof]) -> str:
+    """Return why none of these passing proofs counts: the reason of the one that lacks least."""
+    if not proofs:
+        return _NO_REPORT
+    whole = [proof for proof in proofs if not proof.quick]
+    if not whole:
+        return "it passed a quick validation only"
+    if all(proof.gap for proof in whole):
+        return f"its validation does not cover it: {whole[0].gap}"
+    return "it passed, but no key of matrix.toml has signed the validation report"
+
+
+def summarise_build(facts: WheelFile) -> Build | None:
     """Summarise a wheel's ``build.json``; None for a wheel without kernels.
 
     Raises:
@@ -140,14 +192,14 @@ def _build(facts: WheelFile) -> Build | None:
             kernels.setdefault(kernel["op"], []).append(kernel)
         toolkits: dict[str, list[str]] = {}
         for name, toolkit in sorted(facts.build["toolkits"].items()):
-            toolkits.setdefault(toolkit, []).append(name)
+            toolkits.setdefault(toolkit, []).append(sys.intern(name))  # one for all wheels that have it
         return Build(
             content_digest=facts.build["content_digest"],
             toolkits={toolkit: tuple(toolkits[toolkit]) for toolkit in sorted(toolkits)},
             operators={op: _operator_build(of_op) for op, of_op in kernels.items()},
         )
     except (AttributeError, KeyError, TypeError, ValidationError) as error:
-        raise CorruptWheel(f"{facts.filename}: build.json is not what a build writes: {error!r}") from error
+        raise _not_a_build(facts, error) from error
 
 
 def _operator_build(kernels: Sequence[Mapping[str, Any]]) -> OperatorBuild:
@@ -179,4 +231,5 @@ def _audit(checks: Sequence[Check]) -> Audit:
 
 def _failure(proof: Proof) -> str:
     where = f"{proof.gpu}, driver {proof.driver}, torch {proof.torch}"
-    return f"it failed validation on {where}: {proof.failure or 'no case was run'}"
+    text = f"it failed validation on {where}: {proof.failure or 'no case was run'}"
+    return " ".join(text.split())  # one line, as the reason of a yank is

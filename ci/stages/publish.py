@@ -9,23 +9,26 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from ci.errors import FarmError, ReportMismatch, UnknownWheel, WheelConflict
+from ci.errors import FarmError, ReportMismatch, UnfitWheel, UnknownWheel, WheelConflict
 from ci.files import room_in, sha256_of, write_atomically
 from ci.names import matching, nearest
-from ci.proof.evidence import Evidence, read_archive, read_evidence
-from ci.stages.listing import Context, channelled, describe, with_evidence
-from ci.store.folder import MARKER, held_site
+from ci.proof.evidence import Evidence, Policy, read_archive, read_evidence
+from ci.stages.admission import find_faults
+from ci.stages.listing import Context, channelled, compiled_kernels, describe, summarise_build, with_proofs
+from ci.store.folder import MARKER, READABLE, held_site, open_to_readers
 from ci.wheel.compat_listing import followed
 from ci.wheel.read import WheelFile, read_wheel
 from index_site.errors import CorruptManifest
 from index_site.hosting import FILES
 from index_site.manifest import (
     MANIFEST_NAME,
+    Build,
     Channel,
     Manifest,
     Wheel,
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
 
     from ci.progress import Reporter
 
+_STRICT = Policy()
+_SHOWN_WHEELS = 20
+"""More changed wheels are counted, not listed."""
 _LISTED = re.compile(r'href="\.\./files/([^"#]+)#sha256=([0-9a-f]{64})"')
 
 
@@ -59,6 +65,8 @@ def publish(
     archive: Path | None = None,
     channel: Channel | None = None,
     context: Context | None = None,
+    policy: Policy = _STRICT,
+    force: bool = False,
 ) -> Manifest:
     """Add wheels to a site, created if it is missing, and return its new manifest.
 
@@ -66,53 +74,69 @@ def publish(
     is allowed.
 
     Args:
-        wheels: the wheels to add. A wheel goes to ``stable`` if a report with its sha256 passed and none
-            failed, else to ``candidate``. A compatibility wheel goes to the channel of the wheel it requires.
+        wheels: the wheels to add. A wheel goes to ``stable`` if a report with its sha256 counts by the policy
+            and none failed, else to ``candidate``. A compatibility wheel goes to the channel of the wheel it
+            requires.
         reports: validation reports of wheels given here or published before.
         site: the folder of the site.
         now: the upload time of new wheels.
         progress: receives the channel of each changed wheel, with the reason.
-        archive: a folder of reports (``*.json``); those of wheels that are not here are ignored.
+        archive: a folder of reports (``*.json``) of the tree, which vouches for them; those of other wheels
+            are ignored.
         channel: ``candidate`` keeps the wheels off ``stable`` even if they passed; ``stable`` raises for a
             wheel that may not go there.
         context: see :class:`Context`.
+        policy: what a report needs to count.
+        force: take wheels with faults (:mod:`ci.stages.admission`) as well, to ``candidate`` for good.
 
     Raises:
         UnsafeSite: the folder must not be written to.
         CorruptManifest: the site's manifest cannot be read, or lacks a wheel that the site's pages list.
         CorruptWheel: a wheel is incomplete, or contradicts its file name.
         WheelConflict: a wheel of that name with other bytes is published already.
+        UnfitWheel: a wheel has a fault.
         CorruptReport: a report cannot be read.
         RacesAlone: a report holds races only.
+        BadSignature: a report is signed by a key that the policy does not list, or wrongly.
         ReportMismatch: a report has the sha256 of no wheel here, or a wheel may not go to ``stable``.
         DiskFull: there is no room; everything published before is intact.
     """
     context = context or Context()
-    given = [read_evidence(path) for path in reports]
-    kept = read_archive(archive) if archive else []
-    with held_site(site) as root, room_in(root), without_collector():
+    given = [read_evidence(path, policy) for path in reports]
+    kept = read_archive(archive, progress.warn) if archive else []
+    opened = held_site(site, create=bool(wheels), report=progress.say)
+    with opened as root, room_in(root), without_collector():
         before = _published(root)
         old = {wheel.filename: wheel for wheel in before.wheels}
         with _checked(wheels, root, old) as incoming:
+            faults = _faults([item.facts for item in incoming.values()], before, context, force=force)
             new = {
-                item.facts.filename: describe(
-                    item.facts, context, old.get(item.facts.filename), timestamp(now)
+                name: describe(
+                    item.facts,
+                    item.build,
+                    context,
+                    old=old.get(name),
+                    now=timestamp(now),
+                    faults=faults[name],
                 )
-                for item in incoming
+                for name, item in incoming.items()
             }
             held = {**old, **new}
             digests = {wheel.sha256 for wheel in held.values()}
             _require_known(given, digests)
-            evidence = {found.proof.path: found for found in (*kept, *given) if found.wheel_sha256 in digests}
-            after = {name: with_evidence(wheel, evidence.values()) for name, wheel in held.items()}
+            evidence = [found for found in (*given, *kept) if found.wheel_sha256 in digests]
+            after = {
+                name: _judged(wheel, evidence, incoming.get(name), root, policy)
+                for name, wheel in held.items()
+            }
             for name, wheel in after.items():
                 if not wheel.is_compat and (name in new or wheel.proofs != held[name].proofs):
                     after[name] = channelled(wheel, channel if name in new else None)
             after = followed(after, dict.fromkeys(new, channel))
-            for item in incoming:
+            for item in incoming.values():
                 _store(item, root)
-        for path, found in evidence.items():
-            _write(root / path, found.raw)
+        for found in evidence:
+            _write(root / found.path, found.raw)
         manifest = Manifest(
             base_url=before.base_url if context.base_url is None else _checked_url(context.base_url),
             exclusions=before.exclusions if context.exclusions is None else tuple(context.exclusions),
@@ -120,9 +144,56 @@ def publish(
             wheels=sort_wheels(after.values()),
         )
         write_site(root, manifest)
-    for name in sorted(name for name in after if name in new or after[name] != old[name]):
-        progress.say(f"{name}: {_listing(after[name])}")
+    _report([after[name] for name in sorted(after) if name in new or after[name] != old[name]], progress)
     return manifest
+
+
+def _report(changed: Sequence[Wheel], progress: Reporter) -> None:
+    """Say what became of each wheel, or of many by how many share it."""
+    if len(changed) <= _SHOWN_WHEELS:
+        for wheel in changed:
+            progress.say(f"{wheel.filename}: {_listing(wheel)}")
+        return
+    for listing, count in Counter(map(_listing, changed)).items():
+        progress.say(f"{count} wheels: {listing}")
+
+
+def _faults(
+    incoming: Sequence[WheelFile], before: Manifest, context: Context, *, force: bool
+) -> dict[str, tuple[str, ...]]:
+    """Return the faults of each wheel; raise if there are any and they are not forced."""
+    names = {facts.sha256: facts.filename for facts in reversed(incoming)}
+    names |= {wheel.sha256: wheel.filename for wheel in before.wheels}
+    found = {
+        facts.filename: find_faults(facts, context.audits.get(facts.filename, ()), names)
+        for facts in incoming
+    }
+    unfit = [f"{name}: {'; '.join(faults)}" for name, faults in found.items() if faults]
+    if unfit and not force:
+        more = f" (and {len(unfit) - 1} wheels more)" if len(unfit) > 1 else ""
+        raise UnfitWheel(f"{unfit[0]}{more}; `--force` publishes it to candidate, never to stable")
+    return found
+
+
+def _judged(
+    wheel: Wheel, evidence: Sequence[Evidence], item: _Incoming | None, root: Path, policy: Policy
+) -> Wheel:
+    """Return a wheel with the proofs that the reports of its bytes give.
+
+    Args:
+        wheel: its record.
+        evidence: reports of any wheels; of equal ones the last counts.
+        item: the wheel; None for one that is published and not given again.
+        root: the folder of the site.
+        policy: what a report needs to count.
+    """
+    known = () if item else [proof.path for proof in wheel.proofs if proof.voucher]
+    ours = [found for found in evidence if found.wheel_sha256 == wheel.sha256 and found.path not in known]
+    if not ours:
+        return wheel
+    file = item.copy if item else root / FILES / wheel.filename
+    kernels = compiled_kernels(read_wheel(file, filename=wheel.filename))
+    return with_proofs(wheel, [found.proof(kernels, policy.min_cases) for found in ours])
 
 
 def _listing(wheel: Wheel) -> str:
@@ -131,19 +202,25 @@ def _listing(wheel: Wheel) -> str:
     return wheel.channel + (f", since {wheel.channel_reason}" if wheel.channel_reason else "")
 
 
-def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest:
+def yank(*, site: Path, patterns: Sequence[str], reason: str | None, progress: Reporter) -> Manifest:
     """Yank published wheels: installers no longer select them, but install them where they are pinned.
+
+    A wheel that is yanked already keeps its reason.
 
     Args:
         site: the folder of the site.
         patterns: shell patterns on file names.
-        reason: the text that installers show; None undoes a yank.
+        reason: the text that installers show, one line; None undoes a yank.
+        progress: receives what became of each wheel that a pattern matches.
 
     Raises:
+        FarmError: the reason is empty, or holds more than one line or a control character.
         UnknownWheel: a pattern matches nothing.
         UnsafeSite, CorruptManifest, DiskFull: as for :func:`publish`.
     """
-    with held_site(site) as root, room_in(root), without_collector():
+    if reason is not None and not (reason.strip() and reason.isprintable()):
+        raise FarmError(f"reason: should be one line of text that says what is wrong, got {reason!r}")
+    with held_site(site, create=False, report=progress.say) as root, room_in(root), without_collector():
         before = _published(root)
         names = [wheel.filename for wheel in before.wheels]
         chosen: set[str] = set()
@@ -153,24 +230,36 @@ def yank(*, site: Path, patterns: Sequence[str], reason: str | None) -> Manifest
                 raise UnknownWheel(f"no published wheel matches {pattern!r}; {nearest(pattern, names)}")
             chosen.update(found)
         wheels = {
-            w.filename: w.model_copy(update={"yanked": reason}) if w.filename in chosen else w
-            for w in before.wheels
+            w.filename: _yanked(w, reason, progress) if w.filename in chosen else w for w in before.wheels
         }
         manifest = before.model_copy(update={"wheels": tuple(followed(wheels, {}).values())})
         write_site(root, manifest)
     return manifest
 
 
+def _yanked(wheel: Wheel, reason: str | None, progress: Reporter) -> Wheel:
+    if (wheel.yanked is None) == (reason is None):
+        state = "is not yanked" if reason is None else f"was yanked before: {wheel.yanked}"
+        progress.say(f"{wheel.filename}: {state}")
+        return wheel
+    progress.say(f"{wheel.filename}: " + ("no longer yanked" if reason is None else f"yanked: {reason}"))
+    return wheel.model_copy(update={"yanked": reason})
+
+
 def write_site(root: Path, manifest: Manifest) -> None:
-    """Write the manifest, then each page that differs from what the manifest renders to."""
+    """Write the manifest, then each page that differs from what the manifest renders to.
+
+    A web server can read all of it, whatever the umask of this process and of those before it.
+    """
     _write(root / MANIFEST_NAME, dump_manifest(manifest))
     for path, page in render(manifest).items():
         _write(root / path, page)
+    open_to_readers(root)
 
 
 def _write(path: Path, data: bytes) -> None:
     if not path.is_file() or path.read_bytes() != data:
-        write_atomically(path, data)
+        write_atomically(path, data, mode=READABLE)
 
 
 def _published(root: Path) -> Manifest:
@@ -192,15 +281,25 @@ def _published(root: Path) -> Manifest:
 
 @dataclass(frozen=True)
 class _Incoming:
-    """A checked wheel, and its copy inside the site, which becomes the published file."""
+    """A checked wheel, and its copy inside the site, which becomes the published file.
+
+    Of its ``build.json`` only the summary is kept: thousands of whole ones would fill the memory.
+    """
 
     facts: WheelFile
+    build: Build | None
     copy: Path
 
 
 @contextmanager
-def _checked(wheels: Sequence[Path], root: Path, published: Mapping[str, Wheel]) -> Iterator[list[_Incoming]]:
-    """Copy wheels into the site and check the copies, so that exactly the checked bytes are served."""
+def _checked(
+    wheels: Sequence[Path], root: Path, published: Mapping[str, Wheel]
+) -> Iterator[dict[str, _Incoming]]:
+    """Copy wheels into the site and check the copies, so that exactly the checked bytes are served.
+
+    Yields:
+        The wheels by file name.
+    """
     staging = root / MARKER / "incoming"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -219,8 +318,8 @@ def _checked(wheels: Sequence[Path], root: Path, published: Mapping[str, Wheel])
                     f"{path.name}: has sha256 {facts.sha256[:12]}…, but the wheel of that name has "
                     f"{rival.sha256[:12]}…; a published wheel never changes: build a new version"
                 )
-            incoming[path.name] = _Incoming(facts, copy)
-        yield list(incoming.values())
+            incoming[path.name] = _Incoming(replace(facts, build=None), summarise_build(facts), copy)
+        yield incoming
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -231,7 +330,7 @@ def _store(item: _Incoming, root: Path) -> None:
     if not target.is_file() or sha256_of(target) != item.facts.sha256:
         with item.copy.open("rb+") as file:
             os.fsync(file.fileno())
-        item.copy.chmod(0o644)
+        item.copy.chmod(READABLE)
         item.copy.replace(target)
     _write(target.with_name(f"{target.name}.metadata"), item.facts.metadata)
 
@@ -240,7 +339,7 @@ def _require_known(evidence: Sequence[Evidence], digests: AbstractSet[str]) -> N
     for found in evidence:
         if found.wheel_sha256 not in digests:
             raise ReportMismatch(
-                f"{found.source}: is a report of {found.wheel_filename} with sha256 "
+                f"{found.source}: is a report of {found.report.wheel_filename} with sha256 "
                 f"{found.wheel_sha256[:12]}…, which is neither among the wheels given nor published"
             )
 

@@ -15,6 +15,7 @@ from ci.lock import lock
 from ci.output import last_line
 from ci.platforms.venv import VirtualEnvironment
 from ci.project import ROOT
+from ci.proof.evidence import Policy
 from ci.stages.audit import audit, require_passed
 from ci.stages.build import Workshop, build
 from ci.stages.coverage import exclusions, support_by_tag
@@ -63,6 +64,8 @@ class Settings:
     """A site-packages folder whose torch is used instead."""
     drop_in: bool = False
     """Whether to install the compatibility wheel as well."""
+    trust_unsigned: bool = False
+    """Whether the report of this machine's GPU, which is not signed, may put the wheel on stable."""
 
 
 def run(*, settings: Settings, matrix: Matrix, now: datetime, progress: Reporter) -> tuple[str, ...]:
@@ -113,6 +116,7 @@ def _run_stages(
         now=now,
         progress=progress,
         context=context,
+        policy=Policy(matrix.release.keys, matrix.release.min_cases, settings.trust_unsigned),
     )
     verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.torch_site)
 

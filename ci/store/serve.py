@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ci.errors import PortTaken
 from index_site.hosting import content_type
 
 if TYPE_CHECKING:
@@ -16,22 +17,27 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def served(folder: Path, *, port: int = 0) -> Iterator[str]:
-    """Serve a folder on 127.0.0.1 and yield its address, with a final slash.
+def served(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serve a folder and yield its address, with a final slash.
 
     Args:
         folder: what to serve.
+        host: the name or address of this machine to listen at; 0.0.0.0 for every IPv4 address.
         port: the port; 0: a free one.
 
     Raises:
-        OSError: the port is taken.
+        PortTaken: nothing can listen there: another program does, or it is no address of this machine.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
+    try:
+        server = ThreadingHTTPServer((host, port), partial(_Handler, directory=str(folder)))
+    except OSError as error:
+        advice = "give another --port, or none for a free one" if port else "give another --host"
+        raise PortTaken(f"cannot serve at {host}, port {port}: {error.strerror}; {advice}") from error
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://{host}:{server.server_port}/"
     finally:
         server.shutdown()
         server.server_close()

@@ -49,6 +49,8 @@ def _follow(wheel: Wheel, required: list[Wheel], wanted: Channel | None) -> Whee
         return wheel
     if wheel.audit and wheel.audit.failures:
         reason = f"its audit failed: {wheel.audit.failures[0]}"
+    elif wheel.faults:
+        reason = f"its publisher forced it: {wheel.faults[0]}"
     elif not any(other.channel == "stable" for other in required):
         reason = f"no wheel of {requirement}, which it needs, is stable"
     elif wanted == "candidate" or (wanted is None and wheel.channel_reason == _HELD_BACK):

@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else None
     if arguments.section == "environment":
-        operators = {check.section: check.op for check in op_checks()}
+        operators = {check.section: {"op": check.op, "categories": check.categories} for check in op_checks()}
         environment = describe_environment(device)
         _emit("environment", environment=environment, sections=[*sections()], operators=operators)
     elif device is None:

@@ -17,6 +17,7 @@ class Outcome:
         params: of the check: shapes, dtype, mask, layout, seed, kernel.
         figures: measured errors and their limits; None where a figure is not finite.
         failures: a sentence for each broken rule; empty if the check passed.
+        category: of the case, see ``OpCheck.categories``; empty for what is no case of an operator.
     """
 
     section: str
@@ -24,6 +25,7 @@ class Outcome:
     params: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float | None] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
+    category: str = ""
 
     @property
     def passed(self) -> bool:
@@ -35,6 +37,7 @@ class Outcome:
         return {
             "section": self.section,
             "name": self.name,
+            "category": self.category,
             "params": self.params,
             "figures": {name: finite(value) for name, value in self.figures.items()},
             "failures": list(self.failures),

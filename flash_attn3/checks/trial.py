@@ -72,7 +72,9 @@ class Trial(Generic[CaseT, InputsT, TruthT]):
 
     def _outcome(self, judgement: Judgement) -> Outcome:
         figures, failures = judgement.figures, tuple(judgement.failures)
-        return Outcome(self._check.section, self.case.name, self.case.params(), figures, failures)
+        return Outcome(
+            self._check.section, self.case.name, self.case.params(), figures, failures, self.case.category
+        )
 
 
 def _raised(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.errors import ReportMismatch, VerifyFailed
+from ci.errors import ReportMismatch, UnfitWheel, VerifyFailed
 from ci.platforms.environment import run
 from ci.platforms.venv import VirtualEnvironment
 from ci.project import compat_version
@@ -22,7 +22,7 @@ from index_site.errors import CorruptManifest
 from index_site.manifest import dump_manifest, parse_manifest, read_manifest
 from kernels.build.version import RELEASE
 from tests.quiet import Quiet
-from tests.site_kit import NOW, flash_wheel, report, torch_folder, write_wheel
+from tests.site_kit import NOW, TRUSTING, flash_wheel, report, torch_folder, write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,9 @@ UNMET = f"no wheel of flash-attn3=={VERSION}, which it needs, is stable"
 
 
 def _put(site: Path, *wheels: Path, reports: Sequence[Path] = (), **options: object) -> Manifest:
-    return publish(wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet(), **options)
+    return publish(
+        wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet(), policy=TRUSTING, **options
+    )
 
 
 def _compat(manifest: Manifest) -> Wheel:
@@ -103,8 +105,10 @@ def test_a_failed_audit_keeps_it_a_candidate(tmp_path: Path, compat_wheel: Path,
         members={**_metadata(), "flash_attn_3/_C.so": b"\x7fELF"},
     )
     context = Context(audits={binary.name: audit(binary)})
-    wheel = _compat(_put(tmp_path / "site", main, binary, reports=[passed], context=context))
-    assert wheel.channel == "candidate"
+    with pytest.raises(UnfitWheel, match="its audit failed: contents: "):
+        _put(tmp_path / "site", main, binary, reports=[passed], context=context)
+    wheel = _compat(_put(tmp_path / "site", main, binary, reports=[passed], context=context, force=True))
+    assert (wheel.channel, wheel.is_shown) == ("candidate", False)
     assert wheel.channel_reason.startswith("its audit failed: contents: ")
 
 
@@ -121,17 +125,20 @@ def _metadata() -> dict[str, bytes]:
 def test_it_is_yanked_with_what_it_needs(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
     site = tmp_path / "site"
     _put(site, main, compat_wheel, reports=[passed])
-    yanked = _compat(yank(site=site, patterns=["flash_attn3-*"], reason="wrong"))
+    yanked = _compat(yank(site=site, patterns=["flash_attn3-*"], reason="wrong", progress=Quiet()))
     assert (yanked.channel, yanked.yanked) == ("stable", f"flash-attn3=={VERSION} is yanked")
-    assert _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None)).yanked is None
+    assert _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None, progress=Quiet())).yanked is None
 
 
 def test_its_own_yank_stays(tmp_path: Path, compat_wheel: Path, main: Path, passed: Path):
     site = tmp_path / "site"
     _put(site, main, compat_wheel, reports=[passed])
-    yank(site=site, patterns=["flash_attn_3-*"], reason="a module is missing")
-    yank(site=site, patterns=["flash_attn3-*"], reason="wrong")
-    assert _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None)).yanked == "a module is missing"
+    yank(site=site, patterns=["flash_attn_3-*"], reason="a module is missing", progress=Quiet())
+    yank(site=site, patterns=["flash_attn3-*"], reason="wrong", progress=Quiet())
+    assert (
+        _compat(yank(site=site, patterns=["flash_attn3-*"], reason=None, progress=Quiet())).yanked
+        == "a module is missing"
+    )
 
 
 def test_a_manifest_that_lists_it_as_stable_alone_is_refused(
@@ -192,7 +199,7 @@ def test_verify_fails_where_its_modules_do_not_import(tmp_path: Path, main: Path
     members = {**_modules(), "flash_attn_3/_C.py": b"import no_such_module\n"}
     broken = write_wheel(tmp_path / "broken", name=small.name, members=members)
     _put(tmp_path / "site", main, broken, reports=[passed])
-    with pytest.raises(VerifyFailed, match="1 of 11 checks failed") as caught:
+    with pytest.raises(VerifyFailed, match="1 of 13 checks failed") as caught:
         verify(
             site=tmp_path / "site",
             python=PYTHON,

@@ -50,6 +50,24 @@ def test_import_is_light(site):
     assert min(float(run[0]) for run in runs) < 0.030
 
 
+@pytest.mark.parametrize("command", [[], ["selftest"]], ids=["", "selftest"])
+def test_without_torch_the_command_says_what_is_missing(site, command, tmp_path):
+    blocked = tmp_path / "torch"
+    blocked.mkdir()
+    (blocked / "__init__.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')"
+    )
+    done = _python(site, "-m", "flash_attn3", *command, check=False, PYTHONPATH=f"{tmp_path}:{site}")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    reason = (
+        f"flash_attn3 needs torch 2.9 or newer, which {sys.prefix} does not have: install torch there first"
+    )
+    assert done.stderr == f"cannot run here: {reason}\n"
+    done = _python(site, "-c", "import flash_attn3", check=False, PYTHONPATH=f"{tmp_path}:{site}")
+    assert done.stderr.splitlines()[-1] == f"ImportError: {reason}"
+
+
 def test_a_checkout_without_its_library_says_so(site_copy):
     (site_copy / "flash_attn3" / "lib" / "libflash_attn3_torch.so").unlink()
     done = _python(site_copy, "-c", "import flash_attn3", check=False)

@@ -45,6 +45,19 @@ def test_every_way_to_install_is_on_the_page_word_for_word() -> None:
         assert " ".join(way.file_text.split()) in text
 
 
+def test_the_page_says_what_a_wheel_needs_and_cannot_do() -> None:
+    text = index_text(manifest_wheel("0.1.0", channel="stable"))
+    for shown in (
+        "any head dimension up to 128",
+        "It needs torch>=2.9 and an NVIDIA driver for CUDA 12.0 or later (on Linux 525.60.13 or later)",
+        "Licence: BSD-3-Clause",
+        "for: the backward pass, so no training; decoding with a KV cache; FP8.",
+        "If pip finds “no matching distribution” for torch",
+        "--uploaded-prior-to",
+    ):
+        assert shown in text
+
+
 def test_stable_wheel_shows_its_proofs() -> None:
     wheel = manifest_wheel("0.1.0", channel="stable")
     text = index_text(wheel)
@@ -54,7 +67,7 @@ def test_stable_wheel_shows_its_proofs() -> None:
         "driver 580.95.05",
         "418 of 418",
         "0.41",
-        "1.01\N{EN DASH}1.13 \N{MULTIPLICATION SIGN}",
+        "1.07 \N{MULTIPLICATION SIGN} (1.01\N{EN DASH}1.13, geometric mean of 4 shapes)",
     ):
         assert shown in text
     assert f'href="{wheel.proofs[0].path}"' in render(manifest(wheel))["index.html"].decode()
@@ -109,7 +122,7 @@ def test_a_gpu_counts_as_proven_only_with_every_operator_that_runs_on_it() -> No
 
 def test_what_each_operator_takes_is_shown() -> None:
     text = index_text(manifest_wheel("0.1.0"))
-    assert "forwardbf16, fp16; head dimensions 128; masks causal, full" in text
+    assert "forwardbf16, fp16; any head dimension up to 128; masks causal, full" in text
     assert "combinefp32" in text
 
 

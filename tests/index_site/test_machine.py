@@ -77,7 +77,6 @@ def test_json_project_has_every_field_of_the_api() -> None:
         "url": f"../../../../files/{wheel.filename}",
         "hashes": {"sha256": wheel.sha256},
         "core-metadata": {"sha256": wheel.metadata_sha256},
-        "dist-info-metadata": {"sha256": wheel.metadata_sha256},
         "requires-python": ">=3.10",
         "size": wheel.size,
         "upload-time": "2026-11-22T09:00:00Z",

@@ -20,7 +20,7 @@ from index_site.manifest import (
     timestamp,
 )
 from matrix.block import Block
-from tests.site_kit import SUPPORT, manifest_wheel, site_manifest
+from tests.site_kit import SUPPORT, manifest_wheel, proof, site_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def test_round_trip_keeps_every_byte() -> None:
     raw = dump_manifest(MANIFEST)
     assert parse_manifest(raw, name="it") == MANIFEST
     assert dump_manifest(parse_manifest(raw, name="it")) == raw
-    assert json.loads(raw)["schema_version"] == 2
+    assert json.loads(raw)["schema_version"] == 3
 
 
 def test_wheels_are_in_the_order_of_versions() -> None:
@@ -67,8 +67,8 @@ def edited(**changes: Any) -> bytes:
         (b"", "EOF"),
         (dump_manifest(MANIFEST)[:-40], "EOF"),
         (b"[]", "the document: "),
-        (edited(schema_version=1), "schema_version: should be 2, got 1; publish the wheels and reports"),
-        (edited(schema_version="2"), "schema_version: should be 2, got '2'"),
+        (edited(schema_version=1), "schema_version: should be 3, got 1; publish the wheels and reports"),
+        (edited(schema_version="3"), "schema_version: should be 3, got '3'"),
         (edited(support="0" * 16), "wrong: 0000000000000000"),
         (edited(supports={}), f"wrong: {SUPPORT.key}"),
         (edited(supports={"0" * 16: SUPPORT.model_dump(mode="json")}), f"should have the key {SUPPORT.key}"),
@@ -78,7 +78,7 @@ def edited(**changes: Any) -> bytes:
         (edited(filename="../../etc/passwd"), "wheels.1.filename"),
         (edited(upload_time="yesterday"), "wheels.1.upload_time"),
         (edited(channel="nightly"), "wheels.1.channel"),
-        (edited(proofs=[]), "on stable without a passing validation report"),
+        (edited(proofs=[]), "on stable without a validation report that counts"),
         (edited(surprise=1), "surprise"),
         (edited(filename=MANIFEST.wheels[0].filename), "listed twice"),
     ],
@@ -90,7 +90,7 @@ def test_wrong_manifest_is_refused_with_the_place(tmp_path: Path, raw: bytes, me
     assert str(tmp_path / "manifest.json") in str(caught.value)
 
 
-@pytest.mark.parametrize(("version", "other"), [(1, True), (3, True), (2, False)])
+@pytest.mark.parametrize(("version", "other"), [(1, True), (4, True), (3, False)])
 def test_another_schema_is_an_error_of_its_own(version: int, other: bool) -> None:
     with pytest.raises(CorruptManifest) as caught:
         parse_manifest(edited(schema_version=version, surprise=1), name="it")
@@ -102,9 +102,15 @@ def test_missing_manifest(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
-def test_stable_wheel_needs_a_proof_that_passed() -> None:
-    with pytest.raises(ValidationError, match="without a passing validation report"):
-        manifest_wheel("0.1.0", channel="stable", proofs=())
+@pytest.mark.parametrize(
+    "changes", [{"passed": False}, {"quick": True}, {"gap": "a kernel did not run"}, {"voucher": ""}], ids=str
+)
+def test_stable_wheel_needs_a_proof_that_counts(changes: dict[str, Any]) -> None:
+    lacking = proof("it").model_copy(update=changes)
+    for proofs in ((), (lacking,)):
+        with pytest.raises(ValidationError, match="without a validation report that counts"):
+            manifest_wheel("0.1.0", channel="stable", proofs=proofs)
+    assert manifest_wheel("0.1.0", channel="stable", proofs=(lacking, proof("it"))).channel == "stable"
 
 
 def test_candidate_channel_lists_everything() -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ci.project import ROOT
 from ci.stages.publish import publish, write_site
 from ci.store.folder import held_site
+from kernels.build.payload import variant_fields
+from kernels.table import VARIANTS
 from tests.machine import slowness
 from tests.quiet import Quiet
-from tests.site_kit import LATER, flash_wheel, manifest_wheel, site_manifest
+from tests.site_kit import (
+    LATER,
+    PLATFORM_TAG,
+    flash_members,
+    flash_wheel,
+    manifest_wheel,
+    site_manifest,
+    write_wheel,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +33,9 @@ PLATFORMS = ("manylinux_2_17_x86_64", "manylinux_2_28_aarch64", "win_amd64", "ma
 WHEELS = 10_000
 COLD_S = 10.0
 WARM_S = 1.0
+VERSIONS = 2_000
+VERSIONS_S = 15.0
+VERSIONS_MB = 400
 
 
 @pytest.mark.slow
@@ -47,3 +63,47 @@ def test_ten_thousand_wheels_and_one_more(tmp_path: Path) -> None:
         assert len(after.wheels) == WHEELS + turn + 1
         assert new.name in (site / "candidate" / "index.html").read_text()
     assert min(times) < WARM_S
+
+
+PROGRAM = """
+import resource, sys, time
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from ci.stages.publish import publish
+from kernels.build.payload import variant_fields
+from kernels.table import VARIANTS
+from tests.machine import slowness
+from tests.quiet import Quiet
+from tests.site_kit import NOW
+
+before = slowness()
+start = time.process_time()
+wheels = sorted(Path(sys.argv[2]).iterdir())
+manifest = publish(wheels=wheels, reports=[], site=Path(sys.argv[3]), now=NOW, progress=Quiet())
+taken = time.process_time() - start
+print(len(manifest.wheels), taken / ((before + slowness()) / 2))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+"""
+
+
+@pytest.mark.slow
+def test_two_thousand_versions_at_once(tmp_path: Path) -> None:
+    """Wheels with as many kernels as a release has, in a process of its own, whose memory counts."""
+    build = {
+        "version": "0",
+        "content_digest": "5" * 64,
+        "platform": "linux_x86_64",
+        "toolkits": {variant.name: "12.8" for variant in VARIANTS},
+        "kernels": [variant_fields(variant) for variant in VARIANTS],
+    }
+    for number in range(VERSIONS):
+        version = f"1.{number}.0"
+        name = f"flash_attn3-{version}-py3-none-{PLATFORM_TAG}.whl"
+        write_wheel(tmp_path / "dist", name=name, members=flash_members(version=version, build=build))
+    arguments = [PROGRAM, str(ROOT), str(tmp_path / "dist"), str(tmp_path / "site")]
+    done = subprocess.run([sys.executable, "-c", *arguments], check=True, capture_output=True, text=True)
+    count, seconds, megabytes = map(float, done.stdout.split())
+    assert count == VERSIONS
+    assert seconds < VERSIONS_S
+    assert megabytes < VERSIONS_MB

@@ -11,12 +11,14 @@ import requests
 
 from ci.check import Check
 from ci.files import sha256_of_blocks
-from index_site.hosting import content_type, file_href
+from ci.store.folder import MARKER
+from index_site.hosting import FILES, content_type, file_href
 from index_site.manifest import MANIFEST_NAME, dump_manifest
 from index_site.pages import render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from index_site.manifest import Manifest
 
@@ -44,16 +46,29 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
         for path, answer in texts.items()
         if answer.ok and not _same_type(answer.headers["Content-Type"], content_type(path))
     ]
+    unfit = [wheel.filename for wheel in manifest.wheels if not wheel.is_shown]
     return (
+        _check("audits", unfit, "no wheel failed its audit"),
         _check(
             "files",
             files,
-            f"{len(manifest.wheels)} wheels, with their metadata and reports, have their sha256",
+            f"{len(manifest.wheels)} wheels, with their metadata and reports, have their size and sha256",
         ),
         _check("pages", altered, f"{len(wanted)} pages are those of the manifest"),
         _check("content types", typed, "installers accept every page"),
         _check("links", broken, f"{len(links)} links work"),
     )
+
+
+def check_folder(site: Path, manifest: Manifest) -> Check:
+    """Check that the folder of a site holds no file which its manifest does not name."""
+    known = {MANIFEST_NAME, *render(manifest)}
+    for wheel in manifest.wheels:
+        known |= {f"{FILES}/{wheel.filename}", f"{FILES}/{wheel.filename}.metadata"}
+        known |= {proof.path for proof in wheel.proofs}
+    held = (path.relative_to(site) for path in site.rglob("*") if not path.is_dir())
+    strays = [str(path) for path in held if path.parts[0] != MARKER and path.as_posix() not in known]
+    return _check("folder", sorted(strays), "no file is there that the manifest does not name")
 
 
 def _check(name: str, faults: list[str], good: str) -> Check:
@@ -67,12 +82,16 @@ def _get(session: requests.Session, url: str) -> requests.Response:
 
 def _wrong_files(session: requests.Session, base: str, manifest: Manifest) -> list[str]:
     wanted: dict[str, str] = {}
+    wrong = []
     for wheel in manifest.wheels:
         href = file_href(wheel.filename)
         wanted[href] = wheel.sha256
+        with session.head(base + href, timeout=_TIMEOUT_S) as answer:
+            if answer.ok and answer.headers.get("Content-Length") != str(wheel.size):
+                wrong.append(f"{href} has not the manifest's size {wheel.size}")
         wanted[f"{href}.metadata"] = wheel.metadata_sha256
         wanted.update({proof.path: proof.sha256 for proof in wheel.proofs})
-    return [path for path, digest in wanted.items() if _served_sha256(session, base + path) != digest]
+    return wrong + [path for path, digest in wanted.items() if _served_sha256(session, base + path) != digest]
 
 
 def _served_sha256(session: requests.Session, url: str) -> str | None:

@@ -14,12 +14,12 @@ from packaging.specifiers import SpecifierSet
 from ci.errors import VerifyFailed
 from ci.platforms.environment import Interpreter, ProgramError, inspect_interpreter, run
 from ci.stages.verify.installation import Installation
-from ci.stages.verify.served_site import check_served
+from ci.stages.verify.served_site import check_folder, check_served
 from ci.store.serve import served
 from index_site.manifest import CHANNELS, Channel, Manifest, Wheel, read_manifest
 from index_site.projects import PROJECT
 from index_site.releases import has_compat, newest_release
-from index_site.snippets import Snippet, compat_snippet, snippets
+from index_site.snippets import compat_snippet, snippets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,7 +66,7 @@ def verify(
 
     with tempfile.TemporaryDirectory(prefix="verify-") as scratch, served(site) as base:
         work = Path(scratch)
-        add(check_served(base, manifest))
+        add((*check_served(base, manifest), check_folder(site, manifest)))
         releases = list(_releases(manifest, interpreter))
         if not releases:
             progress.warn(f"nothing was installed: no wheel is for Python {interpreter.version} here")
@@ -80,7 +80,7 @@ def verify(
                 work=work,
             )
             compat = (compat_snippet(base, channel),) if has_compat(manifest, channel, release) else ()
-            ways = (*snippets(base, channel, release), _from_json(base, channel), *compat)
+            ways = (*snippets(base, channel, release), *compat)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 add(pool.map(installation.check, [f"{channel}: {way.title}" for way in ways], ways))
     failed = [check for check in checks if not check.ok]
@@ -121,9 +121,3 @@ def _installed(wheel: Wheel, interpreter: Interpreter, wheelhouse: Path | None, 
                 f"torch cannot be installed: {error}; give a torch_site or a wheelhouse"
             ) from error
     return folder
-
-
-def _from_json(base: str, channel: Channel) -> Snippet:
-    """Install from the JSON tree, which the page does not show; servers select it by content negotiation."""
-    command = f"uv pip install --default-index {base}{channel}/simple/v1+json/ {PROJECT}"
-    return Snippet("json", "uv, from the JSON tree", base, command)

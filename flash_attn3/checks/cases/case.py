@@ -8,6 +8,8 @@ from typing import Any
 from flash_attn3.checks.cases.forms import FORMS, draw_lengths
 
 DTYPES = ("bf16", "fp16")
+CATEGORIES = ("plain", "layout", "ragged", "paged", "values")
+"""What a case tests: plain calls, memory layouts, sequences of different lengths, pages, hard values."""
 _NO_DEFAULT = object()
 
 
@@ -76,6 +78,15 @@ class AttentionCase:
         if self.seed:
             parts.append(f"seed{self.seed}")
         return "-".join(parts)
+
+    @property
+    def category(self) -> str:
+        """One of ``CATEGORIES``: the last of them that applies."""
+        if self.values != "normal":
+            return "values"
+        if self.form != "dense":
+            return "paged" if self.page_size else "ragged"
+        return "plain" if self.layout == "contiguous" else "layout"
 
     @property
     def scale(self) -> float:

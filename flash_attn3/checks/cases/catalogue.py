@@ -24,6 +24,7 @@ from flash_attn3.checks.cases.options import (
     quick_options,
     wide_values,
 )
+from flash_attn3.checks.cases.per_kernel import per_kernel
 from flash_attn3.checks.cases.ragged import growing_ragged, quick_ragged, ragged
 from flash_attn3.checks.cases.sampled import sampled_cases
 
@@ -47,6 +48,7 @@ def full_cases(samples: int, seed: int) -> tuple[AttentionCase, ...]:
         *growing(DTYPES),
         *enormous(DTYPES),
         *growing_ragged(DTYPES),
+        *per_kernel(DTYPES),
     )
     return (*{case.name: case for case in named}.values(), *sampled_cases(samples, seed))
 

@@ -41,6 +41,9 @@ _UNIT = 2.0**-24
 
 # ---- cases ----
 
+CATEGORIES = ("plain", "layout", "empty")
+"""What a case tests: plain calls, memory layouts, splits without any key."""
+
 
 @dataclass(frozen=True)
 class CombineCase:
@@ -75,6 +78,14 @@ class CombineCase:
             f"{'_packed' if self.packed else ''}-{self.layout}-lse_{self.lse_layout}-empty_{self.empty}"
             f"-spread{self.spread:g}"
         )
+
+    @property
+    def category(self) -> str:
+        """One of ``CATEGORIES``: the last of them that applies."""
+        if self.empty != "none":
+            return "empty"
+        plain = (self.layout, self.lse_layout) == ("contiguous", "adjacent")
+        return "plain" if plain else "layout"
 
     def params(self) -> dict[str, Any]:
         """Return the case as plain data."""
@@ -308,6 +319,7 @@ def _cases(selection: Selection) -> tuple[CombineCase, ...]:
 CHECK: OpCheck[CombineCase, Partials, CombineTruth] = OpCheck(
     op="combine",
     section="combine",
+    categories=CATEGORIES,
     function=flash_attn_combine,
     cases=_cases,
     on_ptx=lambda _case: True,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from flash_attn3._native import Code
 from flash_attn3.checks.behaviour import execution, first_use, interface, invariance
 from flash_attn3.checks.behaviour.forward_memory import abi_checks, out_checks
+from flash_attn3.checks.cases.case import CATEGORIES, DTYPES
 from flash_attn3.checks.cases.catalogue import full_cases, quick_cases
+from flash_attn3.checks.cases.per_kernel import per_kernel
 from flash_attn3.checks.data.call import call, public_forward
 from flash_attn3.checks.data.forward_abi import forward_kernel
 from flash_attn3.checks.data.inputs import AttentionInputs, make_inputs
@@ -34,8 +36,8 @@ def _cases(selection: Selection) -> tuple[AttentionCase, ...]:
 
 
 @cache
-def _quick_names() -> frozenset[str]:
-    return frozenset(case.name for case in quick_cases())
+def _names_on_ptx() -> frozenset[str]:
+    return frozenset(case.name for case in (*quick_cases(), *per_kernel(DTYPES)))
 
 
 def _head_dims(kernels: Sequence[Kernel]) -> tuple[tuple[int, int], ...]:
@@ -66,9 +68,10 @@ _RACES: Races[AttentionSetting, RaceInputs] = Races(
 CHECK: OpCheck[AttentionCase, AttentionInputs, ForwardTruth] = OpCheck(
     op="fwd",
     section="correctness",
+    categories=CATEGORIES,
     function=public_forward,
     cases=_cases,
-    on_ptx=lambda case: case.name in _quick_names(),
+    on_ptx=lambda case: case.name in _names_on_ptx(),
     inputs=make_inputs,
     call=call,
     truth=find_truth,

@@ -25,6 +25,10 @@ class Case(Protocol):
     def name(self) -> str:
         """Unique among the operator's cases; reports keep it."""
 
+    @property
+    def category(self) -> str:
+        """What it tests, one of the operator's ``categories``."""
+
     def params(self) -> dict[str, Any]:
         """Return the case as plain data for JSON."""
 
@@ -68,6 +72,7 @@ class OpCheck(Generic[CaseT, InputsT, TruthT]):
     Attributes:
         op: name of the operator in the kernel table.
         section: name of the section of its cases, on the command line and in reports.
+        categories: what its cases test. A wheel is proven by some cases of each category with each kernel.
         function: the public function, in the form that ``call`` calls.
         cases: the cases to run.
         on_ptx: whether PTX kernels run a case, too: the driver takes seconds to compile each.
@@ -90,6 +95,7 @@ class OpCheck(Generic[CaseT, InputsT, TruthT]):
 
     op: str
     section: str
+    categories: tuple[str, ...]
     function: Function
     cases: Callable[[Selection], Sequence[CaseT]]
     on_ptx: Callable[[CaseT], bool]

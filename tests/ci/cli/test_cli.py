@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -64,6 +65,10 @@ def test_help_lists_the_stages_in_order():
         (["publish", "--report", "absent.json"], 21, ["absent.json"]),
         (["tune", "fwd_sm90_bf16_d63_full"], 33, ["_d63_full'", "fwd_sm90_bf16_d64_full"]),
         (["serve", "--site", "absent"], 28, ["absent/manifest.json"]),
+        (["yank", "*", "--reason", "", "--site", "absent"], 1, ["reason: ", "got ''"]),
+        (["yank", "*", "--reason", "wrong", "--site", "absent"], 25, ["absent is not a site", "--site"]),
+        (["rebuild", "--site", "absent"], 25, ["absent is not a site", "--site"]),
+        (["sign", "absent.json", "--key", "absent.pem"], 21, ["absent.json"]),
         (["frobnicate"], 2, ["frobnicate"]),
     ],
 )
@@ -159,6 +164,8 @@ def test_plan_as_json_names_every_cell_once():
         "channels": ["stable", "candidate"],
         "toolkit": "12.8",
         "required": ["fwd"],
+        "min_cases": 5,
+        "keys": {},
     }
 
 
@@ -224,11 +231,50 @@ def test_a_report_that_comes_later_promotes_the_wheel(whole_wheel: Path, tmp_pat
     first = farm("publish", "--site", site, wheel)
     assert first.returncode == 0, first.stderr
     assert f"{wheel.name}: candidate, since no GPU has validated it" in first.stderr
-    later = farm("publish", "--site", site, "--report", report(tmp_path / "r.json", wheel))
+    given = report(tmp_path / "r.json", wheel, cases=5)
+    unsigned = farm("publish", "--site", site, "--report", given)
+    assert (
+        f"{wheel.name}: candidate, since it passed, but no key of matrix.toml has signed" in unsigned.stderr
+    )
+    later = farm("publish", "--site", site, "--report", given, "--trust-unsigned")
     assert later.returncode == 0, later.stderr
     assert later.stdout == f"{site}\n"
     assert later.stderr == f"{wheel.name}: stable\n"
     assert [wheel.channel for wheel in read_manifest(site).wheels] == ["stable"]
+
+
+def test_serve_on_a_busy_port_or_a_foreign_address_is_one_line(tmp_path: Path):
+    site = _site(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        busy = farm("serve", "--site", site, "--port", port)
+    foreign = farm("serve", "--site", site, "--host", "192.0.2.1")
+    assert (busy.returncode, foreign.returncode) == (37, 37)
+    assert busy.stderr == (
+        f"farm: error: cannot serve at 127.0.0.1, port {port}: Address already in use; "
+        "give another --port, or none for a free one\n"
+    )
+    assert "cannot serve at 192.0.2.1, port 0: Cannot assign requested" in foreign.stderr
+
+
+def _site(folder: Path) -> Path:
+    publish(wheels=[flash_wheel(folder)], reports=[], site=folder / "site", now=NOW, progress=Quiet())
+    return folder / "site"
+
+
+def test_a_key_is_made_and_signs_reports(tmp_path: Path):
+    given, key = report(tmp_path / "r.json", flash_wheel(tmp_path)), tmp_path / "release-2027.pem"
+    made = farm("keygen", key)
+    line = made.stdout.splitlines()[-1]
+    assert re.fullmatch(r'"release-2027" = "[0-9a-f]{64}"', line)
+    public = line.split('"')[3]
+    signed = farm("sign", given, "--key", key)
+    assert signed.stdout == f"{given}: signed with the key {public}\n"
+    refused = farm("publish", "--report", given, "--site", _site(tmp_path))
+    assert refused.returncode == 35
+    assert (
+        f"is signed with the key {public}, which release.keys of matrix.toml does not list" in refused.stderr
+    )
 
 
 @pytest.mark.slow

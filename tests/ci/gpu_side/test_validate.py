@@ -13,12 +13,12 @@ from ci.errors import CorruptWheel, FarmError, NoGpu, ValidationFailed
 from ci.gpu_side import install, validate
 from ci.gpu_side.check_process import run_section
 from ci.gpu_side.install import install_wheel, wheel_sha256
-from ci.gpu_side.reported_case import reported_case
 from ci.proof.report import read_report
 from tests.ci.validation_kit import (
     CASE,
     HOST_TIME,
     RACE,
+    ROW,
     emit_case,
     emit_environment,
     failed,
@@ -58,7 +58,13 @@ class TestRun:
         assert report.quick
         assert (report.wheel_sha256, report.wheel_size) == (wheel_sha256(wheel), wheel.stat().st_size)
         assert (report.totals.cases, report.totals.races, report.totals.failed) == (1, 1, 0)
-        assert report.cases[0].model_dump(exclude_defaults=True) == reported_case(CASE)
+        assert [row.model_dump() for row in report.cases] == [ROW]
+        assert report.outcomes == ()
+        assert report.sections == ("correctness", "host_time", "race")
+        assert {section: run.op for section, run in report.operators.items()} == {
+            "correctness": "fwd",
+            "combine": "combine",
+        }
         assert report.host_times[0].us == 12.5
         assert lines[-1] == "all 2 checks passed"
 
@@ -83,7 +89,7 @@ class TestRun:
         code, _ = _validate(wheel, tmp_path / "r.json")
         report = read_report(tmp_path / "r.json")
         assert code == ValidationFailed.exit_code
-        (case,) = (case for case in report.cases if not case.passed)
+        (case,) = report.outcomes
         assert (case.section, case.name) == ("behaviour", "many_streams")
         assert "exit status -6" in case.failures[0]
         assert "illegal memory access" in case.failures[0]
@@ -93,7 +99,7 @@ class TestRun:
         wheel = make_wheel(tmp_path, {**FULL, "correctness": emit_case() + "sys.exit(0)"})
         code, _ = _validate(wheel, tmp_path / "r.json")
         assert code == ValidationFailed.exit_code
-        assert "exit status 0" in read_report(tmp_path / "r.json").cases[-1].failures[0]
+        assert "exit status 0" in read_report(tmp_path / "r.json").outcomes[-1].failures[0]
 
     def test_lines_that_are_no_events_are_passed_over(self, tmp_path: Path):
         noise = "print('Warning: [rank0] NCCL'); print('3'); print('{}'); print('[]')\n"
@@ -105,7 +111,7 @@ class TestRun:
         assert _validate(wheel, tmp_path / "fast.json", min_ratio=1.1)[0] == 0
         code, _ = _validate(wheel, tmp_path / "slow.json", min_ratio=1.2)
         assert code == ValidationFailed.exit_code
-        case = read_report(tmp_path / "slow.json").cases[-1]
+        case = read_report(tmp_path / "slow.json").outcomes[-1]
         assert case.name == "min_ratio"
         assert case.failures == ("bf16_d128_full_s4096 is 1.130 x cuDNN; the floor is 1.2",)
 
@@ -117,7 +123,7 @@ class TestRun:
         wheel = make_wheel(tmp_path, {**FULL, "race": runs})
         assert _validate(wheel, tmp_path / "r.json", min_ratio=1.0)[0] == 0
         assert _validate(wheel, tmp_path / "r.json", min_ratio=1.1)[0] == ValidationFailed.exit_code
-        assert read_report(tmp_path / "r.json").cases[-1].figures == {RACE["name"]: 1.02}
+        assert read_report(tmp_path / "r.json").outcomes[-1].figures == {RACE["name"]: 1.02}
 
     def test_portable_kernels_have_a_floor_of_their_own(self, tmp_path: Path):
         portable = {**RACE, "name": "p", "kernels": "portable", "ratio_to_cudnn": 0.5, "ratio_to_flash": 0.93}
@@ -125,11 +131,11 @@ class TestRun:
         wheel = make_wheel(tmp_path, {**FULL, "race": races})
         floors = {"min_ratio": 1.1, "min_portable_ratio": 0.9}
         assert _validate(wheel, tmp_path / "r.json", **floors)[0] == 0
-        cases = read_report(tmp_path / "r.json").cases
-        assert [case.figures for case in cases[-2:]] == [{RACE["name"]: 1.13}, {"p": 0.93}]
+        cases = read_report(tmp_path / "r.json").outcomes
+        assert [case.figures for case in cases] == [{RACE["name"]: 1.13}, {"p": 0.93}]
         code, _ = _validate(wheel, tmp_path / "r.json", min_portable_ratio=0.95)
         assert code == ValidationFailed.exit_code
-        assert read_report(tmp_path / "r.json").cases[-1].failures == (
+        assert read_report(tmp_path / "r.json").outcomes[-1].failures == (
             "p is 0.930 x torch's flash; the floor is 0.95",
         )
 
@@ -140,8 +146,8 @@ class TestRun:
         code, _ = _validate(wheel, tmp_path / "r.json", races=races)
         report = read_report(tmp_path / "r.json")
         assert code == ValidationFailed.exit_code
-        assert [case.section for case in report.cases] == ["race"]
-        assert f"--race=*d128* --race-runs=2 --peer={tmp_path / 'a.so'}" in report.cases[0].name
+        assert [case.section for case in report.outcomes] == ["race"]
+        assert f"--race=*d128* --race-runs=2 --peer={tmp_path / 'a.so'}" in report.outcomes[0].name
         assert (report.race_runs, report.race_names, report.only_races) == (2, ("*d128*",), True)
         code, _ = _validate(make_wheel(tmp_path, FULL), tmp_path / "r.json", min_ratio=1.1, races=races)
         report = read_report(tmp_path / "r.json")
@@ -161,7 +167,7 @@ class TestRun:
         assert _validate(wheel, tmp_path / "r.json", min_ratio=1.1)[0] == 0
         report = read_report(tmp_path / "r.json")
         assert [found.name for found in report.races] == ["bf16_d128_full_s4096", "special"]
-        assert list(report.cases[-1].figures) == ["bf16_d128_full_s4096"]
+        assert list(report.outcomes[-1].figures) == ["bf16_d128_full_s4096"]
 
     def test_the_tree_is_never_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(ROOT)
@@ -212,7 +218,11 @@ def test_the_checks_of_a_wheel_of_this_tree_list_sections_and_operators(wheel: P
     (event,) = run_section("environment", [], site=site, folder=folder)
     assert event["environment"]["package_folder"] == str(site / "flash_attn3")
     assert {"correctness", "memory", "behaviour", "fresh", "host_time", "race"} < set(event["sections"])
-    assert {"correctness": "fwd", "combine": "combine"}.items() <= event["operators"].items()
+    assert {section: run["op"] for section, run in event["operators"].items()} == {
+        "correctness": "fwd",
+        "combine": "combine",
+    }
+    assert all(run["categories"] for run in event["operators"].values())
     assert set(event["operators"]) < set(event["sections"])
 
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from ci.errors import CorruptReport
 from ci.gpu_side.report_file import report_digest, write_report
-from ci.gpu_side.reported_case import reported_case
 from ci.proof.report import read_report
-from tests.ci.validation_kit import CASE, RACE, document, failed, write
+from tests.ci.validation_kit import CASE, KERNEL, RACE, ROW, document, failed, tallied, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,70 +21,68 @@ def test_what_was_written_is_read(tmp_path: Path):
     assert report.passed
     assert report.wheel_sha256 == "a" * 64
     assert (report.gpu, report.driver, report.torch) == ("NVIDIA H200", "580.10", "2.11.0+cu130")
-    assert report.cases[0].figures["max_error"] == 0.001
+    assert (report.cases[0].kernel, report.cases[0].passed, report.cases[0].worst) == (
+        KERNEL,
+        1,
+        CASE["name"],
+    )
     assert report.worst_error_ratio == 0.25
     assert report.races[0].setting.seqlen == 4096
     assert report.races[0].tflops == 690.5
     assert report.host_times[0].us == 12.5
 
 
+def _with(**params: str) -> dict[str, Any]:
+    return {**CASE, "params": {**CASE["params"], **params}}
+
+
 def test_a_code_of_an_operator_passes_with_all_its_cases(tmp_path: Path):
     """A failed case fails one code of one operator; other sections count for no operator."""
-    portable, ptx = ({**CASE, "params": {"kernels": kind}} for kind in ("portable", "ptx"))
-    memory = {**CASE, "section": "memory", "params": {"kernels": "exact"}}
+    portable, ptx = (_with(kernels=kind) for kind in ("portable", "ptx"))
+    memory = {**CASE, "section": "memory"}
     combine = {**portable, "section": "combine"}
-    cases = [portable, failed(portable, "wrong"), ptx, memory, combine]
-    path = write(
-        tmp_path / "r.json",
-        cases=cases,
-        totals={"cases": 5, "races": 1, "failed": 1},
-        passed=False,
-    )
+    path = write(tmp_path / "r.json", **tallied(portable, failed(portable, "wrong"), ptx, memory, combine))
     assert read_report(path).codes_passed == {"fwd": ("ptx",), "combine": ("portable",)}
-    assert read_report(write(tmp_path / "old.json")).codes_passed == {"fwd": ("exact",)}
+    assert read_report(write(tmp_path / "other.json")).codes_passed == {"fwd": ("exact",)}
 
 
-def test_what_is_kept_of_a_case_that_passed(tmp_path: Path):
+def test_cases_that_passed_are_counted_by_kernel_and_category(tmp_path: Path):
     figures = {"max_error": 0.001, "max_error_limit": 0.004, "rmse": 0.3, "rmse_limit": 0.4, "lse_error": 0.1}
     unmeasured = {"a": None, "a_limit": 1.0, "b": 0.0, "b_limit": 0.0}
-    params = {"dtype": "bf16", "kernels": "ptx"}
-    passed = reported_case({**CASE, "name": "a@ptx", "params": params, "figures": {**figures, **unmeasured}})
-    assert passed == {
-        "section": "correctness",
-        "name": "a@ptx",
-        "kernels": "ptx",
-        "error_ratio": 0.25,
-        "worst_ratio": 0.75,
-    }
-    assert reported_case({**CASE, "params": {}, "figures": {}}).keys() == {"section", "name"}
-    report = read_report(write(tmp_path / "r.json", cases=[passed]))
-    assert report.codes_passed == {"fwd": ("ptx",)}
+    near = {**CASE, "name": "near", "figures": {**figures, **unmeasured}}
+    other = {**_with(kernel="other"), "category": "layout", "figures": {}}
+    rows = tallied(CASE, near, CASE, other)["cases"]
+    assert rows == [
+        {
+            "section": "correctness",
+            "category": "layout",
+            "code": "exact",
+            "kernel": "other",
+            "passed": 1,
+            "failed": 0,
+        },
+        {**ROW, "passed": 3, "worst_ratio": 0.75, "worst": "near"},
+    ]
+    report = read_report(write(tmp_path / "r.json", **tallied(CASE, near, CASE, other)))
+    assert report.totals.cases == 4
     assert report.worst_error_ratio == 0.25
-    assert (report.cases[0].passed, report.cases[0].failures) == (True, ())
 
 
 def test_of_a_case_that_failed_everything_is_kept(tmp_path: Path):
-    outcome = failed({**CASE, "params": {"dtype": "bf16", "kernels": "exact"}}, "max_error is 1")
-    record = reported_case(outcome)
-    assert record == {**outcome, "params": {"dtype": "bf16"}, "kernels": "exact"}
-    path = write(
-        tmp_path / "r.json", cases=[record], totals={"cases": 1, "races": 1, "failed": 1}, passed=False
-    )
-    (case,) = read_report(path).cases
-    assert (case.kernels, case.params, case.figures) == ("exact", {"dtype": "bf16"}, CASE["figures"])
+    outcome = failed(CASE, "max_error is 1")
+    path = write(tmp_path / "r.json", **tallied(CASE, outcome))
+    report = read_report(path)
+    (case,) = report.outcomes
+    params = {"dtype": "bf16", "softmax_scale": None}
+    assert (case.code, case.kernel, case.params, case.figures) == ("exact", KERNEL, params, CASE["figures"])
+    assert case.failures == ("max_error is 1",)
+    assert (report.cases[0].passed, report.cases[0].failed, report.passed) == (1, 1, False)
 
 
 def test_thousands_of_cases_make_a_small_file(tmp_path: Path):
-    """What passed takes little more than its name: 24,000 cases with names of 65 letters fit into 4 MB."""
-    name = f"{'n' * 55}@portable"
-    record = reported_case({**CASE, "name": name, "params": {**CASE["params"], "kernels": "portable"}})
-    sizes = [
-        write(tmp_path / "r.json", cases=[record] * count, totals={"cases": count, "races": 1, "failed": 0})
-        .stat()
-        .st_size
-        for count in (1, 2)
-    ]
-    assert sizes[1] - sizes[0] < 4_000_000 / 24_000
+    """A report grows with the kernels and categories, not with the cases."""
+    sizes = [write(tmp_path / "r.json", **tallied(*[CASE] * count)).stat().st_size for count in (2, 9_000)]
+    assert sizes[1] - sizes[0] < 10
 
 
 def test_a_race_may_say_more(tmp_path: Path):
@@ -111,25 +108,18 @@ def test_the_races_of_a_report_say_what_they_met(tmp_path: Path):
     assert (second.kernels, second.run, second.ratio_to_fa3, second.best) == ("portable", 2, 1.04, "fa3")
 
 
-def test_a_report_without_correctness_proves_nothing(tmp_path: Path):
-    cases = [{**CASE, "section": "race"}]
-    assert not read_report(write(tmp_path / "r.json", cases=cases, passed=False)).passed
+def test_a_report_without_cases_of_an_operator_proves_nothing(tmp_path: Path):
+    fields = tallied({**CASE, "section": "memory"})
+    assert not read_report(write(tmp_path / "r.json", **fields)).passed
     with pytest.raises(CorruptReport, match="has passed=True"):
-        read_report(write(tmp_path / "r.json", cases=cases))
+        read_report(write(tmp_path / "r.json", **fields | {"passed": True}))
 
 
-def test_a_report_has_a_line_for_each_case_and_is_json(tmp_path: Path):
-    path = write(tmp_path / "r.json", cases=[CASE] * 50, totals={"cases": 50, "races": 1, "failed": 0})
+def test_a_report_has_a_line_for_each_row_and_is_json(tmp_path: Path):
+    cases = [_with(kernel=f"kernel{number}") for number in range(50)]
+    path = write(tmp_path / "r.json", **tallied(*cases))
     assert len(json.loads(path.read_text())["cases"]) == 50
-    assert 70 < len(path.read_text().splitlines()) < 110
-
-
-def test_a_report_of_a_failure_is_read(tmp_path: Path):
-    cases = [CASE, failed(CASE, "max_error is 1")]
-    path = write(tmp_path / "r.json", cases=cases, totals={"cases": 2, "races": 1, "failed": 1}, passed=False)
-    report = read_report(path)
-    assert not report.passed
-    assert report.cases[1].failures == ("max_error is 1",)
+    assert 70 < len(path.read_text().splitlines()) < 115
 
 
 def test_writing_replaces_the_file_as_a_whole(tmp_path: Path):
@@ -169,18 +159,28 @@ def test_an_altered_report_is_refused(tmp_path: Path, data: st.DataObject):
     assert after == before
 
 
+(FAILED,) = tallied(failed(CASE, "wrong"))["outcomes"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "schema"),
+        ({"schema_version": 1}, "schema_version: should be 2, got 1; validate the wheel again"),
         ({"note": "hello"}, "note: Extra inputs are not permitted"),
         ({"wheel_sha256": "A" * 64}, "wheel_sha256"),
         ({"wheel_size": "1234"}, "wheel_size"),
         ({"gpu": None}, "gpu"),
-        ({"cases": [{**CASE, "passed": "yes"}]}, "cases.0.passed"),
-        ({"cases": [{**CASE, "passed": False}]}, "which contradicts its failures"),
-        ({"cases": [{**CASE, "worst_ratio": 1.5}]}, "passed with 1.5 times its limit"),
-        ({"cases": [failed(CASE, "wrong")]}, "totals"),
+        ({"compute_capability": "nine"}, "compute_capability"),
+        ({"cases": [{**ROW, "passed": "yes"}]}, "cases.0.passed"),
+        ({"cases": [{**ROW, "passed": -1}]}, "cases.0.passed"),
+        ({"cases": [{**ROW, "worst_ratio": 1.5}]}, "cases.0.worst_ratio"),
+        ({"cases": [{**ROW, "passed": 0}]}, "the numbers of its row correctness plain exact"),
+        ({"cases": [{**ROW, "passed": 26_000}]}, "totals"),
+        ({"cases": [{**ROW, "failed": 1}]}, "the numbers of its row correctness plain exact"),
+        ({"cases": [ROW, ROW]}, "two rows of its cases count the same group"),
+        ({"outcomes": [{**FAILED, "passed": True}]}, "which contradicts its failures"),
+        ({"outcomes": [FAILED]}, "the numbers of its row correctness plain exact"),
+        ({"outcomes": [{**FAILED, "kernel": "other"}]}, f"no row of its cases counts {CASE['name']}"),
         ({"cases": [], "totals": {"cases": 0, "races": 1, "failed": 0}}, "has passed=True"),
         ({"races": [{**RACE, "setting": {}}]}, "races.0.setting"),
         ({"totals": {"cases": 5, "races": 1, "failed": 0}}, "totals"),
@@ -197,7 +197,13 @@ def test_a_report_that_is_sealed_but_wrong_is_refused(tmp_path: Path, changes: d
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "3", "{}", '{"schema_version": 1}', '{"schema_version": 1, "x": NaN}', "\udcff"]
+    "text",
+    [
+        *("", "[]", "3", "{}", '{"schema_version": 2}', '{"schema_version": 2, "x": NaN}', "\udcff"),
+        "[" * 100_000 + "]" * 100_000,
+        '{"schema_version": 2, "x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    ],
+    ids=range(9),
 )
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str):
     path = tmp_path / "r.json"

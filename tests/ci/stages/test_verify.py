@@ -16,12 +16,21 @@ from ci.errors import VerifyFailed
 from ci.platforms.environment import ProgramError, fresh_environment, inspect_interpreter
 from ci.stages.publish import publish, yank
 from ci.stages.verify import verify
-from ci.stages.verify.served_site import check_served
+from ci.stages.verify.served_site import check_folder, check_served
 from ci.store.serve import served
 from index_site.errors import CorruptManifest
 from index_site.manifest import read_manifest
 from tests.quiet import Quiet
-from tests.site_kit import NOW, PLATFORM_TAG, flash_members, flash_wheel, report, torch_folder, write_wheel
+from tests.site_kit import (
+    NOW,
+    PLATFORM_TAG,
+    TRUSTING,
+    flash_members,
+    flash_wheel,
+    report,
+    torch_folder,
+    write_wheel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +39,7 @@ PYTHON = Path(sys.executable)
 
 
 def put(site: Path, *wheels: Path, reports: Sequence[Path] = ()) -> None:
-    publish(wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet())
+    publish(wheels=wheels, reports=reports, site=site, now=NOW, progress=Quiet(), policy=TRUSTING)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +53,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("good")
     stable = flash_wheel(folder / "dist", version="0.1.0")
     foreign = write_wheel(
-        folder / "dist", name="flash_attn3-0.1.0-py3-none-win_amd64.whl", members=flash_members()
+        folder / "dist", name="flash_attn3-0.1.0-py3-none-win_amd64.whl", members=flash_members(note="win")
     )
     reports = [report(folder / f"{n}.json", wheel) for n, wheel in enumerate((stable, foreign))]
     put(folder / "site", stable, foreign, flash_wheel(folder / "dist", version="0.2.0rc1"), reports=reports)
@@ -108,6 +117,25 @@ def test_one_wrong_byte_or_missing_file_is_found(
     assert path.name in faults[check]
 
 
+def test_a_wrong_size_in_the_manifest_is_found(site: Path) -> None:
+    manifest = read_manifest(site)
+    first, *others = manifest.wheels
+    wrong = manifest.model_copy(update={"wheels": (first.model_copy(update={"size": 1}), *others)})
+    with served(site) as base:
+        faults = {found.name: found.detail for found in check_served(base, wrong) if not found.ok}
+    assert f"files/{first.filename} has not the manifest's size 1" in faults["files"]
+
+
+def test_files_that_no_manifest_names_are_found(good: Path, site: Path) -> None:
+    assert check_folder(good, read_manifest(good)).ok
+    (site / "files" / "numpy-9.0-py3-none-any.whl").touch()
+    (site / "stable" / "simple" / "numpy").mkdir()
+    (site / "stable" / "simple" / "numpy" / "index.html").touch()
+    check = check_folder(site, read_manifest(site))
+    assert not check.ok
+    assert check.detail == "wrong: files/numpy-9.0-py3-none-any.whl, stable/simple/numpy/index.html"
+
+
 def test_broken_link_is_found(site: Path) -> None:
     (site / "wheels.html").unlink()
     assert "wheels.html" in failed(site)["links"]
@@ -144,9 +172,9 @@ def test_every_way_installs_what_the_channel_offers(good: Path, torch_site: Path
     installs = {check.name: check.detail for check in checks if ": " in check.name}
     assert installs == {
         f"stable: {way}": "installed and imported flash_attn3 0.1.0"
-        for way in (*ways, "uv, from the JSON tree")
+        for way in (*ways, "pip, from the JSON pages, which also have what --uploaded-prior-to needs")
     }
-    assert len(progress.said) == len(checks) == 10
+    assert len(progress.said) == len(checks) == 12
     assert {path: path.stat().st_mtime_ns for path in torch_site.rglob("*")} == before
 
 
@@ -154,7 +182,7 @@ def test_every_way_installs_what_the_channel_offers(good: Path, torch_site: Path
 def test_candidate_newer_than_stable_is_installed_too(tmp_path: Path, torch_site: Path) -> None:
     wheels = [flash_wheel(tmp_path / "dist", version=version) for version in ("0.1.0", "0.2.0", "0.3.0")]
     put(tmp_path / "site", *wheels, reports=[report(tmp_path / "r.json", wheels[0])])
-    yank(site=tmp_path / "site", patterns=["*-0.3.0-*"], reason="wrong")
+    yank(site=tmp_path / "site", patterns=["*-0.3.0-*"], reason="wrong", progress=Quiet())
     checks = verify(site=tmp_path / "site", python=PYTHON, progress=Quiet(), torch_site=torch_site)
     seen = {check.name.split(":")[0]: check.detail for check in checks if ": " in check.name}
     assert seen == {
@@ -167,7 +195,7 @@ def test_torch_too_old_for_the_wheel_fails_each_way_with_the_installers_words(
     good: Path, tmp_path: Path
 ) -> None:
     old = torch_folder(tmp_path / "old", version="2.8.0")
-    with pytest.raises(VerifyFailed, match="6 of 10 checks failed") as caught:
+    with pytest.raises(VerifyFailed, match="6 of 12 checks failed") as caught:
         verify(site=good, python=PYTHON, progress=Quiet(), torch_site=old)
     assert "torch>=2.9" in str(caught.value)
 
@@ -197,7 +225,7 @@ def test_altered_wheel_is_refused_by_the_installers_themselves(site: Path, torch
     write_wheel(site / "files", name=f"flash_attn3-0.1.0-py3-none-{PLATFORM_TAG}.whl", members=members)
     with pytest.raises(VerifyFailed) as caught:
         verify(site=site, python=PYTHON, progress=Quiet(), torch_site=torch_site)
-    assert "7 of 10 checks failed" in str(caught.value)
+    assert "7 of 12 checks failed" in str(caught.value)
     assert "files: wrong: files/flash_attn3-0.1.0" in str(caught.value)
     assert "stable: pip, with pinned hashes" in str(caught.value)
 
@@ -207,7 +235,14 @@ def test_nothing_for_this_interpreter_is_said(tmp_path: Path, torch_site: Path) 
     put(tmp_path / "site", foreign)
     progress = Quiet()
     checks = verify(site=tmp_path / "site", python=PYTHON, progress=progress, torch_site=torch_site)
-    assert [check.name for check in checks] == ["files", "pages", "content types", "links"]
+    assert [check.name for check in checks] == [
+        "audits",
+        "files",
+        "pages",
+        "content types",
+        "links",
+        "folder",
+    ]
     assert progress.warned[0].startswith("nothing was installed")
 
 
@@ -221,7 +256,7 @@ def test_dependencies_come_from_a_wheelhouse(good: Path, tmp_path: Path) -> None
     wheelhouse = tmp_path / "wheelhouse"
     write_wheel(wheelhouse, name="torch-2.9.0-py3-none-any.whl", members=members)
     checks = verify(site=good, python=PYTHON, progress=Quiet(), wheelhouse=wheelhouse)
-    assert len(checks) == 10
+    assert len(checks) == 12
     shutil.rmtree(wheelhouse)
     wheelhouse.mkdir()
     with pytest.raises(VerifyFailed, match="torch cannot be installed"):

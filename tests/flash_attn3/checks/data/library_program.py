@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import torch
 
+from flash_attn3 import _native
 from flash_attn3._native import Code
-from flash_attn3.checks.cases.case import AttentionCase
+from flash_attn3.checks.cases.case import DTYPES, AttentionCase
+from flash_attn3.checks.cases.per_kernel import per_kernel
 from flash_attn3.checks.kinds import Kind
 from flash_attn3.checks.ops import op_check, op_checks
-from flash_attn3.checks.ops.combine import CombineCase
+from flash_attn3.checks.ops.combine import CombineCase, combine_cases
 from flash_attn3.checks.ops.opcheck import Selection
 from flash_attn3.checks.trial import Trial
 from tests.kernels.host.fake_driver import FakeDriver
@@ -36,6 +41,7 @@ def answer(name, kinds, trial) -> None:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     FakeDriver().setup()
     kinds = [Kind(code, as_long) for code in Code for as_long in (False, True)]
     for name, case in CASES.items():
@@ -49,6 +55,29 @@ def main() -> None:
             asked += 1
             unserved += not any(name is not None for name in found)
     print(f"cases {asked}\nunserved {unserved}")
+    for kernel, fewest in fewest_cases(kinds).items():
+        print(f"fewest@{kernel} {fewest}")
+
+
+def fewest_cases(kinds) -> dict[str, int]:
+    """Return, for each kernel that this device runs, the smallest number of fixed cases of a category.
+
+    Of attention the cases for each kernel alone: the others only add to them.
+    """
+    fixed = {"fwd": tuple(per_kernel(DTYPES)), "combine": combine_cases(quick=False)}
+    found = Counter()
+    for check in op_checks():
+        for case in fixed[check.op]:
+            assert check.on_ptx(case)
+            # What a tensor holds chooses no kernel, and takes time to draw.
+            drawn = replace(case, values="normal") if isinstance(case, AttentionCase) else case
+            kernel = Trial(check, drawn, CPU).kernel
+            found.update((kind.find_kernel(kernel), case.category) for kind in kinds)
+    return {
+        kernel.name: min(found[kernel.name, category] for category in op_check(kernel.op).categories)
+        for kernel in _native.kernels()
+        if kernel.runs_on(90)
+    }
 
 
 if __name__ == "__main__":

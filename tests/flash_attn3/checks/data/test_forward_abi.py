@@ -19,6 +19,7 @@ from flash_attn3.checks.data import forward_abi
 from flash_attn3.checks.data.forward_abi import forward_arguments
 from flash_attn3.checks.data.inputs import make_inputs
 from flash_attn3.checks.data.layouts import LAYOUTS, PACKED_LAYOUTS
+from matrix.model import read_matrix
 
 CPU = torch.device("cpu")
 
@@ -170,3 +171,10 @@ def test_the_library_names_the_kernel_of_a_case(answers, question, kernel):
 def test_every_quick_case_has_a_kernel_for_exactly_this_gpu(answers):
     assert int(answers["cases"]) > 400
     assert answers["unserved"] == "0"
+
+
+def test_every_kernel_has_fixed_cases_of_every_category(answers):
+    """As many as a report needs, whatever the number of random cases."""
+    fewest = {name: int(count) for name, count in answers.items() if name.startswith("fewest@")}
+    assert {name.split("_")[1] for name in fewest} >= {"sm90", "portable", "ptx80"}
+    assert {name: count for name, count in fewest.items() if count < read_matrix().release.min_cases} == {}

@@ -1,0 +1,187 @@
+"""The rebuild stage: writes a lost or damaged manifest again, from the wheels, reports and pages of its site.
+
+The wheels and the reports hold most facts, and the pages the others: upload times, yanks and channels. What
+none of them holds is reported, and a wheel never reaches ``stable`` by a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ci.errors import BadSignature, CorruptReport, CorruptWheel, FarmError, RacesAlone
+from ci.files import room_in
+from ci.proof.evidence import Evidence, read_archive, read_evidence
+from ci.stages.admission import find_faults
+from ci.stages.listing import Context, channelled, compiled_kernels, describe, summarise_build, with_proofs
+from ci.stages.publish import write_site
+from ci.store.folder import held_site
+from ci.wheel.compat_listing import followed
+from ci.wheel.read import read_wheel
+from index_site.errors import CorruptManifest
+from index_site.hosting import FILES
+from index_site.manifest import (
+    CHANNELS,
+    Channel,
+    Manifest,
+    Wheel,
+    named_supports,
+    read_manifest,
+    sort_wheels,
+    timestamp,
+    without_collector,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from ci.progress import Reporter
+    from ci.proof.evidence import Policy
+    from ci.wheel.read import WheelFile
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What the pages say of a wheel."""
+
+    sha256: str
+    channel: Channel
+    upload_time: str
+    yanked: str | None
+
+
+def rebuild(
+    *,
+    site: Path,
+    now: datetime,
+    progress: Reporter,
+    context: Context,
+    policy: Policy,
+    archive: Path | None = None,
+) -> Manifest:
+    """Write the manifest of a site again, and its pages, and return it.
+
+    Args:
+        site: the folder of the site.
+        now: upload time of wheels that no page lists.
+        progress: receives a warning for each fact that could not be known, with what stands for it.
+        context: audits of the wheels, and what the matrix says; see :class:`Context`.
+        policy: what a report needs to count; the vouchers of the lost manifest are not kept.
+        archive: a folder of reports of the tree, which vouches for them.
+
+    Raises:
+        FarmError: the site's manifest can be read.
+        UnsafeSite: the folder is no site.
+        CorruptWheel: a wheel is damaged, or is not the one that the pages list.
+        DiskFull: there is no room.
+    """
+    with held_site(site, create=False, report=progress.say) as root, room_in(root), without_collector():
+        _require_broken(root)
+        pages = _pages(root)
+        evidence = _reports(root, policy, progress)
+        evidence += read_archive(archive, progress.warn) if archive else []
+        wheels: dict[str, Wheel] = {}
+        names: dict[str, str] = {}
+        for path in sorted((root / FILES).glob("*.whl")):
+            facts = read_wheel(path)
+            listed = pages.get(path.name)
+            if listed is not None and listed.sha256 != facts.sha256:
+                raise CorruptWheel(f"{path}: its sha256 is not {listed.sha256[:12]}…, as the pages say")
+            faults = find_faults(facts, context.audits.get(path.name, ()), names)
+            names[facts.sha256] = path.name
+            uploaded = listed.upload_time if listed else timestamp(now)
+            build = summarise_build(facts)
+            wheel = describe(facts, build, context, old=None, now=uploaded, faults=faults)
+            wheel = wheel.model_copy(update={"yanked": listed.yanked if listed else None})
+            wheels[path.name] = _placed(_proven(wheel, facts, evidence, policy), listed, progress)
+        wanted: dict[str, Channel | None] = {
+            name: listed.channel if listed.channel == "candidate" else None for name, listed in pages.items()
+        }
+        wheels = followed(wheels, wanted)
+        for name in sorted(pages.keys() - wheels.keys()):
+            progress.warn(f"{name}: the pages list it, but the file is gone; restore it and publish it again")
+        manifest = Manifest(
+            base_url=context.base_url or None,
+            exclusions=tuple(context.exclusions or ()),
+            supports=named_supports(wheels.values(), context.support.values()),
+            wheels=sort_wheels(wheels.values()),
+        )
+        write_site(root, manifest)
+    if context.base_url is None:
+        progress.warn("the address of the site is not known; give it with `publish --base-url`")
+    return manifest
+
+
+def _require_broken(root: Path) -> None:
+    try:
+        read_manifest(root)
+    except CorruptManifest:
+        return
+    raise FarmError(f"{root}: its manifest can be read; there is nothing to rebuild")
+
+
+def _pages(root: Path) -> dict[str, _Listed]:
+    """Return what the JSON pages list, by file name; a damaged page lists nothing."""
+    found: dict[str, _Listed] = {}
+    for channel in reversed(CHANNELS):  # candidate lists every wheel, and stable then overrides it
+        for page in sorted(root.glob(f"{channel}/simple/v1+json/*/index.json")):
+            found |= _listings(page, channel)
+    return found
+
+
+def _listings(page: Path, channel: Channel) -> dict[str, _Listed]:
+    try:
+        entries = json.loads(page.read_bytes())["files"]
+        return {entry["filename"]: _listed(entry, channel) for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _listed(entry: dict[str, Any], channel: Channel) -> _Listed:
+    yanked = entry["yanked"]
+    return _Listed(
+        entry["hashes"]["sha256"], channel, entry["upload-time"], None if yanked is False else str(yanked)
+    )
+
+
+def _reports(root: Path, policy: Policy, progress: Reporter) -> list[Evidence]:
+    found = []
+    for path in sorted((root / "reports").glob("*.json")):
+        evidence = _report(path, policy, progress)
+        if evidence is not None:
+            found.append(evidence)
+    return found
+
+
+def _report(path: Path, policy: Policy, progress: Reporter) -> Evidence | None:
+    try:
+        return read_evidence(path, policy)
+    except (CorruptReport, RacesAlone, BadSignature) as error:
+        progress.warn(f"{error}; the report counts for no wheel")
+        return None
+
+
+def _proven(wheel: Wheel, facts: WheelFile, evidence: Sequence[Evidence], policy: Policy) -> Wheel:
+    ours = [found for found in evidence if found.wheel_sha256 == wheel.sha256]
+    kernels = compiled_kernels(facts) if ours else ()
+    return with_proofs(wheel, [found.proof(kernels, policy.min_cases) for found in ours])
+
+
+def _placed(wheel: Wheel, listed: _Listed | None, progress: Reporter) -> Wheel:
+    """Return the wheel on the channel of the pages if its proofs allow it; warn of what is not known."""
+    if listed is None:
+        progress.warn(
+            f"{wheel.filename}: no page lists it: taken as uploaded {wheel.upload_time}, and as not yanked"
+        )
+    if wheel.is_compat:
+        return wheel
+    was_stable = listed is not None and listed.channel == "stable"
+    if was_stable and not wheel.faults and any(proof.counts for proof in wheel.proofs):
+        wheel = wheel.model_copy(update={"channel": "stable", "channel_reason": ""})
+    placed = channelled(wheel, None if was_stable else "candidate")
+    if was_stable and placed.channel != "stable":
+        progress.warn(f"{wheel.filename}: was stable, is a candidate now: {placed.channel_reason}")
+    return placed
