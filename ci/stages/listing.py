@@ -7,7 +7,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from packaging.version import Version
 from pydantic import ValidationError
 
 from ci.errors import CorruptWheel, ReportMismatch
@@ -22,6 +21,7 @@ from index_site.manifest import (
     Support,
     Wheel,
 )
+from kernels.build.version import is_trial
 from matrix.serving import target_of
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
         reason = f"its publisher forced it: {wheel.faults[0]}"
     elif failed:
         reason = failure
-    elif _is_trial(wheel):
+    elif is_trial(wheel.version):
         reason = _TRIAL
     elif not any(proof.counts for proof in wheel.proofs):
         reason = _lack(wheel.proofs)
@@ -158,10 +158,6 @@ def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
     if reason and wanted == "stable":
         raise ReportMismatch(f"{wheel.filename}: cannot go to stable: {reason}")
     return wheel.model_copy(update={"channel": "candidate" if reason else "stable", "channel_reason": reason})
-
-
-def _is_trial(wheel: Wheel) -> bool:
-    return (Version(wheel.version).local or "").split(".")[0] == "trial"
 
 
 def _lack(proofs: Sequence[Proof]) -> str:
