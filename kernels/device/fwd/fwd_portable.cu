@@ -54,6 +54,7 @@ struct BoolConstant {
 template <class Element>
 struct BlockWork {
     WorkItem item;
+    int first_key;             // that any query of the sequence sees
     KeyRange unmasked_blocks;  // blocks that every row sees in full
     KeyRows<Element> keys;
     KeyRows<Element> values;
@@ -111,8 +112,8 @@ struct QueryFragments {
 // Overwrites the rows of V that no query of the sequence sees, which are the first ones of the last block visited: they
 // may hold NaN, and 0 * NaN is NaN.
 template <class C>
-CUTE_DEVICE void clear_unseen_values(WorkItem const& item, int block, unsigned char* v_tile) {
-    int const bytes = (item.first_key - block * C::kTileN) * kSlabRowBytes;
+CUTE_DEVICE void clear_unseen_values(int first_key, int block, unsigned char* v_tile) {
+    int const bytes = (first_key - block * C::kTileN) * kSlabRowBytes;
     if (bytes <= 0) return;
     CUTE_UNROLL
     for (int slab = 0; slab < C::kSlabsV; ++slab) {
@@ -134,11 +135,11 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
     uint32_t const v_tiles = k_tiles + C::kStages * C::kBytesK;
     auto const copy_k = [&](auto last, uint32_t stage, int block) {
         copy_key_block<Element, C::kTileN, C::kHeadDim, C::kThreads, last.value>(
-            p.sequences, p.storage, item, p.k, work.keys, k_tiles + stage * C::kBytesK, block);
+            p.sequences, p.storage, item, p.k, work.keys, k_tiles + stage * C::kBytesK, block, work.first_key);
     };
     auto const copy_v = [&](auto last, uint32_t stage, int block) {
         copy_key_block<Element, C::kTileN, C::kHeadDimV, C::kThreads, last.value>(
-            p.sequences, p.storage, item, p.v, work.values, v_tiles + stage * C::kBytesV, block);
+            p.sequences, p.storage, item, p.v, work.values, v_tiles + stage * C::kBytesV, block, work.first_key);
     };
     using MayBeLast = BoolConstant<true>;
     using NotLast = BoolConstant<false>;
@@ -219,7 +220,7 @@ CUTE_DEVICE void compute_tile(FwdParams const& p, unsigned char* smem, BlockWork
             if (block > item.block_begin) copy_k(NotLast{}, 0, block - 1);
             commit_copies();
         }
-        clear_unseen_values<C>(item, block, smem + (v_tile - q_tile));
+        clear_unseen_values<C>(work.first_key, block, smem + (v_tile - q_tile));
         if (block >= work.unmasked_blocks.end || block < work.unmasked_blocks.begin) mask(s);
         CUTE_UNROLL
         for (int t = 0; t < C::kRowTiles; ++t) {
@@ -285,6 +286,7 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, FA3_BLOCKS_P
         if (threadIdx.x == 0) {
             work.item = item;
             if (item.head >= 0) {
+                work.first_key = fa3::first_seen_key<C::kMask>(p.mask, item.seqlen_q, item.seqlen_k);
                 work.unmasked_blocks = fa3::find_unmasked_blocks<C>(p, item);
                 work.keys = fa3::key_rows<C::Element>(p.sequences, p.sizes, p.k, item, 0, p.sizes.head_dim);
                 work.values = fa3::key_rows<C::Element>(p.sequences, p.sizes, p.v, item, item.slice * C::kHeadDimV,

@@ -21,20 +21,21 @@ CUTE_DEVICE void produce(FwdParams const& p, SharedStorage<C>& smem) {
 
     int index = blockIdx.x;
     while (true) {
-        auto const slot = next_work(smem, at_work, order, index);
+        auto slot = next_work(smem, at_work, order, index);
         WorkItem const& item = slot.item;
+        slot.first_key = first_seen_key<C::kMask>(p.mask, item.seqlen_q, item.seqlen_k);
         publish_work(smem, at_work, slot);
         at_work.advance();
         if (item.head < 0) break;
 
         int const head_kv = item.head / group;
         auto load_k = [&](int block) {
-            load_key_block<C::kSlabs, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.k_map, p.k_steps, smem.k_pipe, at_k,
+            load_key_block<C::kMask, C::kSlabs, C::kTileN>(p.sequences, p.storage, p.mask, p.box_rows_kv, p.k_map, p.k_steps, smem.k_pipe, at_k,
                                                  smem.k[at_k.stage], item, block, head_kv, 0);
             at_k.advance();
         };
         auto load_v = [&](int block) {
-            load_key_block<C::kSlabsV, C::kTileN>(p.sequences, p.storage, p.box_rows_kv, p.v_map, p.v_steps, smem.v_pipe, at_v,
+            load_key_block<C::kMask, C::kSlabsV, C::kTileN>(p.sequences, p.storage, p.mask, p.box_rows_kv, p.v_map, p.v_steps, smem.v_pipe, at_v,
                                                   smem.v[at_v.stage], item, block, head_kv, item.slice * C::kSlabsV);
             at_v.advance();
         };

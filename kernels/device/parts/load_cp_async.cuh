@@ -41,23 +41,23 @@ CUTE_DEVICE void copy_tile(uint32_t to, int columns, Source const& source) {
 }
 
 // Starts the copy of one block of TileN rows of K or V. `kLast`: the block may reach past the last key, whose rows are
-// not read then: they may hold NaN, and 0 * NaN is NaN. Pages before the one of item.first_key, which no query of the
-// sequence sees, are not read either: that key's row takes the place of their rows.
+// not read then: they may hold NaN, and 0 * NaN is NaN. Pages that no query of the sequence sees are not read either:
+// the row of `first_key`, the first seen one, takes the place of their rows.
 template <class Element, int TileN, int Columns, int Threads, bool kLast>
 CUTE_DEVICE void copy_key_block(SequenceParams const& sequences, StorageParams const& storage, WorkItem const& item,
-                                Operand const& operand, KeyRows<Element> const& rows, uint32_t to, int block) {
+                                Operand const& operand, KeyRows<Element> const& rows, uint32_t to, int block, int first_key) {
     using Row = SourceRow<Element>;
-    int const first_key = block * TileN;
+    int const first_row = block * TileN;
     if (sequences.page_table == nullptr) {
-        auto const* const data = rows.data + first_key * operand.stride_row;
+        auto const* const data = rows.data + first_row * operand.stride_row;
         copy_tile<Element, TileN, Columns, Threads>(to, rows.columns, [&](int row) {
-            return Row{data + row * operand.stride_row, !kLast || first_key + row < item.seqlen_k};
+            return Row{data + row * operand.stride_row, !kLast || first_row + row < item.seqlen_k};
         });
     } else {
         int const* const pages =
             sequences.page_table + static_cast<fa3_i64>(item.batch) * storage.page_table_stride;
         copy_tile<Element, TileN, Columns, Threads>(to, rows.columns, [&](int row) {
-            int const key = max(first_key + row, item.first_key);
+            int const key = max(first_row + row, first_key);
             if (kLast && key >= item.seqlen_k) return Row{rows.data, false};
             int const index =
                 static_cast<int>(static_cast<uint32_t>(key) / static_cast<uint32_t>(storage.page_size));

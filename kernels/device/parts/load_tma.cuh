@@ -29,8 +29,9 @@ CUTE_DEVICE void load_box(TensorMap const& map, uint64_t* full, CacheHint hint, 
 // Loads one block of TileN rows of K or V into a pipeline stage, which it waits for; called by one warp. `box_rows`:
 // rows of a box of the map. With pages that are shorter than the block, the lanes share its boxes. Page table entries
 // that no query of the sequence needs are not read.
-template <int Slabs, int TileN, int Stages, class Element>
-CUTE_DEVICE void load_key_block(SequenceParams const& sequences, StorageParams const& storage, int const& box_rows,
+template <MaskClass kMask, int Slabs, int TileN, int Stages, class Element>
+CUTE_DEVICE void load_key_block(SequenceParams const& sequences, StorageParams const& storage,
+                                MaskParams const& mask, int const& box_rows,
                                 TensorMap const& map, MapSteps const& steps, Pipeline<Stages>& pipe, Cursor<Stages> at, Element* smem,
                                 WorkItem const& item, int block, int head, int first_slab) {
     constexpr uint32_t kBytes = Slabs * TileN * kSlabRowBytes;
@@ -45,11 +46,12 @@ CUTE_DEVICE void load_key_block(SequenceParams const& sequences, StorageParams c
         if (lane == 0) load_box<Slabs>(map, &pipe.full[at.stage], kHint, smem, TileN, origin, row, head, first_slab);
         return;
     }
+    int const first_key = first_seen_key<kMask>(mask, item.seqlen_q, item.seqlen_k);
     __syncwarp();  // no box may land before its bytes are expected
     for (int first = lane * box_rows; first < TileN; first += 32 * box_rows) {
         int const page_index = (row + first) / storage.page_size;
         int const page_row = page_index * storage.page_size;
-        bool const used = row + first < item.seqlen_k && row + first + box_rows > item.first_key;
+        bool const used = row + first < item.seqlen_k && row + first + box_rows > first_key;
         int const page =
             used ? sequences.page_table[int64_t(item.batch) * storage.page_table_stride + page_index] : 0;
         int const length = used ? min(storage.page_size, item.seqlen_k - page_row) : 0;

@@ -35,6 +35,12 @@ CUTE_DEVICE KeyRange visible_keys(MaskParams const& mask, int position, int seql
     return range;
 }
 
+// First key that any query of a sequence sees; the rows of k and v before it may hold anything.
+template <MaskClass kMask>
+CUTE_DEVICE int first_seen_key(MaskParams const& mask, int seqlen_q, int seqlen_k) {
+    return visible_keys<kMask>(mask, 0, seqlen_q, seqlen_k).begin;
+}
+
 // The functions below set scores of hidden keys to -inf. `first_key`: key of element 0 of this thread, which is the
 // first key of the block plus 2 * (lane % 4); `visible`: keys that the two rows of this thread see.
 template <int Count, class IsHidden>

@@ -18,12 +18,14 @@ struct OnlineSoftmax {
     float row_sum[2];  // this thread's share
     float shrink[2];   // factor for O before it takes the new block
     float scale_log2;  // |softmax_scale| * log2(e)
+    bool has_large_max;
 
     OnlineSoftmax() = default;
     CUTE_DEVICE explicit OnlineSoftmax(float scale) : scale_log2(scale) {
         row_max[0] = row_max[1] = -infinity();
         row_sum[0] = row_sum[1] = 0.f;
         shrink[0] = shrink[1] = 1.f;
+        has_large_max = false;
     }
 
     // Updates the maxima with a block of scores, and subtracts large ones from it. Returns, for the whole warp, whether O
@@ -39,7 +41,7 @@ struct OnlineSoftmax {
             peak[row] = quad_max(peak[row]);
             grown[row] = (peak[row] - row_max[row]) * scale_log2 > kLag;
         }
-        if (!any_lane(grown[0] || grown[1] || is_large(0) || is_large(1))) return false;
+        if (!any_lane(grown[0] || grown[1] || has_large_max)) return false;
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             shrink[row] = grown[row] ? exp2_approx((row_max[row] - peak[row]) * scale_log2) : 1.f;
@@ -47,6 +49,7 @@ struct OnlineSoftmax {
             row_sum[row] *= shrink[row];
             subtract_from_row(s, row, is_large(row) ? row_max[row] : 0.f);
         }
+        has_large_max = is_large(0) || is_large(1);
         return true;
     }
 

@@ -23,14 +23,15 @@ CUTE_DEVICE float max_of_row(float const (&s)[Count], int row) {
     return quad_max(max_of_share(s, row));
 }
 
-// Replaces a row's scores by exp2(scale_log2 * s - offset) and adds them to this thread's sum.
+// Replaces a row's scores by exp2(scale_log2 * s - offset) and adds them to this thread's sum. An explicit fmaf: where
+// the compiler knows the product already, it would round it first, and the result would not be the same everywhere.
 template <int Count>
 CUTE_DEVICE void exponentiate_row(float (&s)[Count], int row, float scale_log2, float offset, float& sum) {
     CUTE_UNROLL
     for (int i = 0; i < Count; i += 4) {
         CUTE_UNROLL
         for (int j = 2 * row; j < 2 * row + 2; ++j) {
-            s[i + j] = exp2_approx(s[i + j] * scale_log2 - offset);
+            s[i + j] = exp2_approx(fmaf(s[i + j], scale_log2, -offset));
             sum += s[i + j];
         }
     }

@@ -18,7 +18,8 @@ namespace fa3 {
 constexpr float kRaiseAbove = 8192.f;  // 2^13
 // Share above which a raise is too late, as infinity is near: overflow, the tile must be recomputed.
 constexpr float kOverflowAbove = 18446744073709551616.f;  // 2^64
-// Magnitude of a large reference: from here on, an ulp is 2^-7 or more.
+// Magnitude of a large reference: from here on, an ulp is 2^-7 or more. A recomputed row gets a shift from twice of that
+// on: raises may have moved a reference below the limit since it was set, and rows that did not overflow keep their bits.
 constexpr float kLargeReference = 65536.f;  // 2^16
 
 struct SteadySoftmax {
@@ -32,16 +33,14 @@ struct SteadySoftmax {
         row_sum[0] = row_sum[1] = 0.f;
     }
 
-    // Sets the reference of rows without one to the maximum of these scores, which may be -inf. Returns whether a row of
-    // this thread has a large reference: overflow, the tile must be recomputed.
+    // Sets the reference of rows without one to the maximum of these scores, which may be -inf.
     template <int Count>
-    CUTE_DEVICE bool init_references(float const (&s)[Count]) {
+    CUTE_DEVICE void init_references(float const (&s)[Count]) {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
             float const peak = max_of_row(s, row) * scale_log2;
             reference[row] = reference[row] == -infinity() ? peak : reference[row];
         }
-        return is_large(reference[0]) || is_large(reference[1]);
     }
 
     // Replaces scores by P = exp2(scale_log2 * s - reference) and adds them to the row sums.
@@ -78,6 +77,12 @@ struct SteadySoftmax {
         return has_overflowed();
     }
 
+    // After the last block: whether the reference of a row of this thread is too large for the exponents to be exact.
+    // Overflow, the tile must be recomputed.
+    CUTE_DEVICE bool has_large_reference() const {
+        return exceeds(reference[0], kLargeReference) || exceeds(reference[1], kLargeReference);
+    }
+
     // For a tile that is recomputed: rows that these scores would overflow, and rows without a reference, take the maximum
     // of these scores as reference, or as shift if the reference would be large. All other rows keep every bit. Subtracts
     // the shifts from the scores. `factor`: for O.
@@ -89,8 +94,8 @@ struct SteadySoftmax {
             float sum = 0.f;
             CUTE_UNROLL
             for (int i = 2 * row; i < Count; i += 4) {
-                sum += exp2_approx((s[i] - shift[row]) * scale_log2 - offset);
-                sum += exp2_approx((s[i + 1] - shift[row]) * scale_log2 - offset);
+                sum += exp2_approx(fmaf(s[i] - shift[row], scale_log2, -offset));
+                sum += exp2_approx(fmaf(s[i + 1] - shift[row], scale_log2, -offset));
             }
             float const top = max_of_row(s, row);
             float const peak = (top - shift[row]) * scale_log2;
@@ -99,22 +104,27 @@ struct SteadySoftmax {
             if (quad_max(sum) > kOverflowAbove || lacks) {
                 factor[row] = lacks ? 1.f : exp2_approx(reference[row] - peak);
                 row_sum[row] *= factor[row];
-                shift[row] = is_large(peak) ? top : shift[row];
-                reference[row] = is_large(peak) ? 0.f : peak;
+                bool const shifts = exceeds(peak, 2.f * kLargeReference);
+                shift[row] = shifts ? top : shift[row];
+                reference[row] = shifts ? 0.f : peak;
             }
             subtract_from_row(s, row, shift[row]);
         }
     }
 
-    // Normalises O and computes the LSE (`finish_row`). `shift`: 0 in a tile that is not recomputed; `factor`: pending
-    // factors of raise_references; overwritten.
+    // After the last block of a tile that is recomputed: references without a shift again, for the LSE.
+    CUTE_DEVICE void undo_shifts(float const (&shift)[2]) {
+        CUTE_UNROLL
+        for (int row = 0; row < 2; ++row) reference[row] += shift[row] * scale_log2;
+    }
+
+    // Normalises O and computes the LSE (`finish_row`). `factor`: pending factors of raise_references; overwritten.
     template <int Count>
-    CUTE_DEVICE void finish(float const (&sinks_log2)[2], float const (&shift)[2], float (&factor)[2],
-                            float (&o)[Count], float (&lse)[2]) const {
+    CUTE_DEVICE void finish(float const (&sinks_log2)[2], float (&factor)[2], float (&o)[Count],
+                            float (&lse)[2]) const {
         CUTE_UNROLL
         for (int row = 0; row < 2; ++row) {
-            RowResult const result =
-                finish_row(reference[row] + shift[row] * scale_log2, row_sum[row], sinks_log2[row]);
+            RowResult const result = finish_row(reference[row], row_sum[row], sinks_log2[row]);
             factor[row] *= result.factor;
             lse[row] = result.lse;
         }
@@ -122,8 +132,8 @@ struct SteadySoftmax {
     }
 
 private:
-    CUTE_DEVICE static bool is_large(float reference) {
-        return fabsf(reference) >= kLargeReference && reference != -infinity();
+    CUTE_DEVICE static bool exceeds(float reference, float limit) {
+        return fabsf(reference) >= limit && reference != -infinity();
     }
 
     // 0 for a row without a reference: -inf - -inf is NaN.

@@ -15,6 +15,7 @@ struct WorkSlot {
     WorkItem item;
     bool recompute;  // handed out for the second time
     bool overflow[ConsumerWarps];
+    int first_key;  // that any query of the sequence sees
 };
 
 // The functions below take a kernel's shared memory, `Storage`, with members

@@ -20,7 +20,6 @@ struct WorkItem {
     int seqlen_k;
     int start_q;  // first row of the sequence in a packed or ragged tensor
     int start_k;  // in a packed tensor
-    int first_key;  // that any query of the sequence sees; the rows of k and v before it may hold anything
     int block_begin;
     int block_end;
 };
@@ -56,7 +55,6 @@ CUTE_DEVICE WorkItem make_work_item(WorkParams const& p, int batch, int unit, in
     item.seqlen_k = sequence_length(batch, p.sequences.cu_seqlens_k, p.sequences.seqused_k, p.sizes.seqlen_k);
     item.start_q = p.sequences.cu_seqlens_q ? p.sequences.cu_seqlens_q[batch] : batch * p.storage.rows_per_batch_q;
     item.start_k = p.sequences.cu_seqlens_k ? p.sequences.cu_seqlens_k[batch] : 0;
-    item.first_key = visible_keys<kMask>(p.mask, 0, item.seqlen_q, item.seqlen_k).begin;
     int const first = quotient(item.first_row, p.tiles.pack_gqa);
     int const last = min(item.seqlen_q - 1, quotient(item.first_row + TileM - 1, p.tiles.pack_gqa));
     int const begin = visible_keys<kMask>(p.mask, first, item.seqlen_q, item.seqlen_k).begin;

@@ -56,7 +56,7 @@ void attend(SteadyParams const& p) {
 
     auto visit_blocks = [&] {
         load_scores(0);
-        overflow |= softmax.init_references(s);
+        softmax.init_references(s);
         softmax.exponentiate(s);
         round_weights();
         for (int block = 1; block < p.blocks; ++block) {
@@ -65,7 +65,7 @@ void attend(SteadyParams const& p) {
             bool const masked = block < p.masked;
             bool const lacks_reference = !masked && softmax.lacks_reference();
             bool const slow_path = any_lane((!kRaiseAtOnce && softmax.needs_raise()) || lacks_reference);
-            if (masked) overflow |= softmax.init_references(s);
+            if (masked) softmax.init_references(s);
             float factor[2];
             if (slow_path) {
                 if (!kRaiseAtOnce) {
@@ -82,10 +82,12 @@ void attend(SteadyParams const& p) {
             }
             round_weights();
         }
+        overflow |= softmax.has_large_reference();
         add_values(p.blocks - 1);
     };
-    float shift[2] = {0.f, 0.f};
+    float factor[2] = {1.f, 1.f};
     auto revisit_blocks = [&] {
+        float shift[2] = {0.f, 0.f};
         for (int block = 0; block < p.blocks; ++block) {
             load_scores(block);
             float raised[2] = {1.f, 1.f};
@@ -97,23 +99,24 @@ void attend(SteadyParams const& p) {
                 overflow |= softmax.raise_references(raised);
                 rescale_rows(s, raised);
             }
-            float const factor[2] = {raised[0] * replaced[0], raised[1] * replaced[1]};
-            rescale_rows(o, factor);
+            float const rescale[2] = {raised[0] * replaced[0], raised[1] * replaced[1]};
+            rescale_rows(o, rescale);
             round_weights();
             add_values(block);
         }
+        if (!kRaiseAtOnce) overflow |= softmax.raise_references(factor);
+        softmax.undo_shifts(shift);
     };
     if (p.recompute) {
         revisit_blocks();
     } else {
         visit_blocks();
+        if (!kRaiseAtOnce) overflow |= softmax.raise_references(factor);
     }
-    float factor[2] = {1.f, 1.f};
-    if (!kRaiseAtOnce) overflow |= softmax.raise_references(factor);
 
     float const sinks_log2[2] = {p.sinks_log2[row_of(0)], p.sinks_log2[row_of(2)]};
     float lse[2];
-    softmax.finish(sinks_log2, shift, factor, o, lse);
+    softmax.finish(sinks_log2, factor, o, lse);
     for (int i = 0; i < kRows * kColumns / 32; ++i) {
         p.out[row_of(i) * kColumns + column_of(i)] = o[i];
         p.lse[row_of(i)] = lse[i / 2 % 2];

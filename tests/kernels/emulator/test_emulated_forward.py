@@ -150,12 +150,15 @@ CHANGES = {
         "    if (warp == 0) __syncthreads();  // O is staged",
     ),
     "keys past the end read": Change(
-        "load_cp_async.cuh", "static_cast<uint32_t>(item.seqlen_k - item.first_key)", "0xFFFFFFFFu"
+        "load_cp_async.cuh", "!kLast || first_row + row < item.seqlen_k", "true"
     ),
-    "keys before the first one read": Change(
-        "work_item.cuh", "visible_keys<kMask>(p.mask, 0, item.seqlen_q, item.seqlen_k).begin", "0"
+    "values before the first seen key kept": Change(
+        "fwd_portable.cu", "(first_key - block * C::kTileN) * kSlabRowBytes", "0"
     ),
-    "large maxima not subtracted": Change("fwd_portable.cu", "softmax[t].centre(s[t]);", ""),
+    "large maxima not subtracted": Change(
+        "online_softmax.cuh", "subtract_from_row(s, row, is_large(row) ? row_max[row] : 0.f);", ""
+    ),
+    "large maxima subtracted once": Change("online_softmax.cuh", "grown[1] || has_large_max", "grown[1]"),
     "no maximum is large": Change("online_softmax.cuh", "fabsf(reference) < kLargeMax", "true"),
     "rows past the end written": Change(
         "fwd_portable.cu", "tile_row < row_count(p.tiles, item)", "tile_row >= 0"

@@ -266,8 +266,8 @@ def steady_change(old: str, new: str) -> Change:
 
 MOST = "fmaxf(block_sum[0], block_sum[1])"
 RAISED, LOWERED = "reference[row] += float(exponent - 127);", "row_sum[row] *= factor[row];"
-REPLACED = "reference[row] = is_large(peak) ? 0.f : peak;"
-SHIFTED = "shift[row] = is_large(peak) ? top : shift[row];"
+REPLACED = "reference[row] = shifts ? 0.f : peak;"
+SHIFTED = "shift[row] = shifts ? top : shift[row];"
 REPLACES = "if (quad_max(sum) > kOverflowAbove || lacks)"
 CHANGES = {
     "raise too late": steady_change("kRaiseAbove = 8192.f", "kRaiseAbove = 1048576.f"),
@@ -293,19 +293,19 @@ CHANGES = {
     "no overflowed reference replaced": steady_change(REPLACES, "if (lacks)"),
     "no missing reference replaced": steady_change(REPLACES, "if (quad_max(sum) > kOverflowAbove && !lacks)"),
     "replaced in one lane": steady_change(REPLACES, "if (sum > kOverflowAbove || lacks)"),
-    "half of a sum": steady_change("sum += exp2_approx((s[i + 1] - shift[row]) * scale_log2 - offset);", ""),
-    "no reference is large": steady_change("fabsf(reference) >= kLargeReference", "false"),
-    "large references not reported": steady_change(
-        "return is_large(reference[0]) || is_large(reference[1]);", "return false;"
+    "half of a sum": steady_change(
+        "sum += exp2_approx(fmaf(s[i + 1] - shift[row], scale_log2, -offset));", ""
     ),
-    "no reference is large and negative": steady_change("fabsf(reference) >=", "reference >="),
+    "no reference is large": steady_change("fabsf(reference) >= limit", "false"),
+    "large references not reported": steady_change("exceeds(reference[0], kLargeReference)", "false"),
+    "no reference is large and negative": steady_change("fabsf(reference) >= limit", "reference >= limit"),
     "a row without keys is large": steady_change(" && reference != -infinity()", ""),
     "shift kept": steady_change(SHIFTED, ""),
     "shift not subtracted": steady_change("subtract_from_row(s, row, shift[row]);", ""),
     "shift missing from the peak": steady_change("(top - shift[row]) * scale_log2", "top * scale_log2"),
-    "shift missing from the LSE": steady_change("reference[row] + shift[row] * scale_log2", "reference[row]"),
+    "shift missing from the LSE": steady_change("+= shift[row] * scale_log2", "+= 0.f"),
     "factor not set": steady_change("factor[row] = lacks ? 1.f : exp2_approx(reference[row] - peak);", ""),
-    "replaced, sum not lowered": steady_change(f"{LOWERED}\n                {SHIFTED}", SHIFTED),
+    "replaced, sum not lowered": steady_change(f"{LOWERED}\n                bool", "bool"),
     "replaced, reference kept": steady_change(REPLACED, ""),
     "NaN without a key": steady_change(
         "reference[row] == -infinity() ? 0.f : reference[row]", "reference[row]"
