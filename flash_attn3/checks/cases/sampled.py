@@ -14,6 +14,9 @@ from flash_attn3.checks.cases.ragged import PAGE_SIZES
 
 # Most scores of one case: 16k x 1k, so that thousands of cases take minutes.
 _MOST_SCORES = 1 << 24
+# Half of the bytes of a cache that is too large to be copied (`kernels/host/ops/fwd_torch.cpp`): pages have
+# rows that are not in use.
+_LARGE_CACHE = 1 << 23
 
 
 def sampled_cases(samples: int, seed: int) -> tuple[AttentionCase, ...]:
@@ -52,7 +55,17 @@ def _sample(draw: random.Random, seed: int) -> AttentionCase:
     if case.values in GROWING:
         # A sink could outweigh the few small logits of a window: the output would underflow float16.
         case = replace(case, sink=False)
-    return with_head_dims(case, draw.choice((*NATIVE * 4, *PADDED, *ODD, *UNEQUAL, *WIDE)))
+    return _with_small_cache(with_head_dims(case, draw.choice((*NATIVE * 4, *PADDED, *ODD, *UNEQUAL, *WIDE))))
+
+
+def _with_small_cache(case: AttentionCase) -> AttentionCase:
+    """Return the case with fewer keys where its rows make a copy necessary and its cache is not copied."""
+    most = max(case.head_dim, case.head_dim_v or 0)
+    is_cache = case.form != "dense" and not FORMS[case.form].packed_k
+    if is_cache and (case.head_dim % 8 or (case.head_dim_v or 0) % 8):
+        while 2 * case.batch * case.seqlen_k * case.heads_kv * most >= _LARGE_CACHE:
+            case = replace(case, seqlen_k=case.seqlen_k // 2)
+    return case
 
 
 def _mask(draw: random.Random) -> dict[str, Any]:

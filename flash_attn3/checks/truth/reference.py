@@ -84,12 +84,18 @@ def attention_fp64(
         scores = _scores(q[:, block.start : block.stop].double() * scoring.softmax_scale, keys)
         scores = _cap_and_mask(scores, block, q.shape[1], scoring)
         block_lse = torch.logsumexp(scores, dim=-1)
+        peak = scores.amax(-1) if scores.shape[-1] else torch.full_like(block_lse, -torch.inf)
+        sink = torch.full_like(block_lse, -torch.inf)
         if scoring.sink is not None:
-            sink = _by_group(scoring.sink.double(), k.shape[2])
-            block_lse = torch.logaddexp(block_lse, sink.expand_as(block_lse))
-        # A row without visible keys has LSE -inf; any finite shift makes its probabilities exp(-inf) = 0.
-        shift = torch.where(block_lse == -torch.inf, 0.0, block_lse)
-        probabilities = torch.exp(scores - shift[..., None])
+            sink = _by_group(scoring.sink.double(), k.shape[2]).expand_as(block_lse)
+            block_lse = torch.logaddexp(block_lse, sink)
+            peak = torch.maximum(peak, sink)
+        # The LSE of scores of 1e15 is rounded by 0.1, so the maximum is subtracted. A row without visible
+        # keys has the maximum -inf; any finite one makes its probabilities exp(-inf) = 0.
+        peak = torch.where(peak == -torch.inf, 0.0, peak)
+        weights = torch.exp(scores - peak[..., None])
+        total = weights.sum(-1) + torch.exp(sink - peak)
+        probabilities = weights / torch.where(total == 0.0, 1.0, total)[..., None]
         here = slice(block.start - rows.start, block.stop - rows.start)
         out[:, here] = _weighted(probabilities, values)
         lse[:, :, here] = block_lse.flatten(1, 2)
