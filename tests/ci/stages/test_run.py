@@ -16,6 +16,7 @@ import pytest
 
 from ci.files import sha256_of
 from ci.stages.run import publish_locally
+from index_site.manifest import SCHEMA_VERSION
 from tests.quiet import Quiet
 from tests.site_kit import flash_wheel
 
@@ -70,7 +71,8 @@ def test_a_site_of_another_schema_is_set_aside(tmp_path: Path):
     site, wheel = tmp_path / "site", flash_wheel(tmp_path / "dist")
     publish_locally(wheels=[wheel], reports=[], site=site, now=NOW, progress=Quiet())
     written = (site / "manifest.json").read_text()
-    (site / "manifest.json").write_text(written.replace('"schema_version":2', '"schema_version":1', 1))
+    older = written.replace(f'"schema_version":{SCHEMA_VERSION}', '"schema_version":1', 1)
+    (site / "manifest.json").write_text(older)
     progress = Quiet()
     publish_locally(wheels=[wheel], reports=[], site=site, now=NOW, progress=progress)
     assert (site / "manifest.json").read_text() == written
