@@ -76,7 +76,7 @@ def test_memory_around_is_nan(layout):
 @pytest.mark.parametrize("values", sorted(VALUES))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_values_are_finite_where_they_should_be(values, dtype):
-    if dtype == "fp16" and values.startswith("overflow"):
+    if dtype == "fp16" and values.startswith(("overflow", "climbing")):
         pytest.skip("float16 cannot hold these factors")
     inputs = make_inputs(AttentionCase(dtype, False, 2, 30, 40, 4, 2, values=values), CPU)
     finite = all(bool(tensor.isfinite().all()) for tensor in (inputs.q, inputs.k, inputs.v))
