@@ -20,7 +20,7 @@ from ci.stages.publish import publish
 from ci.store.serve import served
 from kernels.build.version import RELEASE
 from tests.quiet import Quiet
-from tests.site_kit import NOW, flash_wheel, report, torch_folder, write_wheel
+from tests.site_kit import NOW, TRUSTING, flash_wheel, report, torch_folder, write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,7 +159,8 @@ def test_the_page_shows_no_drop_in_of_an_older_release(tmp_path: Path):
     ]
     wheels = [flash_wheel(tmp_path / "dist", version=release) for release in ("0.1.0", "0.3.0")]
     proof = report(tmp_path / "report.json", current)
-    publish(wheels=[current, *wheels, *drop_ins], reports=[proof], site=site, now=NOW, progress=Quiet())
+    everything = [current, *wheels, *drop_ins]
+    publish(wheels=everything, reports=[proof], site=site, now=NOW, progress=Quiet(), policy=TRUSTING)
     page = (site / "index.html").read_text()
     assert "flash_attn_3-3.0.0+0.3.0-" in page
     assert "flash_attn_3-3.0.0+0.1.0-" not in page

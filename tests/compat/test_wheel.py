@@ -97,7 +97,7 @@ def test_audit_refuses_other_contents(
 def test_audit_refuses_another_requirement(compat_wheel: Path, tmp_path: Path, other: str):
     changes = _metadata(compat_wheel, f"flash-attn3=={RELEASE}".encode(), other.encode())
     wheel = _changed(compat_wheel, tmp_path, changes)
-    with pytest.raises(AuditFailed, match=rf"requirements: .*should be flash-attn3=={re.escape(RELEASE)}"):
+    with pytest.raises(AuditFailed, match=r"requirements: .*should be flash-attn3==RELEASE"):
         require_passed(wheel, audit(wheel))
 
 

@@ -100,6 +100,7 @@ class TiledAttention:
         row = torch.arange(length)
         if table is not None:
             pages = row // k.shape[1] if self.pages_in_order else table[item, row // k.shape[1]]
+            pages = pages.clamp(0, k.shape[0] - 1)  # entries that no query needs may be any number
             return pages * k.shape[1] + row % k.shape[1]
         return row + (first if starts is not None else item * k.shape[1])
 
@@ -133,7 +134,9 @@ class TiledAttention:
         last_key = seqlen_k - (1 if self.drop_last_key else 0)
         for start in reversed(range(0, seqlen_k, self.tile)):
             key = torch.arange(start, min(start + self.tile, seqlen_k))
-            scores = self._scores(qf @ kf[:, :, key].transpose(2, 3), scale, softcap, dtype)
+            # Rounded once: equal keys have equal scores, however large, as on a tensor core.
+            products = (qf.double() @ kf[:, :, key].double().transpose(2, 3)).float()
+            scores = self._scores(products, scale, softcap, dtype)
             hidden = self._hidden(key, row + shift, causal, window_size, attention_chunk)
             hidden = hidden | (key >= last_key)[None, :]
             scores = scores.masked_fill(hidden, -math.inf)
@@ -148,7 +151,8 @@ class TiledAttention:
             total = total * factor + (probabilities.sum(-1, keepdim=True) if summed is None else summed)
             if self.rescale:
                 out = out * factor
-            out = out + rounded @ vf[:, :, key]
+            # Keys that no query sees may hold NaN.
+            out = out + rounded @ vf[:, :, key].masked_fill(hidden.all(dim=0)[:, None], 0.0)
             best = new_best
         lse_best, lse_total = best, total
         if learnable_sink is not None and not self.no_sink:
