@@ -158,7 +158,6 @@ CHANGES = {
     "large maxima not subtracted": Change(
         "online_softmax.cuh", "subtract_from_row(s, row, is_large(row) ? row_max[row] : 0.f);", ""
     ),
-    "large maxima subtracted once": Change("online_softmax.cuh", "grown[1] || has_large_max", "grown[1]"),
     "no maximum is large": Change("online_softmax.cuh", "fabsf(reference) < kLargeMax", "true"),
     "rows past the end written": Change(
         "fwd_portable.cu", "tile_row < row_count(p.tiles, item)", "tile_row >= 0"
