@@ -70,7 +70,7 @@ def _pairs_of_lengths():
 def fewest_cases(kinds) -> dict[str, int]:
     """Return, for each kernel that this device runs, the smallest number of fixed cases of a category.
 
-    Of attention the cases for each kernel and those of all pairs of a few lengths: the others only add to them.
+    Of attention the cases for each kernel and those of a few lengths: the others only add to them.
     """
     fixed = {"fwd": (*per_kernel(DTYPES), *_pairs_of_lengths()), "combine": combine_cases(quick=False)}
     found = Counter()
