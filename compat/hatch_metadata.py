@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,6 @@ from typing import Any
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _TREE = Path(__file__).parents[1]
-# By its path: the package itself imports torch, which a build does not have.
-_drop_in_version = runpy.run_path(str(Path(__file__).parent / "flash_attn_3" / "_version.py"))[
-    "drop_in_version"
-]
 
 
 class CompatMetadataHook(MetadataHookInterface):
@@ -22,7 +17,8 @@ class CompatMetadataHook(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         """Set the version and the one requirement."""
         sys.path.insert(0, str(_TREE))
-        from kernels.build.version import RELEASE  # noqa: PLC0415 (found through the path above)
+        from ci.project import compat_version  # noqa: PLC0415 (found through the path above)
+        from kernels.build.version import RELEASE  # noqa: PLC0415
 
-        metadata["version"] = _drop_in_version(RELEASE)
+        metadata["version"] = compat_version(RELEASE)
         metadata["dependencies"] = [f"flash-attn3=={RELEASE}"]

@@ -78,15 +78,19 @@ def _supports(manifest: Manifest, release: tuple[Wheel, ...]) -> list[Support]:
     return [support for support in found if support is not None]
 
 
+def _builds(release: tuple[Wheel, ...]) -> dict[str, OperatorBuild]:
+    """Return the kernels of each operator. The wheels of a release hold the same ones."""
+    return {op: build for wheel in release if wheel.build for op, build in wheel.build.operators.items()}
+
+
 def _operators(release: tuple[Wheel, ...]) -> list[tuple[str, str]]:
-    """Return what each operator takes: (title, words). The wheels of a release hold the same kernels."""
-    builds = {op: build for wheel in release if wheel.build for op, build in wheel.build.operators.items()}
-    return [(operator_title(op), _takes(build)) for op, build in builds.items()]
+    """Return what each operator takes: (title, words)."""
+    return [(operator_title(op), _takes(build)) for op, build in _builds(release).items()]
 
 
 def _missing(release: tuple[Wheel, ...]) -> list[str]:
     """Return what users of FlashAttention-3 may look for and the wheels of a release cannot do."""
-    builds = {op: build for wheel in release if wheel.build for op, build in wheel.build.operators.items()}
+    builds = _builds(release)
     dtypes = {dtype for build in builds.values() for dtype in build.dtypes}
     lacking = [words for op, words in _SOUGHT.items() if op not in builds]
     return lacking + ([] if any("e4m3" in dtype for dtype in dtypes) else ["FP8"])

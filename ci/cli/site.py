@@ -48,8 +48,7 @@ def publish(
     from ci.cli.tables import print_checks
     from ci.proof.evidence import Policy
     from ci.stages.audit import audit
-    from ci.stages.coverage import exclusions, support_by_tag
-    from ci.stages.listing import Context
+    from ci.stages.coverage import context_of
     from ci.stages.publish import publish as publish_wheels
     from matrix.model import read_matrix
     from matrix.planner import plan
@@ -63,7 +62,6 @@ def publish(
     for wheel in wheels:
         if len(wheels) == 1 or not all(check.ok for check in audits[wheel.name]):
             print_checks(wheel, audits[wheel.name])
-    context = Context(audits, support_by_tag(matrix, plan(matrix)), exclusions(matrix), base_url)
     with ConsoleReporter() as progress:
         publish_wheels(
             wheels=wheels,
@@ -73,8 +71,8 @@ def publish(
             progress=progress,
             archive=ROOT / "validation",
             channel=channel,
-            context=context,
-            policy=Policy(matrix.release.keys, matrix.release.min_cases, trust_unsigned),
+            context=context_of(matrix, plan(matrix), audits, base_url),
+            policy=Policy.of(matrix.release, trust_unsigned=trust_unsigned),
             force=force,
         )
     click.echo(site or work / "site")
@@ -93,8 +91,7 @@ def rebuild(base_url: str | None, trust_unsigned: bool, site: Path | None, work:
     from ci.cli.console import ConsoleReporter
     from ci.proof.evidence import Policy
     from ci.stages.audit import audit
-    from ci.stages.coverage import exclusions, support_by_tag
-    from ci.stages.listing import Context
+    from ci.stages.coverage import context_of
     from ci.stages.rebuild import rebuild as rebuild_manifest
     from index_site.hosting import FILES
     from matrix.model import read_matrix
@@ -107,8 +104,8 @@ def rebuild(base_url: str | None, trust_unsigned: bool, site: Path | None, work:
             site=folder,
             now=now(),
             progress=progress,
-            context=Context(audits, support_by_tag(matrix, plan(matrix)), exclusions(matrix), base_url),
-            policy=Policy(matrix.release.keys, matrix.release.min_cases, trust_unsigned),
+            context=context_of(matrix, plan(matrix), audits, base_url),
+            policy=Policy.of(matrix.release, trust_unsigned=trust_unsigned),
             archive=ROOT / "validation",
         )
         progress.say(f"the manifest lists {len(manifest.wheels)} wheels again")

@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ci.errors import CorruptReport, OtherReportSchema, RacesAlone
+from ci.errors import OtherReportSchema, RacesAlone
 from ci.proof.coverage import find_gaps
-from ci.proof.report import parse_report
+from ci.proof.report import parse_report, report_bytes
 from ci.proof.signature import signer_of
 from index_site.manifest import Proof
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ci.proof.coverage import CompiledKernel
     from ci.proof.report import RaceResult, Report
     from index_site.manifest import Voucher
+    from matrix.model import Release
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Policy:
     keys: Mapping[str, str] = field(default_factory=dict)
     min_cases: int = 1
     trust_unsigned: bool = False
+
+    @classmethod
+    def of(cls, release: Release, *, trust_unsigned: bool) -> Policy:
+        """Return the policy of the matrix's release section."""
+        return cls(release.keys, release.min_cases, trust_unsigned)
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,7 @@ def read_evidence(path: Path, policy: Policy) -> Evidence:
 
 
 def _read(path: Path) -> tuple[bytes, Report]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise CorruptReport(f"{path}: cannot be read as a validation report: {error.strerror}") from error
+    raw = report_bytes(path)
     report = parse_report(raw, path)
     if report.only_races:
         raise RacesAlone(

@@ -260,11 +260,19 @@ def read_report(path: Path) -> Report:
         CorruptReport: the file cannot be read, is truncated or altered, or its totals or results contradict
             its cases.
     """
+    return parse_report(report_bytes(path), path)
+
+
+def report_bytes(path: Path) -> bytes:
+    """Return the bytes of a report.
+
+    Raises:
+        CorruptReport: the file cannot be read.
+    """
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise CorruptReport(f"{path}: cannot be read as a validation report: {error.strerror}") from error
-    return parse_report(raw, path)
 
 
 def parse_report(raw: bytes, path: Path) -> Report:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ci.errors import BadSignature, FarmError
 from ci.gpu_side.report_file import SIGNATURE_FIELD, write_report
-from ci.proof.report import read_report
+from ci.proof.report import parse_report, report_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,15 +53,15 @@ def sign_report(path: Path, key_file: Path) -> str:
     """Sign a report in place, instead of any earlier signature, and return the public key in hex.
 
     Raises:
-        CorruptReport, OtherReportSchema: see :func:`read_report`.
+        CorruptReport, OtherReportSchema: see :func:`ci.proof.report.read_report`.
         FarmError: the key cannot be read, or is no ed25519 key.
         DiskFull: there is no room; the report is untouched.
     """
-    report, key = read_report(path), _private_key(key_file)
+    raw, key = report_bytes(path), _private_key(key_file)
+    report = parse_report(raw, path)
     public = key.public_key().public_bytes_raw().hex()
-    document = json.loads(path.read_bytes())
     signature = {"public_key": public, "ed25519": key.sign(_message(report)).hex()}
-    write_report(path, {**document, SIGNATURE_FIELD: signature})
+    write_report(path, {**json.loads(raw), SIGNATURE_FIELD: signature})
     return public
 
 

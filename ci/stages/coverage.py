@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ci.stages.listing import Context
 from index_site.manifest import ExcludedCells, GpuSupport, Support
 from matrix.block import blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from ci.check import Check
     from matrix.model import Matrix
     from matrix.planner import Plan
+
+
+def context_of(
+    matrix: Matrix, plan: Plan, audits: Mapping[str, Sequence[Check]], base_url: str | None = None
+) -> Context:
+    """Return what the matrix says of wheels, with their audits and the address of the site."""
+    return Context(audits, support_by_tag(matrix, plan), exclusions(matrix), base_url)
 
 
 def support_by_tag(matrix: Matrix, plan: Plan) -> dict[str, Support]:

@@ -25,9 +25,10 @@ from kernels.build.version import is_trial
 from matrix.serving import target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ci.check import Check
+    from ci.proof.evidence import Evidence, Policy
     from ci.wheel.read import WheelFile
 
 _TRIAL = "it is a trial wheel: it holds a selection of the kernels"
@@ -96,19 +97,30 @@ def describe(
     )
 
 
-def with_proofs(wheel: Wheel, found: Iterable[Proof]) -> Wheel:
-    """Return the wheel with proofs of it added, each once, sorted by path.
+def with_evidence(wheel: Wheel, ours: Sequence[Evidence], facts: WheelFile, policy: Policy) -> Wheel:
+    """Return the wheel with the proofs that reports of its bytes give, each once, sorted by path.
 
     A proof that somebody vouched for stays when the same report is given again without a voucher.
+
+    Args:
+        wheel: its record.
+        ours: the reports; of equal ones the last counts.
+        facts: what the wheel itself contains.
+        policy: what a report needs to count.
+
+    Raises:
+        CorruptWheel: there are reports, and its ``build.json`` lacks something.
     """
+    kernels = _compiled_kernels(facts) if ours else ()
     proofs = {proof.path: proof for proof in wheel.proofs}
-    for proof in found:
+    for found in ours:
+        proof = found.proof(kernels, policy.min_cases)
         if proof.voucher or proof.path not in proofs:
             proofs[proof.path] = proof
     return wheel.model_copy(update={"proofs": tuple(proofs[path] for path in sorted(proofs))})
 
 
-def compiled_kernels(facts: WheelFile) -> tuple[CompiledKernel, ...]:
+def _compiled_kernels(facts: WheelFile) -> tuple[CompiledKernel, ...]:
     """Return the kernels that a wheel's ``build.json`` lists; none for a wheel without kernels.
 
     Raises:

@@ -20,7 +20,7 @@ from ci.files import room_in, sha256_of, write_atomically
 from ci.names import matching, nearest
 from ci.proof.evidence import Evidence, Policy, read_archive, read_evidence
 from ci.stages.admission import find_faults
-from ci.stages.listing import Context, channelled, compiled_kernels, describe, summarise_build, with_proofs
+from ci.stages.listing import Context, channelled, describe, summarise_build, with_evidence
 from ci.store.folder import MARKER, READABLE, held_site, open_to_readers
 from ci.wheel.compat_listing import followed
 from ci.wheel.read import WheelFile, read_wheel
@@ -192,8 +192,7 @@ def _judged(
     if not ours:
         return wheel
     file = item.copy if item else root / FILES / wheel.filename
-    kernels = compiled_kernels(read_wheel(file, filename=wheel.filename))
-    return with_proofs(wheel, [found.proof(kernels, policy.min_cases) for found in ours])
+    return with_evidence(wheel, ours, read_wheel(file, filename=wheel.filename), policy)
 
 
 def _listing(wheel: Wheel) -> str:

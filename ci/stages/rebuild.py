@@ -14,7 +14,7 @@ from ci.errors import BadSignature, CorruptReport, CorruptWheel, FarmError, Race
 from ci.files import room_in
 from ci.proof.evidence import Evidence, read_archive, read_evidence
 from ci.stages.admission import find_faults
-from ci.stages.listing import Context, channelled, compiled_kernels, describe, summarise_build, with_proofs
+from ci.stages.listing import Context, channelled, describe, summarise_build, with_evidence
 from ci.stages.publish import write_site
 from ci.store.folder import held_site
 from ci.wheel.compat_listing import followed
@@ -34,13 +34,11 @@ from index_site.manifest import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
     from pathlib import Path
 
     from ci.progress import Reporter
     from ci.proof.evidence import Policy
-    from ci.wheel.read import WheelFile
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,8 @@ def rebuild(
             build = summarise_build(facts)
             wheel = describe(facts, build, context, old=None, now=uploaded, faults=faults)
             wheel = wheel.model_copy(update={"yanked": listed.yanked if listed else None})
-            wheels[path.name] = _placed(_proven(wheel, facts, evidence, policy), listed, progress)
+            ours = [found for found in evidence if found.wheel_sha256 == facts.sha256]
+            wheels[path.name] = _placed(with_evidence(wheel, ours, facts, policy), listed, progress)
         wanted: dict[str, Channel | None] = {
             name: listed.channel if listed.channel == "candidate" else None for name, listed in pages.items()
         }
@@ -162,12 +161,6 @@ def _report(path: Path, policy: Policy, progress: Reporter) -> Evidence | None:
     except (CorruptReport, RacesAlone, BadSignature) as error:
         progress.warn(f"{error}; the report counts for no wheel")
         return None
-
-
-def _proven(wheel: Wheel, facts: WheelFile, evidence: Sequence[Evidence], policy: Policy) -> Wheel:
-    ours = [found for found in evidence if found.wheel_sha256 == wheel.sha256]
-    kernels = compiled_kernels(facts) if ours else ()
-    return with_proofs(wheel, [found.proof(kernels, policy.min_cases) for found in ours])
 
 
 def _placed(wheel: Wheel, listed: _Listed | None, progress: Reporter) -> Wheel:

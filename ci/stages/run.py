@@ -18,8 +18,7 @@ from ci.project import ROOT
 from ci.proof.evidence import Policy
 from ci.stages.audit import audit, require_passed
 from ci.stages.build import Workshop, build
-from ci.stages.coverage import exclusions, support_by_tag
-from ci.stages.listing import Context
+from ci.stages.coverage import context_of
 from ci.stages.plan import this_platform
 from ci.stages.publish import publish
 from ci.stages.trial import trial_environment
@@ -108,7 +107,7 @@ def _run_stages(
         progress=progress,
     )
     report = _validate(wheel, settings, trial.environment.python, progress)
-    context = Context(audits, support_by_tag(matrix, whole), exclusions(matrix))
+    context = context_of(matrix, whole, audits)
     manifest = publish_locally(
         wheels=[wheel, compat],
         reports=[] if isinstance(report, str) else [report],
@@ -116,7 +115,7 @@ def _run_stages(
         now=now,
         progress=progress,
         context=context,
-        policy=Policy(matrix.release.keys, matrix.release.min_cases, settings.trust_unsigned),
+        policy=Policy.of(matrix.release, trust_unsigned=settings.trust_unsigned),
     )
     verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.torch_site)
 

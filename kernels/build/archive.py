@@ -41,14 +41,16 @@ class _Member:
     body: bytes
 
     def local_header(self) -> bytes:
-        common = (_VERSION, 0, self.method, _TIME, _DATE, self.digest, len(self.body), self.size)
-        return _LOCAL.pack(b"PK\x03\x04", *common, len(self.name), 0) + self.name
+        return _LOCAL.pack(b"PK\x03\x04", *self._common(), len(self.name), 0) + self.name
 
     def central_header(self, offset: int) -> bytes:
-        common = (_VERSION, 0, self.method, _TIME, _DATE, self.digest, len(self.body), self.size)
         lengths = (len(self.name), 0, 0, 0, 0)
-        fixed = (b"PK\x01\x02", _UNIX | _VERSION, *common, *lengths, self.mode << 16, offset)
+        fixed = (b"PK\x01\x02", _UNIX | _VERSION, *self._common(), *lengths, self.mode << 16, offset)
         return _CENTRAL.pack(*fixed) + self.name
+
+    def _common(self) -> tuple[int, ...]:
+        """Return the fields that both headers have, in their order."""
+        return _VERSION, 0, self.method, _TIME, _DATE, self.digest, len(self.body), self.size
 
 
 def normalised(wheel: bytes) -> bytes:

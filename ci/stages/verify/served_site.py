@@ -81,24 +81,22 @@ def _get(session: requests.Session, url: str) -> requests.Response:
 
 
 def _wrong_files(session: requests.Session, base: str, manifest: Manifest) -> list[str]:
-    wanted: dict[str, str] = {}
-    wrong = []
+    digests: dict[str, str] = {}
+    sizes: dict[str, int] = {}
     for wheel in manifest.wheels:
         href = file_href(wheel.filename)
-        wanted[href] = wheel.sha256
-        with session.head(base + href, timeout=_TIMEOUT_S) as answer:
-            if answer.ok and answer.headers.get("Content-Length") != str(wheel.size):
-                wrong.append(f"{href} has not the manifest's size {wheel.size}")
-        wanted[f"{href}.metadata"] = wheel.metadata_sha256
-        wanted.update({proof.path: proof.sha256 for proof in wheel.proofs})
-    return wrong + [path for path, digest in wanted.items() if _served_sha256(session, base + path) != digest]
-
-
-def _served_sha256(session: requests.Session, url: str) -> str | None:
-    with session.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
-        if not answer.ok:
-            return None
-        return sha256_of_blocks(answer.iter_content(1 << 20))
+        digests[href], sizes[href] = wheel.sha256, wheel.size
+        digests[f"{href}.metadata"] = wheel.metadata_sha256
+        digests.update({proof.path: proof.sha256 for proof in wheel.proofs})
+    wrong_sizes, wrong_digests = [], []
+    for path, wanted in digests.items():
+        with session.get(base + path, stream=True, timeout=_TIMEOUT_S) as answer:
+            size = sizes.get(path)
+            if answer.ok and size is not None and answer.headers.get("Content-Length") != str(size):
+                wrong_sizes.append(f"{path} has not the manifest's size {size}")
+            if not answer.ok or sha256_of_blocks(answer.iter_content(1 << 20)) != wanted:
+                wrong_digests.append(path)
+    return wrong_sizes + wrong_digests
 
 
 def _same_type(served: str, required: str | None) -> bool:
