@@ -95,9 +95,11 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_an_editable_install_adds_the_compiled_files_and_leaves_every_other_byte(
-    tree: Path, wheel: Path, toolkit: Path, tmp_path: Path
+    wheel: Path, toolkit: Path, tmp_path: Path
 ):
     """Among them the user's files that no commit holds. So does the next install."""
+    tree = tmp_path / "tree"  # of its own: the uncommitted files belong to no other test
+    copy_tree(tree)
     (tree / "flash_attn3" / "lib").mkdir()
     for name in ("notes.txt", "work_in_progress.py", "lib/mine.txt"):
         (tree / "flash_attn3" / name).write_text("uncommitted")
