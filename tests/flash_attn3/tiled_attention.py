@@ -131,6 +131,8 @@ class TiledAttention:
         out = torch.zeros(batch, heads, seqlen_q, v.shape[3])
         row = torch.arange(seqlen_q)[:, None]
         shift += self.causal_shift + (0 if self.top_left else seqlen_k - seqlen_q)
+        seen = ~self._hidden(torch.arange(seqlen_k), row + shift, causal, window_size, attention_chunk)
+        first_seen = int(seen.any(dim=0).int().argmax()) if seen.any() else 0
         last_key = seqlen_k - (1 if self.drop_last_key else 0)
         for start in reversed(range(0, seqlen_k, self.tile)):
             key = torch.arange(start, min(start + self.tile, seqlen_k))
@@ -151,8 +153,8 @@ class TiledAttention:
             total = total * factor + (probabilities.sum(-1, keepdim=True) if summed is None else summed)
             if self.rescale:
                 out = out * factor
-            # Keys that no query sees may hold NaN.
-            out = out + rounded @ vf[:, :, key].masked_fill(hidden.all(dim=0)[:, None], 0.0)
+            # Keys before the first that a query sees may hold NaN; no others.
+            out = out + rounded @ vf[:, :, key].masked_fill((key < first_seen)[:, None], 0.0)
             best = new_best
         lse_best, lse_total = best, total
         if learnable_sink is not None and not self.no_sink:

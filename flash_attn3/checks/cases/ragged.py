@@ -83,17 +83,7 @@ def _case(  # noqa: PLR0917  the order of _Parts
     mask: dict[str, Any],
     pair: tuple[int, int],
 ) -> AttentionCase:
-    batch, seqlen_q, seqlen_k, heads, heads_kv = shape
     case = AttentionCase(
-        dtype=dtype,
-        batch=batch,
-        seqlen_q=seqlen_q,
-        seqlen_k=seqlen_k,
-        heads=heads,
-        heads_kv=heads_kv,
-        form=form,
-        page_size=page_size if form in PAGED else 0,
-        seed=seed,
-        **mask,
+        dtype, False, *shape, form=form, page_size=page_size if form in PAGED else 0, seed=seed
     )
-    return with_head_dims(case, pair)
+    return with_head_dims(replace(case, **mask), pair)

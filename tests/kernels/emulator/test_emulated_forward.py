@@ -45,6 +45,7 @@ CASES = {
     "scale 0": Case((100,), (190,), scale=0.0, causal=True),
     "large scores": Case((60,), (190,), scale=4.0),
     "huge scores": Case((60, 3), (190, 70), scale=3e9, causal=True),
+    "huge scores of lone rows": Case((1,) * 6, (190,) * 6, scale=3e9),
     "huge negative scores": Case((60,), (190,), scale=-3e9, window=(90, 0)),
     "keys that no query sees": Case((5, 130), (300, 290), window=(70, 0)),
     "chunks that no query sees": Case((9,), (300,), chunk=120, form="packed"),
@@ -158,6 +159,7 @@ CHANGES = {
     "large maxima not subtracted": Change(
         "online_softmax.cuh", "subtract_from_row(s, row, is_large(row) ? row_max[row] : 0.f);", ""
     ),
+    "large maxima subtracted once": Change("online_softmax.cuh", "grown[1] || has_large_max", "grown[1]"),
     "no maximum is large": Change("online_softmax.cuh", "fabsf(reference) < kLargeMax", "true"),
     "rows past the end written": Change(
         "fwd_portable.cu", "tile_row < row_count(p.tiles, item)", "tile_row >= 0"
@@ -168,8 +170,8 @@ CHANGES = {
     ),
 }
 MUTATION_CASES = (
-    *("causal", "window", "softcap", "negative scale", "huge scores", "keys that no query sees"),
-    *("grouped heads", "packed", "odd columns"),
+    *("causal", "window", "softcap", "negative scale", "huge scores", "huge scores of lone rows"),
+    *("keys that no query sees", "grouped heads", "packed", "odd columns"),
 )
 
 

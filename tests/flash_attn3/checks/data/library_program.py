@@ -10,8 +10,6 @@ import torch
 from flash_attn3 import _native
 from flash_attn3._native import Code
 from flash_attn3.checks.cases.case import DTYPES, AttentionCase
-from flash_attn3.checks.cases.dense import edges
-from flash_attn3.checks.cases.options import NATIVE, WIDE, with_head_dims
 from flash_attn3.checks.cases.per_kernel import per_kernel
 from flash_attn3.checks.kinds import Kind
 from flash_attn3.checks.ops import op_check, op_checks
@@ -61,18 +59,12 @@ def main() -> None:
         print(f"fewest@{kernel} {fewest}")
 
 
-def _pairs_of_lengths():
-    """Return the dense cases of a few lengths with the head dimensions of every kernel."""
-    for case in edges((65, 130), DTYPES):
-        yield from (with_head_dims(case, pair) for pair in (*NATIVE, WIDE[0]))
-
-
 def fewest_cases(kinds) -> dict[str, int]:
     """Return, for each kernel that this device runs, the smallest number of fixed cases of a category.
 
-    Of attention the cases for each kernel and those of a few lengths: the others only add to them.
+    Of attention the cases for each kernel alone: the others only add to them.
     """
-    fixed = {"fwd": (*per_kernel(DTYPES), *_pairs_of_lengths()), "combine": combine_cases(quick=False)}
+    fixed = {"fwd": tuple(per_kernel(DTYPES)), "combine": combine_cases(quick=False)}
     found = Counter()
     for check in op_checks():
         for case in fixed[check.op]:
