@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kernels.table.variant import Variant
 
 HERE = Path(__file__).parent
-_PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams"}
+_PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams", "bwd": "fa3::BwdParams"}
 # Toolkit headers that the sources include; each is replaced by `gpu.h`.
 _TOOLKIT_HEADERS = ("cute/config.hpp", "cutlass/cutlass.h")
 # Texts that no macro can turn into C++ for the CPU: file name -> (text, replacement).
@@ -31,6 +31,7 @@ _TRANSLATED = {
         "y = exp2f(x);",
     ),
     "fwd_portable.cu": ("extern __shared__", "extern"),
+    "bwd_portable.cu": ("extern __shared__", "extern"),
 }
 
 
