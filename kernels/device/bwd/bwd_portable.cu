@@ -26,9 +26,15 @@ struct Config {
     static constexpr int kWarps = FA3_WARPS;
     static constexpr int kStages = FA3_STAGES;  // buffers for Q, and as many for dO
 
+    static constexpr int kSplit = FA3_SPLIT;  // warps that share their keys: each takes a part of the queries and columns
+
     static constexpr int kThreads = kWarps * 32;
-    static constexpr int kWarpKeys = kTileN / kWarps;
+    static constexpr int kKeyGroups = kWarps / kSplit;
+    static constexpr int kWarpKeys = kTileN / kKeyGroups;
     static constexpr int kKeyTiles = kWarpKeys / kMmaRows;  // share every fragment of Q and dO
+    static constexpr int kQueries = kTileM / kSplit;
+    static constexpr int kColumnsK = kHeadDim / kSplit;
+    static constexpr int kColumnsV = kHeadDimV / kSplit;
     // dQ: the warps share its rows, then its columns.
     static constexpr int kRowGroups = kWarps < kTileM / kMmaRows ? kWarps : kTileM / kMmaRows;
     static constexpr int kRowTiles = kTileM / kMmaRows / kRowGroups;
@@ -42,12 +48,13 @@ struct Config {
     static constexpr uint32_t kBytesQ = kSlabs * kTileM * kSlabRowBytes;
     static constexpr uint32_t kBytesDo = kSlabsV * kTileM * kSlabRowBytes;
     static constexpr uint32_t kBytesDs = kSlabsM * kTileN * kSlabRowBytes;
+    static constexpr uint32_t kBytesP = kSplit > 1 ? kBytesDs : 0;
     static constexpr uint32_t kBytesRows = kTileM * sizeof(float);  // LSE, and as many for delta
     static constexpr uint32_t kBytesStage = kBytesQ + kBytesDo + 2 * kBytesRows;
-    static constexpr uint32_t kBytes = kBytesK + kBytesV + kStages * kBytesStage + kBytesDs;
-    static_assert(kTileN % (kWarps * kMmaRows) == 0 && kTileM % kMmaK == 0, "whole products");
+    static constexpr uint32_t kBytes = kBytesK + kBytesV + kStages * kBytesStage + kBytesDs + kBytesP;
+    static_assert(kTileN % (kKeyGroups * kMmaRows) == 0 && kQueries % kMmaK == 0, "whole products");
     static_assert(kTileM % (kRowGroups * kMmaRows) == 0 && kHeadDim % (kColumnGroups * 16) == 0, "whole products");
-    static_assert(kHeadDim % 16 == 0 && kHeadDimV % 16 == 0, "whole products");
+    static_assert(kColumnsK % 16 == 0 && kColumnsV % 16 == 0, "whole products");
     static_assert(kStages == 1 || kStages == 2, "one buffer, or two");
     static_assert(kBytes == FA3_SMEM_BYTES, "the variant row states another size");
 };
@@ -105,6 +112,18 @@ struct KeyFragments {
     }
 };
 
+// o (keys of the warp x Columns) += p . v (queries of a step x Columns from 16 * first on). `load_p(step, a)` loads the
+// fragments of p; `v`: address of the tile plus LaneOffsets::rows_first.
+template <class C, class LoadP, int Count>
+CUTE_DEVICE void add_products(LoadP const& load_p, uint32_t v, float (&o)[C::kKeyTiles][Count], int first) {
+    CUTE_UNROLL
+    for (int step = 0; step < C::kTileM / kMmaK; ++step) {
+        uint32_t a[C::kKeyTiles][4];
+        load_p(step, a);
+        product_pv<typename C::Element, C::kKeyTiles, C::kTileM, 2 * Count>(a, v, step, o, first);
+    }
+}
+
 template <int kColumns>
 struct Columns {
     static constexpr int value = kColumns;
@@ -117,13 +136,16 @@ struct BoolConstant {
 template <class C>
 CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile const& at) {
     using Element = typename C::Element;
-    int const lane = cutlass::canonical_lane_idx();
     int const warp = threadIdx.x / 32;
     int const group = p.sizes.heads_q / p.sizes.heads_kv;
     uint32_t const k_tile = static_cast<uint32_t>(__cvta_generic_to_shared(smem));
     uint32_t const v_tile = k_tile + C::kBytesK;
     uint32_t const stages = v_tile + C::kBytesV;
     uint32_t const ds_tile = stages + C::kStages * C::kBytesStage;
+    uint32_t const p_tile = ds_tile + C::kBytesDs;
+    int const key_group = warp % C::kKeyGroups;
+    int const part = warp / C::kKeyGroups;
+    int const first_column_query = part * C::kQueries;  // of the warp's scores
     bool const packed_q = p.sequences.cu_seqlens_q != nullptr;
     bool const packed_k = p.sequences.cu_seqlens_k != nullptr;
 
@@ -164,20 +186,21 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         fa3_i64 const row = workspace_tile(p, at.batch, step.head, step.tile) * C::kTileM;
         uint32_t const rows = to + C::kBytesQ + C::kBytesDo;
         constexpr int kChunks = C::kBytesRows / kChunkBytes;
-        for (int i = threadIdx.x; i < 2 * kChunks; i += C::kThreads) {
-            float const* const from = i < kChunks ? p.workspace.lse_log2 : p.workspace.delta;
-            copy_chunk(rows + i * kChunkBytes, from + row + i % kChunks * 4, kChunkBytes);
+        static_assert(kChunks <= 32 && C::kWarps >= 2, "a warp copies the LSE, another delta");
+        if (warp < 2 && opaque_lane() < kChunks) {
+            float const* const from = warp == 0 ? p.workspace.lse_log2 : p.workspace.delta;
+            copy_chunk(rows + warp * C::kBytesRows + opaque_lane() * kChunkBytes, from + row + opaque_lane() * 4, kChunkBytes);
         }
     };
 
-    float dk[C::kKeyTiles][C::kHeadDim / 2];
-    float dv[C::kKeyTiles][C::kHeadDimV / 2];
+    float dk[C::kKeyTiles][C::kColumnsK / 2];
+    float dv[C::kKeyTiles][C::kColumnsV / 2];
     CUTE_UNROLL
     for (int t = 0; t < C::kKeyTiles; ++t) {
         CUTE_UNROLL
-        for (int i = 0; i < C::kHeadDim / 2; ++i) dk[t][i] = 0.f;
+        for (int i = 0; i < C::kColumnsK / 2; ++i) dk[t][i] = 0.f;
         CUTE_UNROLL
-        for (int i = 0; i < C::kHeadDimV / 2; ++i) dv[t][i] = 0.f;
+        for (int i = 0; i < C::kColumnsV / 2; ++i) dv[t][i] = 0.f;
     }
     if (steps > 0) {
         copy_keys(Columns<C::kHeadDim>{}, p.k, p.sizes.head_dim, k_tile);
@@ -185,13 +208,14 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         copy_step(0, 0);
         commit_copies();
     }
-    uint32_t const warp_rows = warp * C::kWarpKeys * kSlabRowBytes + LaneOffsets::rows_first(lane);
-    KeyFragments<C> const keys{k_tile + warp_rows};
-    KeyFragments<C> const values{v_tile + warp_rows};
     int const last_key = min(at.first_key + C::kTileN, at.keys.length) - 1;
 
     CUTE_NO_UNROLL
     for (int index = 0; index < steps; ++index) {
+        int const lane = opaque_lane();  // the addresses below would take thirty registers outside of the loop
+        uint32_t const warp_rows = key_group * C::kWarpKeys * kSlabRowBytes + LaneOffsets::rows_first(lane);
+        KeyFragments<C> const keys{k_tile + warp_rows};
+        KeyFragments<C> const values{v_tile + warp_rows};
         Step const step = step_of(index);
         uint32_t const stage = C::kStages == 1 ? 0 : index % 2;
         uint32_t const q_tile = stages + stage * C::kBytesStage;
@@ -203,11 +227,12 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         if (C::kStages == 2 && index + 1 < steps) copy_step(index + 1, stage ^ 1);
         commit_copies();
 
-        // Scores and their gradients, transposed: a warp's keys by all queries of the tile.
-        float s[C::kKeyTiles][C::kTileM / 2];
-        float ds[C::kKeyTiles][C::kTileM / 2];
-        product_qk<Element, C::kKeyTiles, C::kTileM, C::kHeadDim>(keys, q_tile + LaneOffsets::columns_first(lane), s);
-        product_qk<Element, C::kKeyTiles, C::kTileM, C::kHeadDimV>(values, do_tile + LaneOffsets::columns_first(lane), ds);
+        // Scores and the gradients of P, transposed: the warp's keys by its queries.
+        float s[C::kKeyTiles][C::kQueries / 2];
+        float ds[C::kKeyTiles][C::kQueries / 2];
+        uint32_t const query_rows = first_column_query * kSlabRowBytes + LaneOffsets::columns_first(lane);
+        product_qk<Element, C::kKeyTiles, C::kQueries, C::kHeadDim, C::kTileM>(keys, q_tile + query_rows, s);
+        product_qk<Element, C::kKeyTiles, C::kQueries, C::kHeadDimV, C::kTileM>(values, do_tile + query_rows, ds);
 
         int const first_query = step.tile * C::kTileM;
         bool const capped = p.scale.softcap_scale != 0.f;
@@ -224,15 +249,15 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
                 if constexpr (!plain.value) {
                     CUTE_UNROLL
                     for (int half = 0; half < 2; ++half) {
-                        int const key = at.first_key + warp * C::kWarpKeys + t * kMmaRows + half * 8 + lane / 4;
+                        int const key = at.first_key + key_group * C::kWarpKeys + t * kMmaRows + half * 8 + lane / 4;
                         sees[half] = queries_that_see(p.mask, key, at.queries.length, at.keys.length);
                         if (key >= at.keys.length) sees[half].end = 0;
                     }
                     if (capped) cap_scores(s[t], p.scale.softcap_scale);
                 }
                 CUTE_UNROLL
-                for (int i = 0; i < C::kTileM / 2; ++i) {
-                    int const column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+                for (int i = 0; i < C::kQueries / 2; ++i) {
+                    int const column = first_column_query + i / 4 * 8 + lane % 4 * 2 + i % 2;
                     float const score = s[t][i];
                     float weight = exp2_approx(fmaf(score, p.scale.scale_log2, -lse_log2[column]));
                     if constexpr (!plain.value) {
@@ -252,24 +277,25 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         } else {
             weigh(BoolConstant<true>{});
         }
-        CUTE_UNROLL
-        for (int chunk = 0; chunk < C::kTileM / kMmaK; ++chunk) {
-            uint32_t a[C::kKeyTiles][4];
-            CUTE_UNROLL
-            for (int t = 0; t < C::kKeyTiles; ++t) {
-                to_operand<Element>(*reinterpret_cast<float(*)[8]>(&s[t][8 * chunk]), a[t]);
-            }
-            product_pv<Element, C::kKeyTiles, C::kTileM, C::kHeadDimV>(a, do_tile + LaneOffsets::rows_first(lane), chunk, dv);
-        }
-        stage_rows<Element, C::kTileN, C::kKeyTiles, C::kTileM>(smem + (ds_tile - k_tile), ds, warp);
-        CUTE_UNROLL
-        for (int chunk = 0; chunk < C::kTileM / kMmaK; ++chunk) {
-            uint32_t a[C::kKeyTiles][4];
-            CUTE_UNROLL
-            for (int t = 0; t < C::kKeyTiles; ++t) {
-                to_operand<Element>(*reinterpret_cast<float(*)[8]>(&ds[t][8 * chunk]), a[t]);
-            }
-            product_pv<Element, C::kKeyTiles, C::kTileM, C::kHeadDim>(a, q_tile + LaneOffsets::rows_first(lane), chunk, dk);
+        auto const fragments_of = [](auto& accumulators) {
+            return [&](int step, uint32_t (&a)[C::kKeyTiles][4]) {
+                CUTE_UNROLL
+                for (int t = 0; t < C::kKeyTiles; ++t) {
+                    to_operand<Element>(*reinterpret_cast<float(*)[8]>(&accumulators[t][8 * step]), a[t]);
+                }
+            };
+        };
+        unsigned char* const ds_staging = smem + (ds_tile - k_tile);
+        if constexpr (C::kSplit == 1) {
+            add_products<C>(fragments_of(s), do_tile + LaneOffsets::rows_first(lane), dv, 0);
+            stage_rows<Element, C::kTileN, C::kKeyTiles, C::kQueries>(ds_staging, ds, key_group);
+            add_products<C>(fragments_of(ds), q_tile + LaneOffsets::rows_first(lane), dk, 0);
+        } else {
+            stage_rows<Element, C::kTileN, C::kKeyTiles, C::kQueries>(smem + (p_tile - k_tile), s, key_group, first_column_query);
+            stage_rows<Element, C::kTileN, C::kKeyTiles, C::kQueries>(ds_staging, ds, key_group, first_column_query);
+            __syncthreads();
+            add_products<C>(KeyFragments<C>{p_tile + warp_rows}, do_tile + LaneOffsets::rows_first(lane), dv, part * C::kColumnsV / 16);
+            add_products<C>(KeyFragments<C>{ds_tile + warp_rows}, q_tile + LaneOffsets::rows_first(lane), dk, part * C::kColumnsK / 16);
         }
         __syncthreads();  // the gradients of all keys are in shared memory, and Q and dO are read
         if (C::kStages == 1 && index + 1 < steps) copy_step(index + 1, 0);
@@ -316,18 +342,19 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
     CUTE_UNROLL
     for (int t = 0; t < C::kKeyTiles; ++t) {
         CUTE_UNROLL
-        for (int i = 0; i < C::kHeadDim / 2; ++i) dk[t][i] *= p.softmax_scale;
+        for (int i = 0; i < C::kColumnsK / 2; ++i) dk[t][i] *= p.softmax_scale;
     }
+    stage_rows<Element, C::kTileN, C::kKeyTiles, C::kColumnsK>(smem, dk, key_group, part * C::kColumnsK);
+    stage_rows<Element, C::kTileN, C::kKeyTiles, C::kColumnsV>(smem + C::kBytesK, dv, key_group, part * C::kColumnsV);
+    __syncthreads();
     auto const is_in_slot = [&](int row) { return at.first_key + row < at.keys.slot; };
     auto const store = [&](auto columns, Operand const& operand, int const& used_columns, unsigned char* staging) {
         auto* const first = sequence_rows<Element>(operand, at.batch, packed_k, at.keys.start) +
                             at.head_kv * operand.stride_head + at.first_key * operand.stride_row;
-        store_staged_rows<Element, C::kTileN, C::kWarpKeys, columns.value>(
+        store_staged_rows<Element, C::kTileN, C::kTileN / C::kWarps, columns.value>(
             staging, warp, 0, used_columns, is_in_slot, [&](int row) { return first + row * operand.stride_row; });
     };
-    stage_rows<Element, C::kTileN, C::kKeyTiles, C::kHeadDim>(smem, dk, warp);
     store(Columns<C::kHeadDim>{}, p.dk, p.sizes.head_dim, smem);
-    stage_rows<Element, C::kTileN, C::kKeyTiles, C::kHeadDimV>(smem + C::kBytesK, dv, warp);
     store(Columns<C::kHeadDimV>{}, p.dv, p.sizes.head_dim_v, smem + C::kBytesK);
 }
 

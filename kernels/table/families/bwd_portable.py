@@ -25,6 +25,8 @@ class Tile:
         warps: Warps that share the keys.
         stages: Buffers for tiles of q, and as many for dout.
         blocks_per_sm: Blocks that the registers and the shared memory of a multiprocessor hold.
+        split: Warps that share their keys. Each computes the scores of a part of the queries, and a part of the
+            columns of dk and dv.
     """
 
     head_dim: int
@@ -34,12 +36,14 @@ class Tile:
     warps: int
     stages: int
     blocks_per_sm: int
+    split: int = 1
 
     def smem_bytes(self, dtype: str) -> int:
         """Return the size of the buffers."""
         slabs_qk, slabs_v = slabs(self.head_dim, dtype), slabs(self.head_dim_v, dtype)
         stage = self.tile_m * (slabs_qk + slabs_v) * SLAB_ROW_BYTES + 2 * self.tile_m * 4
-        gradients = self.tile_n * slabs(self.tile_m, dtype) * SLAB_ROW_BYTES
+        exchanged = 1 if self.split == 1 else 2  # the gradients of the scores; P where warps share their keys
+        gradients = exchanged * self.tile_n * slabs(self.tile_m, dtype) * SLAB_ROW_BYTES
         return self.tile_n * (slabs_qk + slabs_v) * SLAB_ROW_BYTES + self.stages * stage + gradients
 
 
@@ -47,11 +51,21 @@ _SMALL = (
     Tile(64, 64, 64, 128, 8, 1, 1),
     Tile(96, 96, 64, 64, 4, 1, 1),
     Tile(128, 128, 64, 64, 4, 1, 1),
+    Tile(192, 128, 64, 64, 8, 1, 1, split=2),
+    Tile(192, 192, 32, 64, 8, 1, 1, split=2),
+    Tile(256, 256, 32, 32, 4, 1, 1, split=2),
+    Tile(64, 256, 32, 64, 8, 1, 1, split=2),
+    Tile(64, 512, 32, 32, 4, 1, 1, split=2),
 )
 _LARGE = (
-    Tile(64, 64, 64, 128, 8, 2, 2),
+    Tile(64, 64, 64, 128, 8, 2, 1),
     Tile(96, 96, 64, 128, 8, 2, 1),
     Tile(128, 128, 64, 128, 8, 2, 1),
+    Tile(192, 128, 64, 64, 8, 2, 1, split=2),
+    Tile(192, 192, 64, 64, 8, 2, 1, split=2),
+    Tile(256, 256, 64, 64, 8, 1, 1, split=2),
+    Tile(64, 256, 64, 64, 8, 2, 1, split=2),
+    Tile(64, 512, 64, 64, 8, 1, 1, split=2),
 )
 _TILES = {
     "sm80": _LARGE,
@@ -92,6 +106,7 @@ def _variant(target: Target, tile: Tile, dtype: str) -> Variant:
             ("FA3_TILE_N", str(tile.tile_n)),
             ("FA3_WARPS", str(tile.warps)),
             ("FA3_STAGES", str(tile.stages)),
+            ("FA3_SPLIT", str(tile.split)),
             ("FA3_BLOCKS_PER_SM", str(tile.blocks_per_sm)),
             ("FA3_SMEM_BYTES", str(smem_bytes)),
         ),

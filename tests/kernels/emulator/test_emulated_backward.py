@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
     from tests.kernels.emulator.emulator import Kernel
 
-# Head dimensions, both dtypes, one and two stages, four and eight warps.
+# Every head dimension, both dtypes, one and two stages, four and eight warps, keys shared by warps and not.
 VARIANTS = (
     "bwd_portable_sm80_bf16_d64",
-    "bwd_portable_sm86_fp16_d64",
-    "bwd_portable_sm86_bf16_d96",
+    "bwd_portable_sm86_fp16_d96",
     "bwd_portable_sm90_fp16_d128",
     "bwd_portable_sm89_bf16_d128",
+    "bwd_portable_sm100_bf16_d192x128",
+    "bwd_portable_sm86_fp16_d192",
+    "bwd_portable_sm120_fp16_d256",
+    "bwd_portable_sm80_bf16_d64x256",
+    "bwd_portable_sm86_bf16_d64x512",
 )
 CASES = {
     "whole tile": BackwardCase(Case((128,), (128,))),

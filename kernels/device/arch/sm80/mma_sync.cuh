@@ -33,16 +33,16 @@ CUTE_DEVICE uint32_t at_step(uint32_t address, int step) {
     return (address ^ static_cast<uint32_t>(step % kSlabSteps * kStepBytes)) + step / kSlabSteps * Rows * kSlabRowBytes;
 }
 
-// s (RowTiles x 16 x N) = q . k (N x HeadDim)^T. `load_q(step, a)` loads the fragments of q; `k`: address of the tile
-// plus LaneOffsets::columns_first.
-template <class Element, int RowTiles, int N, int HeadDim, class LoadQ>
+// s (RowTiles x 16 x N) = q . k (N x HeadDim)^T. `load_q(step, a)` loads the fragments of q; `k`: address of the first of
+// the N rows plus LaneOffsets::columns_first. `Rows`: of a slab of k.
+template <class Element, int RowTiles, int N, int HeadDim, int Rows = N, class LoadQ>
 CUTE_DEVICE void product_qk(LoadQ const& load_q, uint32_t k, float (&s)[RowTiles][N / 2]) {
     float const zeros[4] = {0.f, 0.f, 0.f, 0.f};
     CUTE_UNROLL
     for (int step = 0; step < HeadDim / kMmaK; ++step) {
         uint32_t a[RowTiles][4];
         load_q(step, a);
-        uint32_t const address = at_step<N>(k, step);
+        uint32_t const address = at_step<Rows>(k, step);
         CUTE_UNROLL
         for (int key = 0; key < N; key += 16) {
             uint32_t b[4];
