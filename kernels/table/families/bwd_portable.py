@@ -25,8 +25,8 @@ class Tile:
         warps: Warps that share the keys.
         stages: Buffers for tiles of q, and as many for dout.
         blocks_per_sm: Blocks that the registers and the shared memory of a multiprocessor hold.
-        split: Warps that share their keys. Each computes the scores of a part of the queries, and a part of the
-            columns of dk and dv.
+        split: Warps that share their keys. Each computes the scores of a part of the queries, and a part of
+            the columns of dk and dv.
     """
 
     head_dim: int

@@ -120,7 +120,9 @@ class Backward:
 
     def _store(self, side: str, heads: int, columns: int) -> Store:
         slots = self.slots_q if side == "q" else self.slots_k
-        return new_store((*slots, self.call.tail) if self.packed else slots, heads, columns, packed=self.packed)
+        return new_store(
+            (*slots, self.call.tail) if self.packed else slots, heads, columns, packed=self.packed
+        )
 
     def _of_rows(self, values: list[NDArray[np.float64]] | list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return fp32 numbers of rows as the kernels read them: (batch, heads, rows), or (1, heads, total)."""
@@ -150,9 +152,7 @@ class Backward:
         }
         lse = self._of_rows([truth.lse for truth in self.truths])
         dlse = self._of_rows(self.dlse)
-        starts_q, starts_k = (
-            np.array(_starts(slots), np.int32) for slots in (self.slots_q, self.slots_k)
-        )
+        starts_q, starts_k = (np.array(_starts(slots), np.int32) for slots in (self.slots_q, self.slots_k))
         used_q, used_k = (np.array(n, np.int32) for n in (case.lengths_q, case.lengths_k))
         tile_m = variant.tile_m
         longest_q, longest_k = max(self.slots_q), max(self.slots_k)
@@ -288,7 +288,9 @@ class Backward:
             delta = (out[:, head] * dout[:, head]).sum(1) - dlse
             ds = p * (dp - delta[:, None]) * slope * case.scale
             size = np.abs(dout[:, head]) @ np.abs(v[:, kv]).T
-            ds_size = p * (size + np.abs(delta)[:, None] + (p * size).sum(1)[:, None]) * slope * abs(case.scale)
+            ds_size = (
+                p * (size + np.abs(delta)[:, None] + (p * size).sum(1)[:, None]) * slope * abs(case.scale)
+            )
             gradients["dq"][:, head] += ds @ k[:, kv]
             gradients["dk"][:, kv] += ds.T @ q[:, head]
             gradients["dv"][:, kv] += p.T @ dout[:, head]
