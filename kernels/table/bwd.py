@@ -16,6 +16,10 @@ class BwdTail(Tail):
 
     Attributes:
         launch: Which launch of a call the kernel is: `PREPARE`, `MAIN` or `FINISH`.
+        tensor_maps: Loads through tensor maps, in boxes of `tile_m` rows of q and `tile_n` of k.
+        lane_floats: Neighbouring floats of a lane in the sums of dq: 1 or 4.
     """
 
     launch: int
+    tensor_maps: bool = False
+    lane_floats: int = 1

@@ -51,13 +51,15 @@ CUTE_DEVICE void finish_tile(BwdParams const& p, int batch, int head, int tile) 
         if (row >= queries.slot) continue;
         Chunk packed{};
         if (row < queries.length) {
-            auto const* const from = reinterpret_cast<float4 const*>(sums + row_offset(in_tile, chunk, columns));
-            float4 const even = from[0];
-            float4 const odd = from[kOddColumns / 4];
-            packed = {pack(Element{}, even.x * p.softmax_scale, odd.x * p.softmax_scale),
-                      pack(Element{}, even.y * p.softmax_scale, odd.y * p.softmax_scale),
-                      pack(Element{}, even.z * p.softmax_scale, odd.z * p.softmax_scale),
-                      pack(Element{}, even.w * p.softmax_scale, odd.w * p.softmax_scale)};
+            float x[kChunk];
+            CUTE_UNROLL
+            for (int j = 0; j < kChunk; ++j) {
+                x[j] = sums[element_offset(in_tile, chunk, j, columns, p.workspace.lane_floats)] * p.softmax_scale;
+            }
+            CUTE_UNROLL
+            for (int pair = 0; pair < kChunk / 2; ++pair) {
+                packed.pairs[pair] = pack(Element{}, x[2 * pair], x[2 * pair + 1]);
+            }
         }
         store_chunk(dq + row * p.dq.stride_row + chunk * kChunk, packed, p.sizes.head_dim - chunk * kChunk);
     }

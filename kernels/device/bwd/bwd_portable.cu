@@ -7,6 +7,7 @@
 #include "arch/sm80/mma_sync.cuh"
 #include "params/bwd.h"
 #include "parts/dq_order.cuh"
+#include "parts/key_tile.cuh"
 #include "parts/load_cp_async.cuh"
 #include "parts/math.cuh"
 #include "parts/query_mask.cuh"
@@ -58,46 +59,6 @@ struct Config {
     static_assert(kStages == 1 || kStages == 2, "one buffer, or two");
     static_assert(kBytes == FA3_SMEM_BYTES, "the variant row states another size");
 };
-
-// Work item of a thread block: a tile of keys, the query heads that share it, and the tiles of queries that see it.
-struct KeyTile {
-    SequenceRows queries;
-    SequenceRows keys;
-    int batch;
-    int head_kv;
-    int first_key;
-    KeyRange seen;  // keys that any query sees; the rows of k and v outside may hold anything
-    int tile_begin;
-    int tile_end;
-};
-
-// Sections of `l2_heads` (batch, key head) pairs; within a section the first tiles of all pairs come first, which are the
-// longest under a causal mask. A tile of keys never comes before a lower one of its head (`parts/turns.cuh`).
-template <class C>
-CUTE_DEVICE KeyTile find_key_tile(BwdParams const& p, int index) {
-    int const per_section = p.l2_heads * p.tiles_n;
-    int const section = index / per_section;
-    int const within = index - section * per_section;
-    int const pairs = min(p.l2_heads, p.sizes.batch * p.sizes.heads_kv - section * p.l2_heads);
-    int const tile = within / pairs;
-    int const pair = section * p.l2_heads + within - tile * pairs;
-    KeyTile at;
-    at.batch = pair / p.sizes.heads_kv;
-    at.head_kv = pair - at.batch * p.sizes.heads_kv;
-    at.queries = queries_of(p, at.batch);
-    at.keys = keys_of(p, at.batch);
-    at.first_key = tile * C::kTileN;
-    int const last_key = min(at.first_key + C::kTileN, at.keys.length) - 1;
-    at.seen = {visible_keys<MaskClass::kLocal>(p.mask, 0, at.queries.length, at.keys.length).begin,
-               visible_keys<MaskClass::kLocal>(p.mask, at.queries.length - 1, at.queries.length, at.keys.length).end};
-    at.tile_begin = at.tile_end = 0;
-    if (last_key < at.first_key) return at;
-    int const begin = queries_that_see(p.mask, at.first_key, at.queries.length, at.keys.length).begin;
-    int const end = queries_that_see(p.mask, last_key, at.queries.length, at.keys.length).end;
-    at.tile_begin = begin / C::kTileM;
-    at.tile_end = (max(end, 0) + C::kTileM - 1) / C::kTileM;
-    return at;
-}
 
 // Fragments of a warp's rows of K or V, read again for every tile of queries.
 template <class C>
@@ -167,19 +128,9 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
             return SourceRow<Element>{rows + (used ? position : 0) * operand.stride_row, used};
         });
     };
-    // The tiles of queries of all query heads in a row.
-    int const tiles_of_head = at.tile_end - at.tile_begin;
-    int const steps = max(0, tiles_of_head) * group;
-    struct Step {
-        int head;
-        int tile;
-    };
-    auto const step_of = [&](int index) {
-        int const of_group = index / tiles_of_head;
-        return Step{at.head_kv * group + of_group, at.tile_begin + index - of_group * tiles_of_head};
-    };
+    int const steps = at.steps(group);
     auto const copy_step = [&](int index, uint32_t stage) {
-        Step const step = step_of(index);
+        QueryTile const step = at.step(index, group);
         uint32_t const to = stages + stage * C::kBytesStage;
         copy_queries(Columns<C::kHeadDim>{}, p.q, p.sizes.head_dim, to, step.head, step.tile);
         copy_queries(Columns<C::kHeadDimV>{}, p.dout, p.sizes.head_dim_v, to + C::kBytesQ, step.head, step.tile);
@@ -208,7 +159,6 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         copy_step(0, 0);
         commit_copies();
     }
-    int const last_key = min(at.first_key + C::kTileN, at.keys.length) - 1;
 
     CUTE_NO_UNROLL
     for (int index = 0; index < steps; ++index) {
@@ -216,7 +166,7 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         uint32_t const warp_rows = key_group * C::kWarpKeys * kSlabRowBytes + LaneOffsets::rows_first(lane);
         KeyFragments<C> const keys{k_tile + warp_rows};
         KeyFragments<C> const values{v_tile + warp_rows};
-        Step const step = step_of(index);
+        QueryTile const step = at.step(index, group);
         uint32_t const stage = C::kStages == 1 ? 0 : index % 2;
         uint32_t const q_tile = stages + stage * C::kBytesStage;
         uint32_t const do_tile = q_tile + C::kBytesQ;
@@ -236,11 +186,7 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
 
         int const first_query = step.tile * C::kTileM;
         bool const capped = p.scale.softcap_scale != 0.f;
-        bool const masked =
-            at.first_key + C::kTileN > at.keys.length ||
-            queries_that_see(p.mask, last_key, at.queries.length, at.keys.length).begin > first_query ||
-            queries_that_see(p.mask, at.first_key, at.queries.length, at.keys.length).end <
-                min(first_query + C::kTileM, at.queries.length);
+        bool const masked = at.is_masked<C::kTileM, C::kTileN>(p.mask, first_query);
         // P in place of the scores, and the gradients of the scores in place of those of P.
         auto const weigh = [&](auto plain) {
             CUTE_UNROLL
@@ -250,22 +196,23 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
                     CUTE_UNROLL
                     for (int half = 0; half < 2; ++half) {
                         int const key = at.first_key + key_group * C::kWarpKeys + t * kMmaRows + half * 8 + lane / 4;
-                        sees[half] = queries_that_see(p.mask, key, at.queries.length, at.keys.length);
-                        if (key >= at.keys.length) sees[half].end = 0;
+                        sees[half] = at.queries_of_key(p.mask, key);
                     }
                     if (capped) cap_scores(s[t], p.scale.softcap_scale);
                 }
                 CUTE_UNROLL
                 for (int i = 0; i < C::kQueries / 2; ++i) {
+                    // Columns of a lane are neighbours in the order of `statistics_place`.
+                    int const place = lane % 4 * (C::kTileM / 4) + first_column_query / 4 + i / 4 * 2 + i % 2;
                     int const column = first_column_query + i / 4 * 8 + lane % 4 * 2 + i % 2;
                     float const score = s[t][i];
-                    float weight = exp2_approx(fmaf(score, p.scale.scale_log2, -lse_log2[column]));
+                    float weight = exp2_approx(fmaf(score, p.scale.scale_log2, -lse_log2[place]));
                     if constexpr (!plain.value) {
                         QueryRange const range = sees[i / 2 % 2];
                         int const query = first_query + column;
                         if (query < range.begin || query >= range.end) weight = 0.f;
                     }
-                    float gradient = weight * (ds[t][i] - delta[column]);
+                    float gradient = weight * (ds[t][i] - delta[place]);
                     if constexpr (!plain.value) gradient *= capped ? 1.f - score * score : 1.f;
                     s[t][i] = weight;
                     ds[t][i] = gradient;
@@ -365,7 +312,7 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, FA3_BLOCKS_P
     using C = fa3::Config;
     extern __shared__ __align__(128) unsigned char smem[];
     __shared__ fa3::KeyTile at;
-    if (threadIdx.x == 0) at = fa3::find_key_tile<C>(p, blockIdx.x);
+    if (threadIdx.x == 0) at = fa3::find_key_tile<C::kTileM, C::kTileN>(p, blockIdx.x);
     __syncthreads();
     if (at.first_key < at.keys.slot) fa3::compute_tile<C>(p, smem, at);  // of a ragged batch the grid is an upper bound
 }

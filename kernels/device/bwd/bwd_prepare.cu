@@ -114,8 +114,9 @@ extern "C" __global__ void __launch_bounds__(fa3::kThreads) FA3_KERNEL(const __g
             RowStatistics const of = used ? statistics(of_row(p.lse, row), p.dlse.data ? of_row(p.dlse, row) : 0.f,
                                                        product, sink)
                                           : RowStatistics{infinity(), 0.f, 0.f};
-            p.workspace.lse_log2[place * tile_m + i] = of.lse_log2;
-            p.workspace.delta[place * tile_m + i] = of.delta;
+            fa3_i64 const to = place * tile_m + statistics_place(i, tile_m);
+            p.workspace.lse_log2[to] = of.lse_log2;
+            p.workspace.delta[to] = of.delta;
             sink_sum += of.sink_term;
         }
         auto* const dq = reinterpret_cast<float4*>(p.workspace.dq + place * tile_m * p.workspace.columns_q);

@@ -1,5 +1,6 @@
-// Order of a tile of dq in the workspace: accumulators of 16 x 8 elements, one behind another, row by row; within one,
-// the registers of its 32 lanes (`arch/sm80/mma_sync.cuh`): 4 x 32 floats. A warp then adds 128 bytes at once.
+// Order of a tile of dq in the workspace: accumulators of 16 x 8 elements, one behind another, row by row. Within one, the
+// registers of its 32 lanes (`arch/sm80/mma_sync.cuh`), 4 x 32 floats, or, where four floats can be added at once, the four
+// registers of each lane, 32 x 4 floats. A warp then adds 128 bytes at once, or 512.
 #pragma once
 
 #include <cute/config.hpp>
@@ -13,11 +14,11 @@ CUTE_DEVICE int accumulator_offset(int row_tile, int column_tile, int columns) {
     return (row_tile * (columns / 8) + column_tile) * kAccumulatorFloats;
 }
 
-// Place of columns 8 * column_tile to 8 * column_tile + 7 of a row: the even ones are four floats, the odd ones four
-// floats kOddColumns further.
-constexpr int kOddColumns = 32;
-CUTE_DEVICE int row_offset(int row, int column_tile, int columns) {
-    return accumulator_offset(row / 16, column_tile, columns) + row % 16 / 8 * 2 * kOddColumns + row % 8 * 4;
+// Place of column 8 * column_tile + j of a row. `lane_floats`: 1 or 4, neighbouring floats of a lane.
+CUTE_DEVICE int element_offset(int row, int column_tile, int j, int columns, int lane_floats) {
+    int const lane = row % 8 * 4 + j / 2;
+    int const i = row % 16 / 8 * 2 + j % 2;
+    return accumulator_offset(row / 16, column_tile, columns) + (lane_floats == 4 ? lane * 4 + i : i * 32 + lane);
 }
 
 }  // namespace fa3

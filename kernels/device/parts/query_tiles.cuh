@@ -35,4 +35,8 @@ CUTE_DEVICE fa3_i64 workspace_tile(BwdParams const& p, int batch, int head, int 
     return fa3_i64(head) * p.workspace.tiles + first_tile(p, batch) + tile;
 }
 
+// Place of a row's LSE and delta within its tile: those of the accumulator columns of one lane (2 l, 2 l + 1, 8 + 2 l, ...
+// with l = lane % 4) are neighbours, so that a lane reads four at once.
+CUTE_DEVICE int statistics_place(int row, int tile_m) { return row % 8 / 2 * (tile_m / 4) + row / 8 * 2 + row % 2; }
+
 }  // namespace fa3

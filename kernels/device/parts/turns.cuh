@@ -16,14 +16,17 @@ CUTE_DEVICE int key_tiles_before(MaskParams const& mask, int first_query, int se
     return max(0, visible_keys<MaskClass::kLocal>(mask, first_query, seqlen_q, seqlen_k).begin) / TileN;
 }
 
+// Called by one thread.
+CUTE_DEVICE void await_turn(fa3_u32* turns, int turn) {
+    auto const* const passed = static_cast<fa3_u32 volatile const*>(turns);
+    while (*passed != static_cast<fa3_u32>(turn)) {
+    }
+    __threadfence();
+}
+
 // Both are called by all threads of a block.
 CUTE_DEVICE void wait_turn(fa3_u32* turns, int turn) {
-    if (threadIdx.x == 0) {
-        auto const* const passed = static_cast<fa3_u32 volatile const*>(turns);
-        while (*passed != static_cast<fa3_u32>(turn)) {
-        }
-        __threadfence();
-    }
+    if (threadIdx.x == 0) await_turn(turns, turn);
     __syncthreads();
 }
 CUTE_DEVICE void pass_turn(fa3_u32* turns) {

@@ -5,6 +5,7 @@
 
 #include "attention/mask.h"
 #include "attention/params.h"
+#include "attention/tensor_map.h"
 #include "ops/bwd_check.h"
 #include "pack/choose.h"
 #include "pack/entry.h"
@@ -27,8 +28,20 @@ enum class Step : uint32_t { kPrepare, kMain, kFinish };
 
 // The tail of a record of this operator.
 struct BwdTail {
-    uint32_t launch;  // Step
+    uint32_t launch;       // Step
+    uint32_t tensor_maps;  // 1: loads through tensor maps
+    uint32_t lane_floats;  // neighbouring floats of a lane in the sums of dq: 1 or 4
 };
+
+fa3_status check_tail(const Record& record, Error error) {
+    BwdTail tail;
+    const bool sound = read_tail(record, &tail) && tail.tensor_maps <= 1 &&
+                       (tail.lane_floats == 1 || tail.lane_floats == 4) && record.head_dim % 8 == 0 &&
+                       record.head_dim != 0 && record.head_dim_v != 0;
+    if (sound) return FA3_OK;
+    return error.fail(FA3_BAD_PACK, "kernel %s of the pack is malformed: a field of bwd is out of range",
+                      record.name);
+}
 
 bool is_step(const Record& record, Step step) {
     BwdTail tail;
@@ -45,6 +58,7 @@ struct Plan {
     const Record* kernel = nullptr;  // of the main launch; null: nothing to compute
     const Record* prepare = nullptr;
     const Record* finish = nullptr;
+    BwdTail tail = {};
     BwdParams params = {};
     size_t workspace_size = 0;
 };
@@ -124,6 +138,7 @@ fa3_status fill_sizes(const fa3_bwd_args& args, Plan* plan, Error error) {
     params.workspace.tiles = static_cast<int32_t>(tiles);
     params.workspace.tile_m = static_cast<int32_t>(tile_m);
     params.workspace.columns_q = static_cast<int32_t>(plan->kernel->head_dim);
+    params.workspace.lane_floats = static_cast<int32_t>(plan->tail.lane_floats);
     plan->workspace_size = divide(args, problem, nullptr, &params).size();
     return FA3_OK;
 }
@@ -138,9 +153,12 @@ fa3_status make_plan_of(const fa3_bwd_args& args, const Check& check, Plan* plan
     plan->mask = resolve_mask(inputs, plan->problem);
     status = find_target(args.device, &plan->target, error);
     if (status == FA3_OK) status = choose(args, *plan, Step::kMain, &plan->kernel, error);
+    if (status == FA3_OK) status = check_tail(*plan->kernel, error);
     if (status == FA3_OK) status = choose(args, *plan, Step::kPrepare, &plan->prepare, error);
     if (status == FA3_OK) status = choose(args, *plan, Step::kFinish, &plan->finish, error);
-    return status == FA3_OK ? fill_sizes(args, plan, error) : status;
+    if (status != FA3_OK) return status;
+    read_tail(*plan->kernel, &plan->tail);
+    return fill_sizes(args, plan, error);
 }
 
 fa3_status make_plan(const fa3_bwd_args& args, Plan* plan, Error error) {
@@ -165,6 +183,35 @@ void fill_addresses(const fa3_bwd_args& args, Plan* plan) {
     params.sequences = sequence_params(inputs_of(args));
 }
 
+fa3_status encode_tensors(const fa3_bwd_args& args, Plan* plan, Error error) {
+    const Problem& problem = plan->problem;
+    const uint32_t rows_q = plan->kernel->tile_m;
+    const uint32_t rows_k = plan->kernel->tile_n;
+    BwdParams& params = plan->params;
+    const struct {
+        const fa3_tensor& tensor;
+        const char* argument;
+        Storage storage;
+        uint32_t rows;
+        TensorMap* map;
+        MapSteps* steps;
+    } operands[] = {
+        {args.q, "q", problem.storage_q, rows_q, &params.q_map, &params.q_steps},
+        {args.k, "k", problem.storage_k, rows_k, &params.k_map, &params.k_steps},
+        {args.v, "v", problem.storage_k, rows_k, &params.v_map, &params.v_steps},
+        {args.dout, "dout", problem.storage_q, rows_q, &params.dout_map, &params.dout_steps},
+    };
+    for (const auto& each : operands) {
+        if (is_empty(each.tensor)) continue;  // no step loads from it
+        *each.steps = map_steps(each.tensor, each.storage);
+        const fa3_status status =
+            encode_tensor_map(*plan->target.driver, args.device, each.tensor, each.storage, each.argument,
+                              {1, each.rows}, args.out.data, each.map, error);
+        if (status != FA3_OK) return status;
+    }
+    return FA3_OK;
+}
+
 fa3_status run(const fa3_bwd_args& args, Error error) {
     Plan plan;
     fa3_status status = make_plan(args, &plan, error);
@@ -174,6 +221,7 @@ fa3_status run(const fa3_bwd_args& args, Error error) {
     fill_addresses(args, &plan);
     ContextScope context(*plan.target.driver);
     status = context.enter(*plan.target.device, error);
+    if (status == FA3_OK && plan.tail.tensor_maps == 1) status = encode_tensors(args, &plan, error);
     if (status != FA3_OK) return status;
     BwdParams& params = plan.params;
     const int64_t query_tiles = int64_t{params.sizes.batch} * params.sizes.heads_q * params.tiles_m;

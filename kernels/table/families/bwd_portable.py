@@ -67,13 +67,21 @@ _LARGE = (
     Tile(64, 256, 64, 64, 8, 2, 1, split=2),
     Tile(64, 512, 64, 64, 8, 1, 1, split=2),
 )
+
+
+def _without_spills(tiles: tuple[Tile, ...], tile: Tile) -> tuple[Tile, ...]:
+    """Return the tiles with another one for its head dimensions, where the assembler spills."""
+    dims = (tile.head_dim, tile.head_dim_v)
+    return (*(other for other in tiles if (other.head_dim, other.head_dim_v) != dims), tile)
+
+
 _TILES = {
     "sm80": _LARGE,
     "sm86": _SMALL,
     "sm89": _SMALL,
     "sm90": _LARGE,
-    "sm100": _LARGE,
-    "sm120": _SMALL,
+    "sm100": _without_spills(_LARGE, Tile(128, 128, 64, 64, 8, 2, 1, split=2)),
+    "sm120": _without_spills(_SMALL, Tile(128, 128, 64, 64, 8, 1, 1, split=2)),
     "ptx80": _SMALL,
 }
 

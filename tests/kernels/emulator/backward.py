@@ -199,6 +199,7 @@ class Backward:
             tiles=tiles,
             tile_m=tile_m,
             columns_q=variant.head_dim,
+            lane_floats=1,
             total_q=total_q,
             total_k=total_k,
             tiles_m=tiles_m,

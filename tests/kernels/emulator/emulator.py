@@ -93,7 +93,7 @@ class Kernel:
 
     def launch(self, params: ctypes.Structure, grid: int) -> None:
         """Run all thread blocks; raise like `Program.launch`."""
-        self.program.launch(params, grid, alignment=64 if self.variant.op == "fwd" else 8)
+        self.program.launch(params, grid, alignment=8 if self.variant.op == "combine" else 64)
 
 
 def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change | None = None) -> Kernel:

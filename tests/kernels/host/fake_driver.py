@@ -173,6 +173,7 @@ class BwdWorkspace(ctypes.Structure):
         ("tiles", ctypes.c_int32),
         ("tile_m", ctypes.c_int32),
         ("columns_q", ctypes.c_int32),
+        ("lane_floats", ctypes.c_int32),
     )
 
 
@@ -181,6 +182,10 @@ class BwdParams(ctypes.Structure):
 
     _anonymous_ = ("sequences", "scale", "mask", "sizes", "storage", "workspace")
     _fields_ = (
+        ("q_map", ctypes.c_uint64 * 16),
+        ("k_map", ctypes.c_uint64 * 16),
+        ("v_map", ctypes.c_uint64 * 16),
+        ("dout_map", ctypes.c_uint64 * 16),
         ("q", Operand),
         ("k", Operand),
         ("v", Operand),
@@ -205,6 +210,10 @@ class BwdParams(ctypes.Structure):
         ("tiles_m", ctypes.c_int32),
         ("tiles_n", ctypes.c_int32),
         ("l2_heads", ctypes.c_int32),
+        ("q_steps", MapSteps),
+        ("k_steps", MapSteps),
+        ("v_steps", MapSteps),
+        ("dout_steps", MapSteps),
         ("tail_blocks", ctypes.c_int32),
     )
 

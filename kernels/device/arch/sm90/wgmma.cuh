@@ -21,8 +21,8 @@ struct Wgmma;
 #define FA3_WGMMA(ELEMENT, TYPE, N)                                                \
     template <>                                                                    \
     struct Wgmma<ELEMENT, N> {                                                     \
-        template <Major B>                                                         \
-        using SS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_SS<Major::K, B>; \
+        template <Major B, Major A = Major::K>                                     \
+        using SS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_SS<A, B>;   \
         template <Major B>                                                         \
         using RS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_RS<Major::K, B>; \
     };
@@ -90,6 +90,18 @@ CUTE_DEVICE void gemm_pv(uint32_t const (&p)[N / 4], uint64_t v, float (&o)[Head
     for (int step = 0; step < N / kMmaK; ++step) {
         fma_rs<Op>(&p[4 * step], advance(v, step * kMmaK * kSlabRowBytes), o,
                    ScaleOut::One, cute::make_integer_sequence<int, HeadDimV / 2>{});
+    }
+}
+
+// d (64 x Columns) = a (Inner x 64)^T . b (Inner x Columns), both contiguous along their outer dimension: 64 rows of a, and
+// columns of b within one slab or whole slabs, whose distance is in the descriptor. An inner step is 16 rows of a slab.
+template <class Element, int Inner, int Columns>
+CUTE_DEVICE void gemm_transposed(uint64_t a, uint64_t b, float (&d)[Columns / 2]) {
+    using Op = typename Wgmma<Element, Columns>::template SS<Major::MN, Major::MN>;
+    CUTE_UNROLL
+    for (int step = 0; step < Inner / kMmaK; ++step) {
+        fma_ss<Op>(advance(a, step * kMmaK * kSlabRowBytes), advance(b, step * kMmaK * kSlabRowBytes), d,
+                   step == 0 ? ScaleOut::Zero : ScaleOut::One, cute::make_integer_sequence<int, Columns / 2>{});
     }
 }
 
