@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from flash_attn3.checks.outcome import Outcome
 
 CaseT = TypeVar("CaseT")
-Results = tuple[Tensor, Tensor]
+Results = tuple[Tensor, ...]
+"""What a call returns: (out, lse) of forward operators."""
 
 _POISON = {torch.int16: 0x7FAD, torch.int32: 0x7FADBEEF}
 _CANARY = {torch.int16: 0x5AC3, torch.int32: 0x5AC35AC3}

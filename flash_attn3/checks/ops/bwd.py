@@ -1,0 +1,48 @@
+"""Checks of attention backward, as users reach it: through autograd."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from flash_attn3.checks.cases.backward import (
+    CATEGORIES,
+    BackwardCase,
+    full_backward_cases,
+    quick_backward_cases,
+)
+from flash_attn3.checks.data.backward_abi import kernel_of_backward
+from flash_attn3.checks.data.call import public_forward
+from flash_attn3.checks.data.gradients import BackwardInputs, call_backward, make_backward_inputs
+from flash_attn3.checks.ops.opcheck import OpCheck, Selection, Selftest
+from flash_attn3.checks.truth.backward import BackwardTruth, find_backward_truth, judge_backward
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _cases(selection: Selection) -> Sequence[BackwardCase]:
+    if selection.quick:
+        return quick_backward_cases()
+    return full_backward_cases(selection.samples, selection.seed)
+
+
+@cache
+def _names_on_ptx() -> frozenset[str]:
+    return frozenset(case.name for case in quick_backward_cases())
+
+
+CHECK: OpCheck[BackwardCase, BackwardInputs, BackwardTruth] = OpCheck(
+    op="bwd",
+    section="gradients",
+    categories=CATEGORIES,
+    function=public_forward,
+    cases=_cases,
+    on_ptx=lambda case: case.name in _names_on_ptx(),
+    inputs=make_backward_inputs,
+    call=call_backward,
+    truth=find_backward_truth,
+    judge=judge_backward,
+    kernel=kernel_of_backward,
+    selftest=Selftest(cases=quick_backward_cases),
+)
