@@ -1,4 +1,4 @@
-"""Cases of attention backward: those of forward whose gradients exist, with gradients of out and of the LSE."""
+"""Cases of attention backward: those of forward that have gradients."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _shorter(case: AttentionCase) -> AttentionCase:
 
 
 def full_backward_cases(samples: int, seed: int) -> tuple[BackwardCase, ...]:
-    """Return every fixed case once, and those of ``samples`` random ones drawn from ``seed`` with gradients."""
+    """Return every fixed case once, and ``samples`` random ones drawn from ``seed``, less those without."""
     return (*{case.name: case for case in _of(full_cases(samples, seed))}.values(),)
 
 

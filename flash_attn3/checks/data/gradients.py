@@ -44,8 +44,9 @@ def make_backward_inputs(case: BackwardCase, device: torch.device) -> BackwardIn
     shape = (attention.batch, attention.seqlen_q, attention.heads, attention.head_dim_v or attention.head_dim)
     dtype = DTYPES[attention.dtype]
     dout = torch.randn(shape, generator=generator, device=device).to(dtype)
-    dlse = torch.randn(shape[0], shape[2], shape[1], generator=generator, device=device)
-    dlse = dlse if case.lse_gradient else None
+    dlse: Tensor | None = None
+    if case.lse_gradient:
+        dlse = torch.randn(shape[0], shape[2], shape[1], generator=generator, device=device)
     if inputs.sequences is None:
         passed = LAYOUTS[attention.layout](shape, dtype, device) if attention.layout in LAYOUTS else None
         if passed is None or 0 in passed.view.stride():  # an expanded gradient cannot hold these values

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flash_attn3.checks.data.sequences import padded_rows, unused_rows
-from flash_attn3.checks.truth.gradients import Gradients, gradients
+from flash_attn3.checks.truth.gradients import Gradients, Loss, gradients
 from flash_attn3.checks.truth.reference import attention_fp64, scoring_of
 from flash_attn3.checks.truth.rule import ROUNDED_ONCE, Judgement
 
@@ -36,8 +36,9 @@ def find_backward_truth(case: BackwardCase, inputs: BackwardInputs) -> BackwardT
     q, k, v = inputs.attention.padded
     scoring = scoring_of(case.attention, inputs.attention)
     forward = attention_fp64(q, k, v, scoring)
+    loss = Loss(inputs.padded_dout, inputs.padded_dlse)
     reference, same_precision = (
-        gradients(q, k, v, inputs.padded_dout, inputs.padded_dlse, scoring, forward, dtype)
+        gradients((q, k, v), loss, scoring, forward, dtype)
         for dtype in (torch.float64, q.dtype)
     )
     return BackwardTruth(reference, same_precision)

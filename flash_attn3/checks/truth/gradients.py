@@ -4,7 +4,8 @@ Both follow the definition, on blocks of query rows:
 
     dv = P^T dout;  dS = P * (dout v^T - delta) * cap'(S);  dq = scale * dS k;  dk = scale * dS^T q
 
-with ``delta = rowsum(out * dout) - dLSE``, and ``dsink = -sum(exp(sink - LSE) * delta)`` over the rows of a head.
+with ``delta = rowsum(out * dout) - dLSE``; and ``dsink = -sum(exp(sink - LSE) * delta)`` over the rows of a
+head.
 """
 
 from __future__ import annotations
@@ -31,12 +32,22 @@ class Gradients:
     dsink: Tensor | None
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Gradients of a loss.
+
+    Attributes:
+        dout: (batch, seqlen_q, heads, head_dim_v), 0 in rows that are not used.
+        dlse: (batch, heads, seqlen_q) float32, likewise, or None.
+    """
+
+    dout: Tensor
+    dlse: Tensor | None
+
+
 def gradients(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    dout: Tensor,
-    dlse: Tensor | None,
+    operands: tuple[Tensor, Tensor, Tensor],
+    loss: Loss,
     scoring: Scoring,
     forward: Attention,
     dtype: torch.dtype,
@@ -44,16 +55,15 @@ def gradients(
     """Return the gradients, computed in ``dtype``.
 
     Args:
-        q: (batch, seqlen_q, heads, head_dim).
-        k: (batch, seqlen_k, heads_kv, head_dim), finite also beyond the length.
-        v: (batch, seqlen_k, heads_kv, head_dim_v), likewise.
-        dout: (batch, seqlen_q, heads, head_dim_v), 0 in rows that are not used.
-        dlse: (batch, heads, seqlen_q) float32, likewise, or None.
+        operands: q (batch, seqlen_q, heads, head_dim), k (batch, seqlen_k, heads_kv, head_dim) and v (batch,
+            seqlen_k, heads_kv, head_dim_v), finite also beyond the length.
+        loss: gradients of the results.
         scoring: scale, softcap, mask and sink.
         forward: the float64 results of the call.
         dtype: float64, or the dtype of q.
     """
-    q, k, v, dout = (tensor.to(dtype) for tensor in (q, k, v, dout))
+    q, k, v, dout = (tensor.to(dtype) for tensor in (*operands, loss.dout))
+    dlse = loss.dlse
     batch, seqlen_q, heads, _ = q.shape
     heads_kv = k.shape[2]
     found = Gradients(
@@ -101,4 +111,5 @@ def _by_head(rows: Tensor, heads_kv: int) -> Tensor:
 
 def _grouped(of_rows: Tensor, heads_kv: int) -> Tensor:
     """Return (batch, heads_kv, group, rows) of (batch, heads, rows)."""
-    return of_rows.unflatten(1, (heads_kv, -1))
+    batch, heads, count = of_rows.shape
+    return of_rows.reshape(batch, heads_kv, heads // heads_kv, count)
