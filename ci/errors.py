@@ -158,6 +158,12 @@ class RacesAlone(FarmError):
     exit_code = 34
 
 
+class LimitBroken(FarmError):
+    """A unit of a build took more time or memory than the matrix allows it."""
+
+    exit_code = 45
+
+
 def described(error: OSError) -> str:
     """Return an error of the system as a message that begins with the file, without the number."""
     reason = error.strerror or str(error)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ci.engine.cache import Cache
+    from ci.engine.process import Limits
     from ci.progress import Reporter
 
 
@@ -24,6 +25,8 @@ class Job:
     """The digest of all inputs that decide the files' bytes; the key of the files in the cache."""
     command: tuple[str, ...]
     """The argument list; ``{out}`` is replaced by the output folder."""
+    limits: Limits
+    """What the command may take before it is ended with its children."""
 
 
 class Engine(Protocol):
@@ -34,7 +37,7 @@ class Engine(Protocol):
     ) -> Mapping[str, str]:
         """Run every job and store the files of each in the cache as soon as it succeeds.
 
-        A job stores its files with :data:`ci.engine.job.USAGE` among them.
+        A job stores its files with :data:`ci.engine.cost.USAGE` among them.
 
         Args:
             jobs: at least one; their names are unique.

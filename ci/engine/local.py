@@ -81,9 +81,10 @@ def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
         for number, job in enumerate(jobs):
             out = folder / job.name
             out.mkdir()
-            options = ("--cache", str(cache.folder), "--key", job.key, "--out", str(out))
+            limits = ("--seconds", str(job.limits.seconds), "--memory", str(job.limits.memory_bytes))
+            options = ("--name", job.name, "--cache", str(cache.folder), "--key", job.key, "--out", str(out))
             command = [part.replace("{out}", str(out)) for part in job.command]
-            runner = (sys.executable, "-m", "ci.engine.job", *options)
+            runner = (sys.executable, "-m", "ci.engine.job", *options, *limits)
             variables = {"name": job.name, "job": _shell((*runner, *command))}
             # Nothing creates these outputs, so ninja runs every job; the cache keeps the results.
             writer.build([f"job-{number}"], "job", variables=variables)
@@ -129,7 +130,7 @@ def _run_ninja(
     log = file.with_name("log.txt")
     write_atomically(log, ("\n".join(output) + "\n").encode())
     reason = next(iter(reasons.values()), "ninja failed without running a job")
-    code = process.returncode if 10 <= process.returncode < 30 else BuildFailed.exit_code
+    code = process.returncode if 10 <= process.returncode < 64 else BuildFailed.exit_code
     raise BuildFailed(f"{reason} (full output: {log})", code)
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ci.engine.cache import Cache
+from ci.engine.cost import USAGE
 from ci.engine.engine import Engine, Job, run_jobs
-from ci.engine.job import USAGE, main
+from ci.engine.job import main
+from ci.engine.process import Limits
 from ci.errors import BuildFailed
 from tests.quiet import Quiet
 
@@ -37,7 +39,8 @@ class Serial:
             out = folder / job.name
             out.mkdir(parents=True)
             command = [part.replace("{out}", str(out)) for part in job.command]
-            options = ["--cache", str(cache.folder), "--key", job.key, "--out", str(out)]
+            options = ["--name", job.name, "--cache", str(cache.folder), "--key", job.key, "--out", str(out)]
+            options += ["--seconds", str(job.limits.seconds), "--memory", str(job.limits.memory_bytes)]
             if job.name not in self.lost and (status := main([*options, *command])) != 0:
                 failures[job.name] = f"{job.name}: ended with {status}"
             progress.step(number, len(jobs), job.name)
@@ -46,8 +49,11 @@ class Serial:
         return failures
 
 
+LIMITS = Limits(60, 1_000_000_000)
+
+
 def job(name: str, script: str) -> Job:
-    return Job(name, hashlib.sha256(script.encode()).hexdigest(), ("sh", "-c", script, "{out}"))
+    return Job(name, hashlib.sha256(script.encode()).hexdigest(), ("sh", "-c", script, "{out}"), LIMITS)
 
 
 GOOD = job("good", 'printf made > "$0/file"')

@@ -10,18 +10,23 @@ from pathlib import Path
 import pytest
 
 from ci.engine.cache import Cache
+from ci.engine.cost import USAGE
 from ci.engine.engine import Job, run_jobs
-from ci.engine.job import USAGE
 from ci.engine.local import LocalEngine, parallel_jobs
+from ci.engine.process import Limits
 from ci.errors import BuildFailed
 from tests.quiet import Quiet
 
 ROOT = Path(__file__).parents[3]
 
 
-def job(name: str, script: str) -> Job:
+LIMITS = Limits(60, 1_000_000_000)
+
+
+def job(name: str, script: str, limits: Limits = LIMITS) -> Job:
     """A job that runs a shell script in which $0 is its folder."""
-    return Job(name, hashlib.sha256((name + script).encode()).hexdigest(), ("sh", "-c", script, "{out}"))
+    key = hashlib.sha256((name + script).encode()).hexdigest()
+    return Job(name, key, ("sh", "-c", script, "{out}"), limits)
 
 
 def counting(name: str, log: Path) -> Job:
@@ -125,7 +130,20 @@ def test_a_job_that_may_fail_and_says_nothing_is_named(tmp_path: Path):
         may_fail=True,
     )
     assert made == {}
-    assert progress.warned == ["one: its job failed without a message", "one_more spills"]
+    killed = "one: its compiler was ended by SIGKILL, as the system does when memory runs out"
+    assert progress.warned == [killed, "one_more spills"]
+
+
+def test_a_job_that_hangs_ends_the_run_with_one_line_and_what_was_made_is_kept(tmp_path: Path):
+    good, hangs = counting("good", tmp_path / "log"), job("hangs", "sleep 60", Limits(1, 1_000_000_000))
+    with pytest.raises(
+        BuildFailed, match=r"^hangs: ended after 1\.\d s, .*: its limit is 1 s \(full"
+    ) as caught:
+        run([good, hangs], tmp_path, Quiet())
+    assert caught.value.exit_code == 45
+    assert "\n" not in str(caught.value)
+    run([good], tmp_path, Quiet())
+    assert (tmp_path / "log").read_text().split() == ["good"]
 
 
 def test_paths_with_odd_characters_work(tmp_path: Path):
