@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import ninja
 from ninja.ninja_syntax import Writer
 
+from ci.engine.forecast import Forecast
+from ci.engine.memory import available_memory
 from ci.errors import BuildFailed, DiskFull
 from ci.files import room_in, write_atomically
 from ci.output import reports_full_disk
@@ -26,26 +28,33 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ci.engine.cache import Cache
+    from ci.engine.cost import Costs
     from ci.engine.engine import Job
     from ci.progress import Reporter
 
-_STATUS = re.compile(r"\[(\d+)/(\d+)\] (.*)")
+_STATUS = re.compile(r"\[job ended\] (.*)")
 _FAILED = re.compile(r"FAILED: (?:\[.*\] )?job-(\d+)\b")
 """The line before the command line and the output of a job that failed."""
 _OUR_ERROR = re.compile(r"[\w.]+: error: (.*)")
 """The error line of this tree's own programs; its text names the kernel or the library."""
-_BYTES_A_JOB = 1 << 30  # the largest compile stays below it
 _LEAST_ROOM = 1 << 20  # free bytes of a disk below which a failed compile is put down to the full disk
 
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Runs up to ``processors`` jobs at once, fewer where memory is short."""
+    """Runs up to ``processors`` jobs at once, fewer where their measured memory is more than is free."""
 
     processors: int = 1
 
     def run(
-        self, jobs: Sequence[Job], *, cache: Cache, folder: Path, progress: Reporter, may_fail: bool
+        self,
+        jobs: Sequence[Job],
+        *,
+        costs: Costs,
+        cache: Cache,
+        folder: Path,
+        progress: Reporter,
+        may_fail: bool,
     ) -> dict[str, str]:
         """Run every job; see :meth:`ci.engine.engine.Engine.run`."""
         with room_in(folder):
@@ -55,21 +64,11 @@ class LocalEngine:
             scratch = folder / f"run-{os.getpid()}"
             scratch.mkdir(parents=True)
             file = _write_ninja_file(jobs, cache, scratch)
-        parallel = parallel_jobs(available_memory(), self.processors)
         names = [job.name for job in jobs]
-        failures = _run_ninja(file, names, parallel, cache, progress, may_fail=may_fail)
+        parallel = costs.parallel_jobs(names, processors=self.processors, memory=available_memory())
+        failures = _run_ninja(file, parallel, Forecast(names, costs, progress), cache, may_fail=may_fail)
         shutil.rmtree(scratch)
         return failures
-
-
-def parallel_jobs(available_memory: int, processors: int) -> int:
-    """Return how many compiles to run at once in ``available_memory`` bytes on ``processors`` cores."""
-    return max(1, min(processors, available_memory // _BYTES_A_JOB))
-
-
-def available_memory() -> int:
-    """Return the bytes of memory that are free without swapping."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
@@ -96,7 +95,7 @@ def _shell(command: Sequence[str]) -> str:
 
 
 def _run_ninja(
-    file: Path, names: Sequence[str], parallel: int, cache: Cache, progress: Reporter, *, may_fail: bool
+    file: Path, parallel: int, forecast: Forecast, cache: Cache, *, may_fail: bool
 ) -> dict[str, str]:
     """Run the jobs; return those that failed and were allowed to, with the reasons."""
     failures = 0 if may_fail else 1  # the number of failures that stops ninja; 0: none does
@@ -104,7 +103,7 @@ def _run_ninja(
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "NINJA_STATUS": "[%f/%t] ",
+        "NINJA_STATUS": "[job ended] ",
         "ZIG_GLOBAL_CACHE_DIR": str(cache.folder.parent / "zig"),  # zig's runtime is compiled once
     }
     process = subprocess.Popen(
@@ -113,9 +112,8 @@ def _run_ninja(
     output: list[str] = []
     with process:
         for line in process.stdout or ():  # never None: a pipe was requested
-            status = _STATUS.match(line)
-            if status:
-                progress.step(int(status[1]), int(status[2]), f"compile {status[3]}")
+            if status := _STATUS.match(line):
+                forecast.finish(status[1])
             output.append(line.rstrip("\n"))
     if process.returncode in {-signal.SIGINT, 128 + signal.SIGINT}:
         raise KeyboardInterrupt
@@ -124,7 +122,7 @@ def _run_ninja(
     # One compiler aborts without a message when the disk is full, hence the look at the disk itself.
     if shutil.disk_usage(file.parent).free < _LEAST_ROOM or reports_full_disk("\n".join(output)):
         raise DiskFull(f"{file.parent}: no room left while compiling; finished compiles are kept")
-    reasons = _reasons(output, names)
+    reasons = _reasons(output, forecast.names)
     if may_fail:
         return reasons
     log = file.with_name("log.txt")

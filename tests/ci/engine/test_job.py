@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from ci.engine.cache import Cache
-from ci.engine.cost import USAGE, total_cost
+from ci.engine.cost import USAGE
 from ci.engine.process import Limits
 
 ROOT = Path(__file__).parents[3]
@@ -138,12 +138,3 @@ def test_a_cache_that_cannot_be_written_is_one_error(tmp_path: Path):
     assert done.returncode == 26
     assert done.stderr.startswith("farm: error: ")
     assert "no room left" in done.stderr
-
-
-def test_costs_add_up_and_name_the_largest():
-    jobs = {
-        name: {USAGE: json.dumps({"cpu_seconds": seconds, "memory_bytes": memory}).encode()}
-        for name, seconds, memory in (("one", 1.5, 10), ("two", 2.0, 30), ("three", 0.25, 20))
-    }
-    cost = total_cost(jobs.items())
-    assert (cost.cpu_seconds, cost.largest, cost.memory_bytes) == (3.75, "two", 30)

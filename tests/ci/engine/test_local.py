@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 from ci.engine.cache import Cache
 from ci.engine.cost import USAGE
 from ci.engine.engine import Job, run_jobs
-from ci.engine.local import LocalEngine, parallel_jobs
+from ci.engine.local import LocalEngine
+from ci.engine.memory import available_memory
 from ci.engine.process import Limits
 from ci.errors import BuildFailed
 from tests.quiet import Quiet
@@ -174,6 +176,31 @@ run([counting("quick", log), slow], Path({str(tmp_path)!r}), Quiet(), parallel=1
     assert log.read_text().split() == ["quick", "slow", "again"]
 
 
-@pytest.mark.parametrize(("gigabytes", "processors", "jobs"), [(64, 2, 2), (3, 16, 3), (0, 4, 1)])
-def test_memory_limits_the_jobs(gigabytes: int, processors: int, jobs: int):
-    assert parallel_jobs(gigabytes << 30, processors) == jobs
+def test_the_next_run_starts_with_the_longest_and_the_new_job(tmp_path: Path):
+    """The sources change in between, so that every job runs again."""
+    log = tmp_path / "log"
+    spin = "i=0; while [ $i -lt {} ]; do i=$((i+1)); done; {}; echo {} >> '{}'"
+    turns = {"short": 1, "long": 300_000, "middle": 100_000}
+
+    def jobs(change: str, names: list[str]) -> list[Job]:
+        return [job(name, spin.format(turns.get(name, 1), change, name, log)) for name in names]
+
+    run(jobs("true", list(turns)), tmp_path, Quiet(), parallel=1)
+    assert log.read_text().split() == list(turns)
+    log.unlink()
+    run(jobs("true again", [*turns, "new"]), tmp_path, Quiet(), parallel=1)
+    assert log.read_text().split() == ["new", "long", "middle", "short"]
+
+
+def test_jobs_that_would_not_fit_into_the_memory_run_one_after_the_other(tmp_path: Path):
+    """Each took half of what is free when it ran last, and the estimate has a margin."""
+    log, free = tmp_path / "log", available_memory()
+    (tmp_path / "costs.json").write_text(
+        json.dumps({name: {"cpu_seconds": 1, "memory_bytes": free // 2} for name in ("one", "two")})
+    )
+    script = "echo start >> '{0}'; sleep 0.5; echo end >> '{0}'"
+    run([job(name, script.format(log)) for name in ("one", "two")], tmp_path, Quiet(), parallel=2)
+    assert log.read_text().split() == ["start", "end", "start", "end"]
+    log.unlink()
+    run([job(name, script.format(log)) for name in ("three", "four")], tmp_path, Quiet(), parallel=2)
+    assert log.read_text().split() == ["start", "start", "end", "end"]
