@@ -26,9 +26,29 @@ class Job:
     key: str
     """The digest of all inputs that decide the files' bytes; the key of the files in the cache."""
     command: tuple[str, ...]
-    """The argument list; ``{out}`` is replaced by the output folder."""
+    """The argument list; the machine that runs it replaces ``{out}`` by the output folder, ``{python}`` by an
+    interpreter that imports this tree, and ``{toolkit}`` by the folder of the toolkit."""
     limits: Limits
     """What the command may take before it is ended with its children."""
+    toolkit: Path | None = None
+    """The folder of the toolkit on this machine; another one gets a copy."""
+
+    def runner(self, *, cache: Path, out: Path, python: str, toolkit: Path | None) -> list[str]:
+        """Return the argument list of the program that runs this job (:mod:`ci.engine.job`).
+
+        Args:
+            cache: the folder of the cache that the program stores the files in.
+            out: the output folder.
+            python: the interpreter.
+            toolkit: the folder of the toolkit on the machine that runs it.
+        """
+        options = ("--name", self.name, "--cache", str(cache), "--key", self.key, "--out", str(out))
+        limits = ("--seconds", str(self.limits.seconds), "--memory", str(self.limits.memory_bytes))
+        words = {"{out}": str(out), "{python}": python, "{toolkit}": str(toolkit)}
+        command = list(self.command)
+        for word, value in words.items():
+            command = [part.replace(word, value) for part in command]
+        return [python, "-m", "ci.engine.job", *options, *limits, *command]
 
 
 class Engine(Protocol):

@@ -19,10 +19,10 @@ from ninja.ninja_syntax import Writer
 
 from ci.engine.forecast import Forecast
 from ci.engine.memory import available_memory
-from ci.errors import BuildFailed, DiskFull
-from ci.files import room_in, write_atomically
+from ci.engine.outcome import build_failed, job_environment, reason_of
+from ci.errors import DiskFull
+from ci.files import room_in
 from ci.output import reports_full_disk
-from ci.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 _STATUS = re.compile(r"\[job ended\] (.*)")
 _FAILED = re.compile(r"FAILED: (?:\[.*\] )?job-(\d+)\b")
 """The line before the command line and the output of a job that failed."""
-_OUR_ERROR = re.compile(r"[\w.]+: error: (.*)")
-"""The error line of this tree's own programs; its text names the kernel or the library."""
 _LEAST_ROOM = 1 << 20  # free bytes of a disk below which a failed compile is put down to the full disk
 
 
@@ -80,11 +78,8 @@ def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
         for number, job in enumerate(jobs):
             out = folder / job.name
             out.mkdir()
-            limits = ("--seconds", str(job.limits.seconds), "--memory", str(job.limits.memory_bytes))
-            options = ("--name", job.name, "--cache", str(cache.folder), "--key", job.key, "--out", str(out))
-            command = [part.replace("{out}", str(out)) for part in job.command]
-            runner = (sys.executable, "-m", "ci.engine.job", *options, *limits)
-            variables = {"name": job.name, "job": _shell((*runner, *command))}
+            command = job.runner(cache=cache.folder, out=out, python=sys.executable, toolkit=job.toolkit)
+            variables = {"name": job.name, "job": _shell(command)}
             # Nothing creates these outputs, so ninja runs every job; the cache keeps the results.
             writer.build([f"job-{number}"], "job", variables=variables)
     return file
@@ -100,12 +95,7 @@ def _run_ninja(
     """Run the jobs; return those that failed and were allowed to, with the reasons."""
     failures = 0 if may_fail else 1  # the number of failures that stops ninja; 0: none does
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", file.name, "-j", str(parallel), "-k", str(failures)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "NINJA_STATUS": "[job ended] ",
-        "ZIG_GLOBAL_CACHE_DIR": str(cache.folder.parent / "zig"),  # zig's runtime is compiled once
-    }
+    environment = {**job_environment(cache), "NINJA_STATUS": "[job ended] "}
     process = subprocess.Popen(
         command, cwd=file.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -125,11 +115,8 @@ def _run_ninja(
     reasons = _reasons(output, forecast.names)
     if may_fail:
         return reasons
-    log = file.with_name("log.txt")
-    write_atomically(log, ("\n".join(output) + "\n").encode())
     reason = next(iter(reasons.values()), "ninja failed without running a job")
-    code = process.returncode if 10 <= process.returncode < 64 else BuildFailed.exit_code
-    raise BuildFailed(f"{reason} (full output: {log})", code)
+    raise build_failed(reason, process.returncode, "\n".join(output), file.with_name("log.txt"))
 
 
 def _reasons(output: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -140,13 +127,5 @@ def _reasons(output: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         if failed := _FAILED.match(line):
             name = names[int(failed[1])]
             block = list(takewhile(lambda line: not _STATUS.match(line), lines))
-            reasons[name] = _reason(block) or f"{name}: its job failed without a message"
+            reasons[name] = reason_of(block, name)
     return reasons
-
-
-def _reason(block: Sequence[str]) -> str:
-    for number, line in enumerate(block):
-        if ours := _OUR_ERROR.match(line):
-            compilers = next((line for line in block[number + 1 :] if "error:" in line), "")
-            return f"{ours[1]} {compilers}".rstrip()
-    return ""

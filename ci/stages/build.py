@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -96,7 +95,7 @@ def build(
         kernel_jobs = _kernel_jobs(variants, toolkit, site, matrix)
         host_job = _host_job(platform, RELEASE, _limits(matrix))
         files = run_jobs(
-            [host_job, *kernel_jobs],  # the host libraries take longest: they start first
+            [host_job, *kernel_jobs],  # without measured costs they run in this order: the longest is first
             engine=workshop.engine,
             cache=Cache(work / "cache" / "objects"),
             folder=folder / "jobs",
@@ -193,17 +192,17 @@ def _kernel_jobs(variants: Sequence[Variant], toolkit: Toolkit, site: Path, matr
 
 def _kernel_job(variant: Variant, toolkit: Toolkit, site: Path, limits: Limits) -> Job:
     command = (
-        *(sys.executable, "-m", "kernels.build.compile"),
-        *("--variant", variant.name, "--toolkit", str(site)),
+        *("{python}", "-m", "kernels.build.compile"),
+        *("--variant", variant.name, "--toolkit", "{toolkit}"),
         *("--image", "{out}/kernel.image", "--report", "{out}/report.json"),
     )
-    return Job(variant.name, inputs_digest(variant, toolkit), command, limits)
+    return Job(variant.name, inputs_digest(variant, toolkit), command, limits, site)
 
 
 def _host_job(platform: Platform, version: str, limits: Limits) -> Job:
     target = str(platform.target)
     command = (
-        *(sys.executable, "-m", "kernels.build.host"),
+        *("{python}", "-m", "kernels.build.host"),
         *("--target", target, "--out", "{out}", "--version", version),
     )
     return Job(_HOST, host_digest(target, version), command, limits)
