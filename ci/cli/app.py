@@ -12,7 +12,7 @@ from ci.cli.build import audit, build, plan, variants
 from ci.cli.clean import clean
 from ci.cli.gpu import tune, validate
 from ci.cli.node import node
-from ci.cli.public import workflows
+from ci.cli.public import watch, workflows
 from ci.cli.run import run
 from ci.cli.sign import keygen, sign
 from ci.cli.site import publish, rebuild, serve, verify, yank
@@ -59,7 +59,7 @@ def cli() -> None:
 
 _STAGES = (
     *(variants, plan, build, audit, validate, keygen, sign, publish, serve, yank, verify),
-    *(rebuild, tune, run, clean, node, workflows),
+    *(rebuild, tune, run, clean, node, watch, workflows),
 )
 for _command in _STAGES:
     cli.add_command(_command)
