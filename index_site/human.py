@@ -11,6 +11,7 @@ from index_site.releases import current_candidates, has_compat, offered_release,
 from index_site.rendering import UNKNOWN_BASE, rendered
 from index_site.selector import selector
 from index_site.snippets import Recipe, Snippet, compat_snippet, recipes, snippets
+from index_site.speed_section import gpu_speeds
 
 if TYPE_CHECKING:
     from index_site.manifest import Channel, Manifest, OperatorBuild, Support, Wheel
@@ -50,6 +51,7 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             offered=offered,
             selector=selector(supports, manifest.exclusions, proofs),
             gpus=gpu_rows(gpus.values(), proofs),
+            speeds=gpu_speeds(manifest, offered),
             cells=cell_rows(supports),
             operators=_operators(offered),
             missing=_missing(offered),

@@ -40,6 +40,13 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+class PeerSpeed(Record):
+    """The speed of another implementation in a race: its TFLOP/s, and how many times as fast ours was."""
+
+    tflops: float
+    ratio: float
+
+
 class Proof(Record):
     """Summary of a validation report; the site serves the report itself at ``path``.
 
@@ -53,6 +60,7 @@ class Proof(Record):
         worst_error_ratio: largest error of a case, as a fraction of the allowed error; None without errors.
         races: shape -> time of cuDNN's attention divided by ours; 1.2 is 1.2 times as fast.
         tflops: shape -> TFLOP/s of our kernel, for the same shapes.
+        peers: implementation (``cudnn``, ``fa3``, ``flash``) -> shape -> its speed, for the same shapes.
         sm: SM of the GPU, such as ``90``.
         proven: operator -> the codes whose every correctness case passed.
     """
@@ -73,6 +81,7 @@ class Proof(Record):
     worst_error_ratio: float | None
     races: dict[str, float]
     tflops: dict[str, float]
+    peers: dict[str, dict[str, PeerSpeed]] = {}
     sm: str
     proven: dict[str, tuple[Code, ...]]
 

@@ -24,7 +24,7 @@ _TITLES = {
     "platform": "Platform",
     "python": "Python",
     "torch": "PyTorch",
-    "cuda": "CUDA of PyTorch",
+    "cuda": "CUDA build",
     "sm": "GPU",
 }
 """The axes in the order of the selector."""
