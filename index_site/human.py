@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from index_site.cells import block_words, cell_rows
+from index_site.feed import next_build
 from index_site.gpus import gpu_rows, operator_title
 from index_site.releases import current_candidates, has_compat, offered_release, stable_release
 from index_site.rendering import UNKNOWN_BASE, rendered
@@ -59,6 +60,7 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             stable=stable,
             candidates=current_candidates(manifest, stable),
             excluded=[(item.cells, block_words(item.cells), item.reason) for item in manifest.exclusions],
+            next_build=next_build(manifest),
             total=len(newest_first),
             trusts_unsigned=any(p.voucher == "site" for wheel in manifest.wheels for p in wheel.proofs),
         ),

@@ -202,12 +202,14 @@ class Manifest(Record):
 
     Attributes:
         base_url: address at which the site is served; None if unknown.
+        cadence_days: days from one build of the farm to the next; None if unknown.
         exclusions: in the order of the matrix.
         supports: what wheels serve, by :attr:`Support.key`.
     """
 
     schema_version: Literal[3] = SCHEMA_VERSION
     base_url: str | None = None
+    cadence_days: Annotated[int, Field(gt=0)] | None = None
     exclusions: tuple[ExcludedCells, ...] = ()
     supports: dict[str, Support] = {}
     wheels: tuple[Wheel, ...] = ()

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 import statistics
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
-
-from packaging.version import Version
 
 from index_site.projects import PROJECT
 
@@ -115,13 +115,12 @@ def release_speeds(release: Iterable[Wheel]) -> tuple[Speeds, ...]:
 
 def speed_history(manifest: Manifest, gpu: str) -> History | None:
     """Return the speed of the newest releases on one GPU; None with fewer than two, or no cell in common."""
-    versions: dict[str, list[Wheel]] = {}
-    for wheel in manifest.shown:
-        if wheel.project == PROJECT and wheel.proofs and wheel.yanked is None:
-            versions.setdefault(wheel.version, []).append(wheel)
+    wheels = (
+        wheel for wheel in reversed(manifest.wheels) if wheel.project == PROJECT and wheel.yanked is None
+    )
     found: dict[str, dict[str, float]] = {}
-    for version in sorted(versions, key=Version, reverse=True):
-        proof = _best_proofs(versions[version]).get(gpu)
+    for version, release in groupby(wheels, key=attrgetter("version")):  # the manifest sorts by version
+        proof = _best_proofs(wheel for wheel in release if wheel.is_shown).get(gpu)
         if proof is not None:
             found[version] = proof.races
         if len(found) == _RELEASES:

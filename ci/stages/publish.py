@@ -139,6 +139,7 @@ def publish(
             _write(root / found.path, found.raw)
         manifest = Manifest(
             base_url=before.base_url if context.base_url is None else _checked_url(context.base_url),
+            cadence_days=context.cadence_days or before.cadence_days,
             exclusions=before.exclusions if context.exclusions is None else tuple(context.exclusions),
             supports=named_supports(after.values(), (*before.supports.values(), *context.support.values())),
             wheels=sort_wheels(after.values()),

@@ -104,6 +104,7 @@ def rebuild(
             progress.warn(f"{name}: the pages list it, but the file is gone; restore it and publish it again")
         manifest = Manifest(
             base_url=context.base_url or None,
+            cadence_days=context.cadence_days,
             exclusions=tuple(context.exclusions or ()),
             supports=named_supports(wheels.values(), context.support.values()),
             wheels=sort_wheels(wheels.values()),

@@ -185,7 +185,8 @@ def test_page_loads_nothing_and_its_policy_forbids_it() -> None:
         page = render(manifest(manifest_wheel("0.1.0", channel="stable")))[path].decode()
         assert "default-src 'none'" in unescape(page)
         loaded = re.findall(
-            r"<(?:img|iframe|object|embed|video|audio|source)\b|<script[^>]+src|<link[^>]+href=\"(?!data:)",
+            r"<(?:img|iframe|object|embed|video|audio|source)\b|<script[^>]+src"
+            r"|<link rel=\"(?!alternate)[^>]+href=\"(?!data:)",
             page,
         )
         assert loaded == []
