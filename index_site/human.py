@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from index_site.cells import block_words, cell_rows
+from index_site.docs import DOCS
 from index_site.feed import next_build
-from index_site.gpus import gpu_rows, operator_title
+from index_site.gpus import gpu_rows
+from index_site.operators import missing_operators, operator_inputs
 from index_site.releases import current_candidates, has_compat, offered_release, stable_release
 from index_site.rendering import UNKNOWN_BASE, rendered
 from index_site.selector import selector
@@ -15,10 +17,7 @@ from index_site.snippets import Recipe, Snippet, compat_snippet, recipes, snippe
 from index_site.speed_section import gpu_speeds
 
 if TYPE_CHECKING:
-    from index_site.manifest import Channel, Manifest, OperatorBuild, Support, Wheel
-
-_SOUGHT = {"bwd": "the backward pass, so no training", "decode": "decoding with a KV cache"}
-"""Operators that users look for: operator -> words."""
+    from index_site.manifest import Channel, Manifest, Support, Wheel
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,13 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             gpus=gpu_rows(gpus.values(), proofs),
             speeds=gpu_speeds(manifest, offered),
             cells=cell_rows(supports),
-            operators=_operators(offered),
-            missing=_missing(offered),
+            operators=operator_inputs(offered),
+            missing=missing_operators(offered),
             torch=next((need for wheel in offered for need in wheel.requires_dist), ""),
             stable=stable,
             candidates=current_candidates(manifest, stable),
             excluded=[(item.cells, block_words(item.cells), item.reason) for item in manifest.exclusions],
+            docs=DOCS,
             next_build=next_build(manifest),
             total=len(newest_first),
             trusts_unsigned=any(p.voucher == "site" for wheel in manifest.wheels for p in wheel.proofs),
@@ -70,32 +70,6 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
 def _supports(manifest: Manifest, release: tuple[Wheel, ...]) -> list[Support]:
     found = [manifest.support_of(wheel) for wheel in release]
     return [support for support in found if support is not None]
-
-
-def _builds(release: tuple[Wheel, ...]) -> dict[str, OperatorBuild]:
-    """Return the kernels of each operator. The wheels of a release hold the same ones."""
-    return {op: build for wheel in release if wheel.build for op, build in wheel.build.operators.items()}
-
-
-def _operators(release: tuple[Wheel, ...]) -> list[tuple[str, str]]:
-    """Return what each operator takes: (title, words)."""
-    return [(operator_title(op), _takes(build)) for op, build in _builds(release).items()]
-
-
-def _missing(release: tuple[Wheel, ...]) -> list[str]:
-    """Return what users of FlashAttention-3 may look for and the wheels of a release cannot do."""
-    builds = _builds(release)
-    dtypes = {dtype for build in builds.values() for dtype in build.dtypes}
-    lacking = [words for op, words in _SOUGHT.items() if op not in builds]
-    return lacking + ([] if any("e4m3" in dtype for dtype in dtypes) else ["FP8"])
-
-
-def _takes(build: OperatorBuild) -> str:
-    parts = [", ".join(build.dtypes)]
-    if build.head_dims:
-        parts.append(f"any head dimension up to {max(build.head_dims)}")
-        parts.append(f"masks {', '.join(build.masks)}")
-    return "; ".join(parts)
 
 
 def _install(manifest: Manifest, release: tuple[Wheel, ...]) -> Install | None:
