@@ -30,7 +30,7 @@ DOCS = {
     "migrating": "Migrating",
     "pinning": "Pinning",
     "validation": "Validation",
-    "farm": "Farm and mirror",
+    "farm": "Farm",
     "troubleshooting": "Troubleshooting",
 }
 """The pages, and the texts of the links to them."""

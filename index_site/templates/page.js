@@ -39,7 +39,7 @@
     const here = ran.some((name) => name.startsWith(`${fields.torch.value}.`) && name.endsWith(`+${fields.cuda.value}`));
     const other = ran.length && !here ? " This torch and CUDA run the same file; no validation used them." : "";
     const [kernels, status] = [gpu.querySelector("span"), gpu.querySelector("small")].map((node) => node.textContent);
-    return `Served: ${kernels}; ${status}.${other}`;
+    return [`Served; ${status}.${other} On this GPU: ${kernels}.`, Boolean(ran.length)];
   };
   const show = () => {
     for (const node of all("[data-slot]")) node.textContent = fields[node.dataset.slot].value;
@@ -47,9 +47,10 @@
     const exclusion = all("#not-built [data-reason]").find(within);
     for (const node of all(".cells tbody tr")) node.classList.toggle("chosen", node === row);
     document.querySelector("#ways").hidden = !row;
-    verdict.className = row ? "" : "notice";
     const reason = exclusion ? exclusion.querySelector("dd").textContent : "no wheel of this release is for it";
-    verdict.textContent = row ? served() : `Not built: ${reason}.`;
+    const [text, proven] = row ? served() : [`Not built: ${reason}.`, false];
+    verdict.textContent = text;
+    verdict.classList.toggle("proven", proven);
   };
   const restore = () => {
     const [, platform, major, minor, torch, cuda, sm] =

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ci.store.serve import served
-from index_site.manifest import ExcludedCells, Manifest, dump_manifest
-from index_site.pages import render
+from index_site.manifest import ExcludedCells
 from index_site.snippets import snippets
 from matrix.block import Block
+from tests.page_kit import write_pages
 from tests.site_kit import manifest_wheel, proof, site_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"),
-]
+pytestmark = pytest.mark.slow
 
 EVERYTHING = ("exact", "portable", "ptx")
 PROVEN = {"fwd": EVERYTHING, "combine": EVERYTHING}
@@ -40,25 +33,10 @@ WHEELS = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as api:
-        opened = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-def write_site(folder: Path, manifest: Manifest) -> Path:
-    for path, page in {**render(manifest), "manifest.json": dump_manifest(manifest)}.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(page)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds a site at ``wheels/fa3/``, so that its address has a path."""
     folder = tmp_path_factory.mktemp("host")
-    write_site(folder / "wheels" / "fa3", site_manifest(*WHEELS, exclusions=(WINDOWS, OLD_PYTHON)))
+    write_pages(folder / "wheels" / "fa3", site_manifest(*WHEELS, exclusions=(WINDOWS, OLD_PYTHON)))
     return folder
 
 
@@ -94,10 +72,10 @@ def test_commands_have_the_address_that_the_page_is_served_from(browser: Any, pa
 def test_a_page_opened_from_disk_has_the_folder_or_the_configured_address(
     browser: Any, tmp_path: Path
 ) -> None:
-    bare = write_site(tmp_path / "bare", site_manifest(STABLE))
+    bare = write_pages(tmp_path / "bare", site_manifest(STABLE))
     page, _ = opened(browser, (bare / "index.html").as_uri())
     assert commands(page)["pip"] == f"pip install --index-url {bare.as_uri()}/stable/simple/ flash-attn3"
-    known = write_site(tmp_path / "known", site_manifest(STABLE, base_url="https://host.example/"))
+    known = write_pages(tmp_path / "known", site_manifest(STABLE, base_url="https://host.example/"))
     page, _ = opened(browser, (known / "index.html").as_uri())
     assert commands(page)["pip"] == "pip install --index-url https://host.example/stable/simple/ flash-attn3"
 
@@ -142,21 +120,22 @@ def test_the_selector_answers_with_the_line_the_proof_or_the_reason(browser: Any
         page, messages = opened(browser, f"{host}wheels/fa3/")
         first = page.inner_text("#verdict")
         assert first == (
-            "Served: forward: exact sm_90 kernels; combine: portable kernels; "
-            "validated on NVIDIA H200 with torch 2.9.1+cu130."
+            "Served; validated on NVIDIA H200 with torch 2.9.1+cu130. "
+            "On this GPU: forward: exact sm_90 kernels; combine: portable kernels."
         )
         assert page.eval_on_selector("tr.chosen td", "node => node.textContent") == "2.9, 2.15"
 
         choose(page, torch="2.15")
         unproven = "This torch and CUDA run the same file; no validation used them."
-        assert page.inner_text("#verdict") == f"{first} {unproven}"
+        assert page.inner_text("#verdict") == first.replace(" On this", f" {unproven} On this")
         recipe = page.text_content("[data-recipe=dockerfile]")
         assert 'RUN uv pip install --torch-backend cu130 "torch==2.15.*"' in recipe
         assert "uv venv --python 3.13 /venv" in recipe
 
         choose(page, sm="80")
-        assert page.inner_text("#verdict").endswith(
-            "built, not yet run on this GPU (same source passed on NVIDIA H200)."
+        assert page.inner_text("#verdict") == (
+            "Served; built, not yet run on this GPU (same source passed on NVIDIA H200). "
+            "On this GPU: forward, combine: portable kernels."
         )
 
         choose(page, python="3.10")
@@ -185,7 +164,7 @@ def test_a_selection_can_be_shared_as_an_address(browser: Any, parent: Path) -> 
         page.wait_for_selector("#verdict:text('Windows')")
         for fragment in ("#not-built", "#linux_x86_64-py399-torch9.9-cu999-sm999", "#%00-py"):
             page, messages = opened(browser, f"{host}wheels/fa3/{fragment}")
-            assert page.inner_text("#verdict").startswith("Served: forward: exact sm_90 kernels")
+            assert page.inner_text("#verdict").startswith("Served; validated on NVIDIA H200")
             assert messages == []
 
 

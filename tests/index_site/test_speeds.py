@@ -10,16 +10,13 @@ from typing import Any
 
 import pytest
 
-from ci.project import ROOT
-from ci.proof.evidence import read_archive
 from index_site.manifest import PeerSpeed, Proof
 from index_site.pages import render
 from index_site.speed_section import gpu_speeds
 from index_site.speeds import PEERS, Shape, release_speeds, speed_history
+from tests.page_kit import KEPT, REPORTED
 from tests.site_kit import manifest_wheel, proof, site_manifest
 
-(KEPT,) = (found for found in read_archive(ROOT / "validation", print) if found.report.passed)
-REAL = KEPT.proof([], 1).model_copy(update={"gap": ""})
 TIMES = "\N{MULTIPLICATION SIGN}"
 VARLEN = {"bf16_d128_full_varlen_s1": 9.0}
 PLAIN = {"group": 1, "head_dim_v": None, "window": None, "varlen": False}
@@ -48,7 +45,7 @@ def page_of(*wheels: Any) -> str:
 
 
 def test_the_real_report_is_charted_cell_by_cell() -> None:
-    wheel = manifest_wheel("0.1.0", channel="stable", proofs=(REAL,))
+    wheel = manifest_wheel("0.1.0", channel="stable", proofs=(REPORTED,))
     (speeds,) = release_speeds([wheel])
     names = race_ratios("cudnn")
     cells = [(panel.head_dim, panel.mask, seqlen) for panel in speeds.panels for seqlen in panel.seqlens]
