@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # The HTML form of the API is frozen at 1.4 (PEP 833), the version that brought the project status (PEP 792).
 API_VERSION = "1.4"
 _META = {"api-version": API_VERSION}
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def machine_pages(manifest: Manifest) -> dict[str, bytes]:
@@ -48,7 +49,7 @@ def machine_pages(manifest: Manifest) -> dict[str, bytes]:
         roots[f"{channel}/simple/v1+json/index.json"] = f"{_json(root)}\n".encode()
         roots[f"{channel}/index.html"] = _html(f"Wheels on {channel}", _links(wheels, anchors, up="../"))
     # GitHub Pages runs Jekyll over a site without a file .nojekyll.
-    hosting = {"_headers": headers_file(CHANNELS), ".nojekyll": b""}
+    hosting = {"_headers": headers_file(CHANNELS, ()), ".nojekyll": b""}
     return projects | roots | hosting
 
 
@@ -109,4 +110,4 @@ def _project_json(project: str, wheels: Sequence[Wheel], entries: dict[str, str]
 
 
 def _json(document: Mapping[str, object]) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(document)

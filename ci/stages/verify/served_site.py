@@ -11,8 +11,10 @@ import requests
 
 from ci.check import Check
 from ci.files import sha256_of_blocks
-from ci.store.folder import MARKER
-from index_site.hosting import FILES, content_type, file_href
+from ci.stages.revise import stored_pages
+from ci.store.folder import as_store
+from ci.store.store import MARKER
+from index_site.hosting import FILES, content_type, file_href, needs_content_type
 from index_site.manifest import MANIFEST_NAME, dump_manifest
 from index_site.pages import render
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from ci.store.store import Store
     from index_site.manifest import Manifest
 
 _SHOWN = 3
@@ -42,9 +45,9 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
     wanted = {**pages, MANIFEST_NAME: dump_manifest(manifest)}
     altered = [path for path, answer in texts.items() if not answer.ok or answer.content != wanted[path]]
     typed = [
-        f"{path} is {answer.headers['Content-Type']}"
+        f"{path} is {answer.headers.get('Content-Type')}"
         for path, answer in texts.items()
-        if answer.ok and not _same_type(answer.headers["Content-Type"], content_type(path))
+        if answer.ok and needs_content_type(path) and not _same_type(answer, content_type(path))
     ]
     unfit = [wheel.filename for wheel in manifest.wheels if not wheel.is_shown]
     return (
@@ -60,15 +63,15 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
     )
 
 
-def check_folder(site: Path, manifest: Manifest) -> Check:
-    """Check that the folder of a site holds no file which its manifest does not name."""
-    known = {MANIFEST_NAME, *render(manifest)}
+def check_store(site: Store | Path, manifest: Manifest) -> Check:
+    """Check that a site, or the folder of one, holds no file which its manifest does not name."""
+    store = as_store(site)
+    known = {MANIFEST_NAME, *(path for path, _ in stored_pages(store, manifest))}
     for wheel in manifest.wheels:
         known |= {f"{FILES}/{wheel.filename}", f"{FILES}/{wheel.filename}.metadata"}
         known |= {proof.path for proof in wheel.proofs}
-    held = (path.relative_to(site) for path in site.rglob("*") if not path.is_dir())
-    strays = [str(path) for path in held if path.parts[0] != MARKER and path.as_posix() not in known]
-    return _check("folder", sorted(strays), "no file is there that the manifest does not name")
+    strays = [path for path in store.paths() if path not in known and not path.startswith(f"{MARKER}/")]
+    return _check("store", sorted(strays), "no file is there that the manifest does not name")
 
 
 def _check(name: str, faults: list[str], good: str) -> Check:
@@ -99,9 +102,9 @@ def _wrong_files(session: requests.Session, base: str, manifest: Manifest) -> li
     return wrong_sizes + wrong_digests
 
 
-def _same_type(served: str, required: str | None) -> bool:
+def _same_type(answer: requests.Response, required: str) -> bool:
     """Compare content types without their parameters, which installers ignore."""
-    return required is None or served.partition(";")[0] == required.partition(";")[0]
+    return answer.headers.get("Content-Type", "").partition(";")[0] == required.partition(";")[0]
 
 
 def _links(base: str, pages: dict[str, bytes]) -> set[str]:
