@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from ci.store.s3 import S3Store
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -50,15 +48,13 @@ def s3_server() -> Iterator[str]:
         process.stdin.close()
 
 
-def new_bucket(endpoint_url: str, *, public: bool = True) -> str:
-    """Make a bucket, which everybody can read unless it is not public, and return its name."""
+def new_bucket(client: Any) -> str:
+    """Make a bucket that everybody can read, and return its name."""
     name = f"site-{uuid.uuid4().hex[:12]}"
-    client: Any = S3Store.connect(f"s3://{name}", endpoint_url=endpoint_url).client
     client.create_bucket(Bucket=name)
-    if public:
-        rule = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
-        policy = {"Version": "2012-10-17", "Statement": [{**rule, "Resource": f"arn:aws:s3:::{name}/*"}]}
-        client.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
+    rule = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
+    policy = {"Version": "2012-10-17", "Statement": [{**rule, "Resource": f"arn:aws:s3:::{name}/*"}]}
+    client.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
     return name
 
 
@@ -80,65 +76,77 @@ class Faults:
     """Answered with a body whose last byte is another."""
     kept: dict[str, tuple[int, list[tuple[str, str]], bytes]] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        """Forward everything as it is again."""
+        vars(self).update(vars(Faults()))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Forwards a request to the store of its server, with the server's faults."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Proxy
+
+    def answer(self) -> None:
+        faults, line = self.server.faults, f"{self.command} {self.path}"
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if faults.refused and faults.refused in line:
+            self.reply(503, [], b"")
+            return
+        if faults.stale and faults.stale in line and line in faults.kept:
+            self.reply(*faults.kept[line])
+            return
+        status, headers, data = self.forwarded(body)
+        faults.kept.setdefault(line, (status, headers, data))
+        time.sleep(faults.slow_s)
+        if faults.lost and faults.lost in line:
+            faults.lost = ""
+            self.close_connection = True
+            return
+        if faults.cut and faults.cut in line:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        self.reply(status, headers, data)
+
+    do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = answer  # noqa: N815 (names of the base)
+
+    def forwarded(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        dropped = {"if-match", "if-none-match"} if self.server.faults.unconditional else set()
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
+        connection = http.client.HTTPConnection(self.server.store, timeout=60)
+        try:
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
+    def reply(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+        self.send_response(status)
+        skipped = {"content-length", "transfer-encoding", "connection"}
+        length = dict(headers).get("Content-Length") if self.command == "HEAD" else str(len(data))
+        for name, value in headers:
+            if name.lower() not in skipped:
+                self.send_header(name, value)
+        self.send_header("Content-Length", length or "0")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
+        del format, args
+
+
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, store: str, faults: Faults) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.store, self.faults = store, faults
+
 
 @contextmanager
 def faulty_proxy(endpoint_url: str, faults: Faults) -> Iterator[str]:
     """Forward requests to a store, with faults, and yield the address of the proxy."""
-    host = endpoint_url.removeprefix("http://")
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            line = f"{self.command} {self.path}"
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if faults.refused and faults.refused in line:
-                self.reply(503, [], b"")
-                return
-            if faults.stale and faults.stale in line and line in faults.kept:
-                self.reply(*faults.kept[line])
-                return
-            found = self.forwarded(body)
-            faults.kept.setdefault(line, found)
-            time.sleep(faults.slow_s)
-            if faults.lost and faults.lost in line:
-                faults.lost = ""
-                self.close_connection = True
-                return
-            status, headers, data = found
-            if faults.cut and faults.cut in line:
-                data = data[:-1] + bytes([data[-1] ^ 1])
-            self.reply(status, headers, data)
-
-        do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = answer  # noqa: N815 (names of the base)
-
-        def forwarded(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-            dropped = {"if-match", "if-none-match"} if faults.unconditional else set()
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
-            connection = http.client.HTTPConnection(host, timeout=60)
-            try:
-                connection.request(self.command, self.path, body, headers)
-                answer = connection.getresponse()
-                return answer.status, answer.getheaders(), answer.read()
-            finally:
-                connection.close()
-
-        def reply(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
-            self.send_response(status)
-            skipped = {"content-length", "transfer-encoding", "connection"}
-            length = dict(headers).get("Content-Length") if self.command == "HEAD" else str(len(data))
-            for name, value in headers:
-                if name.lower() not in skipped:
-                    self.send_header(name, value)
-            self.send_header("Content-Length", length or "0")
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Proxy(endpoint_url.removeprefix("http://"), faults)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

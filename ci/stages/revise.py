@@ -114,16 +114,16 @@ def write_site(store: Store, manifest: Manifest, version: str | None) -> None:
 def _write_pages(store: Store, manifest: Manifest, version: str | None) -> None:
     """Write the pages of a manifest as long as the stored manifest is this version.
 
-    A newer manifest may be stored at any time, and its pages after it. So the manifest is compared after a
-    page was read: had the page been one of a newer manifest, the manifest would be newer, too.
+    A newer manifest may be stored at any time, and its pages after it. So the manifest is compared after the
+    pages: had one of them been of a newer manifest, the manifest would be newer, too.
     """
-    for path, page in stored_pages(store, manifest):
-        found = store.read(path)
-        if found is not None and found.data == page:
-            continue
-        if store.version(MANIFEST_NAME) != version:
-            raise ChangedMeanwhile(store.at(MANIFEST_NAME))
-        store.replace(path, page, None if found is None else found.version)
+    pages = list(stored_pages(store, manifest))
+    found = [store.compare(path, page) for path, page in pages]
+    if store.version(MANIFEST_NAME) != version:
+        raise ChangedMeanwhile(store.at(MANIFEST_NAME))
+    for (path, page), (stored, is_equal) in zip(pages, found, strict=True):
+        if not is_equal:
+            store.replace(path, page, stored)
 
 
 def stored_pages(store: Store, manifest: Manifest) -> Iterator[tuple[str, bytes]]:

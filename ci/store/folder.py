@@ -75,6 +75,11 @@ class FolderStore:
             return None
         return f"{found.st_ino}-{found.st_mtime_ns}"
 
+    def compare(self, path: str, data: bytes) -> tuple[str | None, bool]:
+        """Return the version of a file, and whether it holds these bytes."""
+        found = self.read(path)
+        return (None, False) if found is None else (found.version, found.data == data)
+
     def paths(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files but those beside the marker."""
         root = self.folder.resolve()

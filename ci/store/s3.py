@@ -120,6 +120,13 @@ class S3Store:
         found = self._head(path)
         return None if found is None else str(found["ETag"])
 
+    def compare(self, path: str, data: bytes) -> tuple[str | None, bool]:
+        """Return the ETag of an object, and whether it was stored with the sha256 of these bytes."""
+        found = self._head(path)
+        if found is None:
+            return None, False
+        return str(found["ETag"]), found["Metadata"].get("sha256") == hashlib.sha256(data).hexdigest()
+
     def paths(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all objects but the marker."""
         pages = self.client.get_paginator("list_objects_v2")
@@ -145,16 +152,22 @@ class S3Store:
     def put(self, path: str, content: Path | bytes) -> None:
         """Store an immutable object, unless it exists."""
         digest = sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+        if self._holds(path, digest):
+            return
+        opened = content.open("rb") if isinstance(content, Path) else nullcontext(content)
+        with opened as body, self._failures(path):
+            try:
+                self._send(path, body, digest, IfNoneMatch="*")
+            except ClientError as error:
+                if _status(error) not in {_CONFLICT, _PRECONDITION_FAILED}:
+                    raise
+            else:
+                return
         if not self._holds(path, digest):
-            opened = content.open("rb") if isinstance(content, Path) else nullcontext(content)
-            with opened as body, self._failures(path):
-                try:
-                    self._send(path, body, digest, IfNoneMatch="*")
-                except ClientError as error:
-                    if _status(error) not in {_CONFLICT, _PRECONDITION_FAILED}:
-                        raise
-            if not self._holds(path, digest):
-                raise ChangedMeanwhile(self.at(path))
+            raise StoreConflict(
+                f"{self.at(path)}: another publisher stores it at the same time, or the store returns old "
+                "versions; run the same command again"
+            )
 
     def replace(self, path: str, data: bytes, version: str | None) -> str:
         """Replace an object by a conditional write."""
@@ -163,7 +176,7 @@ class S3Store:
             try:
                 return self._send(path, data, hashlib.sha256(data).hexdigest(), **condition)
             except ClientError as error:
-                if _status(error) not in {_NOT_FOUND, _CONFLICT, _PRECONDITION_FAILED} or _no_bucket(error):
+                if _no_bucket(error) or _status(error) not in {_NOT_FOUND, _CONFLICT, _PRECONDITION_FAILED}:
                     raise
         found = self.read(path)
         if found is None or found.data != data:
@@ -176,7 +189,7 @@ class S3Store:
             self.client.delete_object(Bucket=self.bucket, Key=self.prefix + path)
 
     def served(self, *, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[str]:
-        """Yield the address at which the store itself serves the bucket to everybody, if its policy allows."""
+        """Yield the address at which the store itself serves the bucket to all that its policy lets read."""
         del host, port
         return nullcontext(f"{self.client.meta.endpoint_url}/{self.bucket}/{quote(self.prefix)}")
 
@@ -241,8 +254,8 @@ class S3Store:
         wanted = answer["Metadata"].get("sha256", found)
         if found != wanted:
             raise StoreFailed(
-                f"{self.at(path)}: the store returned other bytes (sha256 {found[:12]}…) than were put there, "
-                f"{wanted[:12]}…"
+                f"{self.at(path)}: the store returned other bytes (sha256 {found[:12]}…) than it was given "
+                f"({wanted[:12]}…)"
             )
 
     @contextmanager

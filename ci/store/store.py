@@ -75,6 +75,9 @@ class Store(Protocol):
     def version(self, path: str) -> str | None:
         """Return the version of a file; None if it does not exist."""
 
+    def compare(self, path: str, data: bytes) -> tuple[str | None, bool]:
+        """Return the version of a file, None if it does not exist, and whether it holds these bytes."""
+
     def paths(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files of the site that begin with ``prefix``, in any order."""
 
