@@ -75,7 +75,7 @@ class S3Store:
             s3={"addressing_style": "path"} if endpoint_url else None,
         )
         try:
-            client = boto3.session.Session().client("s3", endpoint_url=endpoint_url, config=config)
+            client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
         except (BotoCoreError, ValueError) as error:
             raise StoreFailed(f"{address}: {error}") from error
         return cls(match[1], f"{match[2].strip('/')}/".lstrip("/"), client)
