@@ -164,6 +164,12 @@ class StoreConflict(FarmError):
     exit_code = 39
 
 
+class SnapshotExists(FarmError):
+    """A frozen snapshot of that date holds something else."""
+
+    exit_code = 41
+
+
 class RacesAlone(FarmError):
     """A validation report holds races only, so that it proves no wheel."""
 

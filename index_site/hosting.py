@@ -31,7 +31,7 @@ _CONTENT_TYPES = {
     ".xml": "application/xml",
 }
 _INDEX_PAGES = ("index.html", "index.json")
-_DATED = re.compile(r"\d{4}-\d\d-\d\d/", re.ASCII)
+_DATED = re.compile(r"(\d{4}-\d\d-\d\d)/", re.ASCII)
 
 
 def file_href(filename: str) -> str:
@@ -72,7 +72,13 @@ def cache_control(path: str) -> str:
 
 def is_immutable(path: str) -> bool:
     """Return whether the bytes at a path never change: those of wheels, reports and snapshots."""
-    return path.startswith((f"{FILES}/", f"{REPORTS}/")) or _DATED.match(path) is not None
+    return path.startswith((f"{FILES}/", f"{REPORTS}/")) or snapshot_date(path) is not None
+
+
+def snapshot_date(path: str) -> str | None:
+    """Return the date of the snapshot that a page belongs to; None for another path."""
+    match = _DATED.match(path)
+    return None if match is None else match[1]
 
 
 def folder_address(path: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Commands on a site: publish, serve, yank and verify."""
+"""Commands on a site: publish, serve, yank, snapshot, status, verify and rebuild."""
 
 from __future__ import annotations
 
@@ -177,6 +177,45 @@ def yank(
     store = open_site(site, endpoint_url, work)
     with ConsoleReporter() as progress:
         yank_wheels(site=store, patterns=patterns, reason=reason, progress=progress)
+
+
+@click.command()
+@click.argument("date", metavar="[DATE]", required=False)
+@site_options
+@work_option
+def snapshot(date: str | None, site: str | None, endpoint_url: str | None, work: Path) -> None:
+    """Freeze what stable lists under the address of a DATE [today], such as 2026-12-07/simple/.
+
+    The pages of a snapshot never change, whatever is published or yanked later.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.stages.snapshot import snapshot as freeze
+
+    store = open_site(site, endpoint_url, work)
+    with ConsoleReporter() as progress:
+        freeze(site=store, date=f"{now():%Y-%m-%d}" if date is None else date, progress=progress)
+
+
+@click.command()
+@click.argument("project")
+@click.argument("status", type=click.Choice(["active", "deprecated", "archived", "quarantined"]))
+@click.option("--reason", metavar="TEXT", default="", help="The text that installers show.")
+@site_options
+@work_option
+def status(
+    project: str, status: Any, reason: str, site: str | None, endpoint_url: str | None, work: Path
+) -> None:
+    """Set the status of a PROJECT of the index.
+
+    archived: it takes no new wheels. quarantined: its pages list no files, either. deprecated: something else
+    has replaced it.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.stages.status import set_status
+
+    store = open_site(site, endpoint_url, work)
+    with ConsoleReporter() as progress:
+        set_status(site=store, project=project, status=status, reason=reason, progress=progress)
 
 
 @click.command()

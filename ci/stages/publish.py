@@ -85,7 +85,7 @@ def publish(
         CorruptManifest: the site's manifest cannot be read, or lacks a wheel that the site's pages list.
         CorruptWheel: a wheel is incomplete, or contradicts its file name.
         WheelConflict: a wheel of that name with other bytes is published already.
-        UnfitWheel: a wheel has a fault.
+        UnfitWheel: a wheel has a fault, or its project takes no new ones.
         CorruptReport: a report cannot be read.
         RacesAlone: a report holds races only.
         BadSignature: a report is signed by a key that the policy does not list, or wrongly.
@@ -126,6 +126,7 @@ class _Addition:
         """Return a manifest with the wheels and reports, after storing their files."""
         old = {wheel.filename: wheel for wheel in before.wheels}
         _require_same_bytes(self.incoming, old)
+        _require_open(before, [item.facts for name, item in self.incoming.items() if name not in old])
         new = self._described(before, old)
         held = {**old, **new}
         digests = {wheel.sha256 for wheel in held.values()}
@@ -142,6 +143,8 @@ class _Addition:
         return Manifest(
             base_url=before.base_url if context.base_url is None else _checked_url(context.base_url),
             exclusions=before.exclusions if context.exclusions is None else tuple(context.exclusions),
+            statuses=before.statuses,
+            snapshots=before.snapshots,
             supports=named_supports(after.values(), known),
             wheels=sort_wheels(after.values()),
         )
@@ -311,6 +314,16 @@ def _require_same_bytes(incoming: Mapping[str, _Incoming], published: Mapping[st
     for name, item in incoming.items():
         if name in published:
             _require_same(item.facts, published[name].sha256)
+
+
+def _require_open(before: Manifest, added: Sequence[WheelFile]) -> None:
+    for facts in added:
+        status = before.status_of(facts.project)
+        if not status.takes_files:
+            raise UnfitWheel(
+                f"{facts.filename}: {facts.project} is {status.status}, {status.reason}; it takes new wheels "
+                f"after `farm status {facts.project} active`"
+            )
 
 
 def _require_same(facts: WheelFile, sha256: str) -> None:

@@ -6,7 +6,9 @@ none of them holds is reported, and a wheel never reaches ``stable`` by a guess.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,15 @@ from ci.store.folder import as_store
 from ci.wheel.compat_listing import followed
 from ci.wheel.read import read_wheel
 from index_site.errors import CorruptManifest
-from index_site.hosting import FILES, REPORTS
+from index_site.hosting import FILES, REPORTS, snapshot_date
 from index_site.manifest import (
+    ACTIVE,
     CHANNELS,
     MANIFEST_NAME,
     Channel,
     Manifest,
+    ProjectStatus,
+    Snapshot,
     Wheel,
     named_supports,
     sort_wheels,
@@ -111,6 +116,8 @@ def rebuild(
         manifest = Manifest(
             base_url=context.base_url or None,
             exclusions=tuple(context.exclusions or ()),
+            statuses=_statuses(store),
+            snapshots=_snapshots(store),
             supports=named_supports(wheels.values(), context.support.values()),
             wheels=sort_wheels(wheels.values()),
         )
@@ -145,6 +152,35 @@ def _listings(page: bytes, channel: Channel) -> dict[str, _Listed]:
         return {entry["filename"]: _listed(entry, channel) for entry in entries}
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
+
+
+def _statuses(store: Store) -> dict[str, ProjectStatus]:
+    """Return the status of each project that is not active; ``candidate`` lists every project."""
+    found = {}
+    for path in sorted(store.paths("candidate/simple/v1+json/")):
+        page = store.read(path)
+        if page is not None and path.endswith("/index.json"):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
+                document = json.loads(page.data)
+                status = ProjectStatus.model_validate(document["project-status"])
+                if status != ACTIVE:
+                    found[document["name"]] = status
+    return found
+
+
+def _snapshots(store: Store) -> tuple[Snapshot, ...]:
+    """Return the snapshots whose pages are whole: the last one that was written is the flat page."""
+    pages: dict[str, dict[str, str]] = {}
+    for path in sorted(store.paths()):
+        date = snapshot_date(path)
+        found = store.read(path) if date and not path.endswith("/") else None
+        if date and found:
+            pages.setdefault(date, {})[path] = hashlib.sha256(found.data).hexdigest()
+    return tuple(
+        Snapshot(date=date, pages=digests)
+        for date, digests in pages.items()
+        if f"{date}/index.html" in digests
+    )
 
 
 def _listed(entry: dict[str, Any], channel: Channel) -> _Listed:

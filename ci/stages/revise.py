@@ -129,10 +129,14 @@ def _write_pages(store: Store, manifest: Manifest, version: str | None) -> None:
 def stored_pages(store: Store, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     """Yield the pages of a manifest with the paths that the store keeps them at, in the order of writing."""
     for path, page in render(manifest).items():
-        yield path, page
-        folder = folder_address(path)
-        if folder is not None and not store.has_folders:
-            yield folder, page
+        for address in store_addresses(store, path):
+            yield address, page
+
+
+def store_addresses(store: Store, path: str) -> tuple[str, ...]:
+    """Return the paths at which a store keeps a page."""
+    folder = None if store.has_folders else folder_address(path)
+    return (path,) if folder is None else (path, folder)
 
 
 def _pause(attempt: int) -> None:

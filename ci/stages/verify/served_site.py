@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import requests
 
 from ci.check import Check
 from ci.files import sha256_of_blocks
-from ci.stages.revise import stored_pages
+from ci.stages.revise import store_addresses, stored_pages
 from ci.store.folder import as_store
 from ci.store.store import MARKER
 from index_site.hosting import FILES, content_type, file_href, needs_content_type
@@ -40,6 +41,8 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
         known = {base + path for path, answer in texts.items() if answer.ok}
         known |= {base + file_href(wheel.filename) for wheel in manifest.wheels}
         broken = [link for link in links if link not in known and not _answers(session, link)]
+        frozen = dict(page for snapshot in manifest.snapshots for page in snapshot.pages.items())
+        changed = [path for path, digest in frozen.items() if not _is_frozen(session, base, path, digest)]
     wanted = {**pages, MANIFEST_NAME: dump_manifest(manifest)}
     altered = [path for path, answer in texts.items() if not answer.ok or answer.content != wanted[path]]
     typed = [
@@ -55,7 +58,7 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
             files,
             f"{len(manifest.wheels)} wheels, with their metadata and reports, have their size and sha256",
         ),
-        _check("pages", altered, f"{len(wanted)} pages are those of the manifest"),
+        _check("pages", altered + changed, f"{len(wanted) + len(frozen)} pages are those of the manifest"),
         _check("content types", typed, "installers accept every page"),
         _check("links", broken, f"{len(links)} links work"),
     )
@@ -68,6 +71,8 @@ def check_store(site: Store | Path, manifest: Manifest) -> Check:
     for wheel in manifest.wheels:
         known |= {f"{FILES}/{wheel.filename}", f"{FILES}/{wheel.filename}.metadata"}
         known |= {proof.path for proof in wheel.proofs}
+    frozen = (path for snapshot in manifest.snapshots for path in snapshot.pages)
+    known |= {address for path in frozen for address in store_addresses(store, path)}
     strays = [path for path in store.paths() if path not in known and not path.startswith(f"{MARKER}/")]
     return _check("store", sorted(strays), "no file is there that the manifest does not name")
 
@@ -79,6 +84,13 @@ def _check(name: str, faults: list[str], good: str) -> Check:
 
 def _get(session: requests.Session, url: str) -> requests.Response:
     return session.get(url, timeout=_TIMEOUT_S)
+
+
+def _is_frozen(session: requests.Session, base: str, path: str, sha256: str) -> bool:
+    """Return whether a page of a snapshot has the bytes that were frozen, and the type."""
+    answer = _get(session, base + path)
+    is_same = answer.ok and hashlib.sha256(answer.content).hexdigest() == sha256
+    return is_same and _same_type(answer, content_type(path))
 
 
 def _answers(session: requests.Session, url: str) -> bool:
