@@ -176,6 +176,30 @@ class RacesAlone(FarmError):
     exit_code = 34
 
 
+class LimitBroken(FarmError):
+    """A unit of a build took more time or memory than the matrix allows it."""
+
+    exit_code = 45
+
+
+class ClusterUnavailable(FarmError):
+    """A cluster cannot be reached, refuses the token, runs other versions or has lost its nodes."""
+
+    exit_code = 46
+
+
+class UnfitMatrix(FarmError):
+    """The matrix is valid, but what was asked for cannot be made from it."""
+
+    exit_code = 47
+
+
+class IndexUnavailable(FarmError):
+    """An index of packages cannot be read."""
+
+    exit_code = 49
+
+
 def described(error: OSError) -> str:
     """Return an error of the system as a message that begins with the file, without the number."""
     reason = error.strerror or str(error)

@@ -41,6 +41,16 @@ jobs_option = click.option(
     default=len(os.sched_getaffinity(0)),
     help="Parallel compiles [all cores].",
 )
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Compile on this machine, or on the nodes of a Ray cluster (see farm node).",
+)
+address_option = click.option(
+    "--address", metavar="HOST:PORT", help="The cluster's first node, for --engine ray."
+)
 wheels_argument = click.argument(
     "wheels", metavar="WHEEL...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
