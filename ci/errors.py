@@ -152,6 +152,24 @@ class PortTaken(FarmError):
     exit_code = 37
 
 
+class StoreFailed(FarmError):
+    """The store of a site cannot be reached, refuses a request, or does not answer in time."""
+
+    exit_code = 38
+
+
+class StoreConflict(FarmError):
+    """Another publisher stores other bytes under the same name, or changes the site again and again."""
+
+    exit_code = 39
+
+
+class SnapshotExists(FarmError):
+    """A frozen snapshot of that date holds something else."""
+
+    exit_code = 41
+
+
 class RacesAlone(FarmError):
     """A validation report holds races only, so that it proves no wheel."""
 

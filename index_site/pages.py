@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from index_site.docs import docs_pages
+from index_site.feed import FEED_NAME, feed
 from index_site.human import human_pages
 from index_site.machine import machine_pages
 
@@ -16,4 +18,5 @@ def render(manifest: Manifest) -> dict[str, bytes]:
 
     Pages are to be written in this order: those of projects, then the roots that link to them.
     """
-    return machine_pages(manifest) | human_pages(manifest)
+    announcements = {FEED_NAME: feed(manifest)}
+    return machine_pages(manifest) | announcements | docs_pages(manifest) | human_pages(manifest)

@@ -54,11 +54,8 @@ def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Whe
     candidates = [wheel for wheel in manifest.shown if wheel.channel == "candidate"]
     if stable:
         floor = Version(stable[0].version)
-        older = {
-            f"{PROJECT}=={wheel.version}"
-            for wheel in manifest.wheels
-            if wheel.project == PROJECT and Version(wheel.version) < floor
-        }
+        versions = {wheel.version for wheel in manifest.wheels if wheel.project == PROJECT}
+        older = {f"{PROJECT}=={version}" for version in versions if Version(version) < floor}
         candidates = [
             wheel
             for wheel in candidates
