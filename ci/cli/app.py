@@ -10,6 +10,7 @@ import click
 
 from ci.cli.build import audit, build, plan, variants
 from ci.cli.clean import clean
+from ci.cli.gate import gate
 from ci.cli.gpu import tune, validate
 from ci.cli.node import node
 from ci.cli.public import watch, workflows
@@ -58,7 +59,7 @@ def cli() -> None:
 
 
 _STAGES = (
-    *(variants, plan, build, audit, validate, keygen, sign, publish, serve, yank),
+    *(variants, plan, build, audit, validate, gate, keygen, sign, publish, serve, yank),
     *(snapshot, status, verify, rebuild, tune, run, clean, node, watch, workflows),
 )
 for _command in _STAGES:
