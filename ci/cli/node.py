@@ -43,7 +43,12 @@ def node(address: str | None, port: int, cpus: int | None, memory: int | None, w
     options = ["--block", "--disable-usage-stats", "--object-store-memory", str(_STORE_BYTES)]
     options += [] if cpus is None else ["--num-cpus", str(cpus)]
     options += [] if memory is None else ["--memory", str(memory * 1_000_000)]
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "FARM_WORK": str(work.resolve())}
+    environment = {
+        "RAY_health_check_period_ms": "1000",  # a node that is gone is missed sooner; a slow one no sooner
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "FARM_WORK": str(work.resolve()),
+    }
     if address is None and not any(name in os.environ for name in _TOKENS):
         _make_token()
     os.execve(_RAY[0], [*_RAY, "start", *where, *options], environment)  # noqa: S606 (an argument list, no shell)

@@ -10,11 +10,12 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import time
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ci.engine.forecast import Forecast
 from ci.engine.node import Result, ToolkitCopy, pack_toolkit, run_on_node
@@ -76,7 +77,7 @@ class RayEngine:
             messages,
             redirect_stdout(messages),  # Ray's own, in colours; standard output is for results
             scratch_folder(folder) as scratch,
-            _connected(self.address, scratch) as ray,
+            _connected(self.address, scratch, messages) as ray,
         ):
             workers = _workers(ray)
             if not workers:
@@ -161,12 +162,11 @@ class _Run:
 
 
 @contextmanager
-def _connected(address: str, scratch: Path) -> Iterator[Any]:
-    """Connect this process to a cluster, and yield Ray's module."""
+def _connected(address: str, scratch: Path, messages: IO[str]) -> Iterator[Any]:
+    """Connect this process to a cluster, and yield Ray's module; what Ray says meanwhile goes to a file."""
     _require_listener(address)
     os.environ["RAY_AUTH_MODE"] = "token"  # a node runs what any driver sends
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # it would warn once a second until it gives up
     try:
         import ray  # noqa: PLC0415 (an extra: only this engine needs it)
     except ImportError as error:
@@ -176,12 +176,13 @@ def _connected(address: str, scratch: Path) -> Iterator[Any]:
     for package in _SOURCES:
         shutil.copytree(ROOT / package, scratch / package, ignore=shutil.ignore_patterns("__pycache__"))
     try:
-        ray.init(
-            address=address,
-            runtime_env={"working_dir": str(scratch)},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _errors_into(messages):  # a warning a second, until it gives up
+            ray.init(
+                address=address,
+                runtime_env={"working_dir": str(scratch)},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterUnavailable(
             f"--address {address}: should be a cluster of `farm node`, with the same token and Python: "
@@ -191,6 +192,19 @@ def _connected(address: str, scratch: Path) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _errors_into(file: IO[str]) -> Iterator[None]:
+    """Send what this process writes to standard error, compiled code included, into a file."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _require_listener(address: str) -> None:
