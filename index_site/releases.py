@@ -22,20 +22,16 @@ def newest_release(wheels: Sequence[Wheel]) -> tuple[Wheel, ...]:
     Pre-releases count only if there is nothing else, as for installers. Empty if every wheel is yanked.
     """
     offered = [wheel for wheel in wheels if wheel.yanked is None]
-    versions = {wheel.version: Version(wheel.version) for wheel in offered}
+    versions = {version: Version(version) for version in {wheel.version for wheel in offered}}
     final = [version for version in versions.values() if not version.is_prerelease]
     newest = max(final or versions.values(), default=None)
     return tuple(wheel for wheel in offered if versions[wheel.version] == newest)
 
 
-def stable_release(manifest: Manifest) -> tuple[Wheel, ...]:
-    """Return the newest stable release of the project; empty if there is none."""
-    return newest_release([w for w in manifest.on_channel("stable") if w.project == PROJECT])
-
-
 def offered_release(manifest: Manifest) -> tuple[Wheel, ...]:
     """Return the release that the page offers: the newest stable one, else the newest candidate."""
-    return stable_release(manifest) or newest_release([w for w in manifest.shown if w.project == PROJECT])
+    stable = newest_release([wheel for wheel in manifest.on_channel("stable") if wheel.project == PROJECT])
+    return stable or newest_release([wheel for wheel in manifest.shown if wheel.project == PROJECT])
 
 
 def has_compat(manifest: Manifest, channel: Channel, release: Sequence[Wheel]) -> bool:
