@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION: Literal[3] = 3
 
+Status = Literal["active", "archived", "quarantined", "deprecated"]
+"""The status of a project, as in PEP 792."""
 Channel = Literal["stable", "candidate"]
 CHANNELS: tuple[Channel, ...] = ("stable", "candidate")
 Voucher = Literal["tree", "signature", "site", ""]
@@ -32,6 +34,7 @@ Voucher = Literal["tree", "signature", "site", ""]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]+$")]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+Date = Annotated[str, Field(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
 
 
 class Record(BaseModel):
@@ -197,6 +200,38 @@ class Wheel(Record):
         return self
 
 
+class ProjectStatus(Record):
+    """The status of a project, and the text that installers show with it; empty for none."""
+
+    status: Status
+    reason: str = ""
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether pages list the files of the project."""
+        return self.status != "quarantined"
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether new files may be added to the project."""
+        return self.status in {"active", "deprecated"}
+
+
+ACTIVE = ProjectStatus(status="active")
+
+
+class Snapshot(Record):
+    """What ``stable`` listed on a date: pages below a folder of that name, which never change.
+
+    Attributes:
+        date: the name of the folder.
+        pages: path -> sha256. The bytes are the site's; no later version of this tree renders them again.
+    """
+
+    date: Date
+    pages: dict[str, Sha256]
+
+
 class Manifest(Record):
     """Everything on the index; ``wheels`` are sorted by project, version and file name.
 
@@ -204,6 +239,8 @@ class Manifest(Record):
         base_url: address at which the site is served; None if unknown.
         cadence_days: days from one build of the farm to the next; None if unknown.
         exclusions: in the order of the matrix.
+        statuses: project -> its status, of those that are not active.
+        snapshots: sorted by date.
         supports: what wheels serve, by :attr:`Support.key`.
     """
 
@@ -211,6 +248,8 @@ class Manifest(Record):
     base_url: str | None = None
     cadence_days: Annotated[int, Field(gt=0)] | None = None
     exclusions: tuple[ExcludedCells, ...] = ()
+    statuses: dict[str, ProjectStatus] = {}
+    snapshots: tuple[Snapshot, ...] = ()
     supports: dict[str, Support] = {}
     wheels: tuple[Wheel, ...] = ()
 
@@ -219,6 +258,17 @@ class Manifest(Record):
         names = [wheel.filename for wheel in self.wheels]
         if len(set(names)) != len(names):
             raise ValueError("a wheel is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_have_pages_of_their_own(self) -> Manifest:
+        dates = [snapshot.date for snapshot in self.snapshots]
+        if dates != sorted(set(dates)):
+            raise ValueError("snapshots should be sorted by date, each date once")
+        for snapshot in self.snapshots:
+            for path in snapshot.pages:
+                if not path.startswith(f"{snapshot.date}/") or ".." in path:
+                    raise ValueError(f"snapshots: {path} is no page of {snapshot.date}")
         return self
 
     @model_validator(mode="after")
@@ -253,6 +303,10 @@ class Manifest(Record):
     def shown(self) -> tuple[Wheel, ...]:
         """The wheels that pages list."""
         return tuple(wheel for wheel in self.wheels if wheel.is_shown)
+
+    def status_of(self, project: str) -> ProjectStatus:
+        """Return the status of a project: active, unless the manifest has another."""
+        return self.statuses.get(project, ACTIVE)
 
     def support_of(self, wheel: Wheel) -> Support | None:
         """Return what a wheel serves; None if the matrix does not list it."""

@@ -78,6 +78,13 @@ class Release(_Table):
     """Name -> ed25519 public key of those whose signature vouches for a validation report."""
 
 
+class Compile(_Table):
+    """The limits of one compile."""
+
+    time_limit_s: Annotated[int, Field(gt=0)]
+    memory_limit_mb: Annotated[int, Field(gt=0)]
+
+
 class Axes(_Table):
     """The axes whose values are nothing but names."""
 
@@ -150,6 +157,7 @@ class Matrix(_Table):
 
     schema_version: Literal[2]
     release: Release
+    compile: Compile
     axes: Axes
     platform: tuple[Platform, ...]
     sm: tuple[Sm, ...]

@@ -1,4 +1,4 @@
-"""Commands on a site: publish, serve, yank and verify."""
+"""Commands on a site: publish, serve, yank, snapshot, status, verify and rebuild."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ci.cli.invocation import calling_python, now
-from ci.cli.options import site_option, torch_site_option, trust_unsigned_option, work_option
+from ci.cli.options import open_site, site_options, torch_site_option, trust_unsigned_option, work_option
 from ci.project import ROOT
 
 
@@ -26,7 +26,7 @@ from ci.project import ROOT
 @click.option("--base-url", metavar="URL", help="The address that the site will be served at.")
 @trust_unsigned_option
 @click.option("--force", is_flag=True, help="Take unfit wheels, too, to candidate and never to stable.")
-@site_option
+@site_options
 @work_option
 def publish(
     wheels: tuple[Path, ...],
@@ -35,7 +35,8 @@ def publish(
     base_url: str | None,
     trust_unsigned: bool,
     force: bool,
-    site: Path | None,
+    site: str | None,
+    endpoint_url: str | None,
     work: Path,
 ) -> None:
     """Add each WHEEL to the site, or reports of wheels that it has.
@@ -57,7 +58,7 @@ def publish(
         raise click.UsageError("nothing to publish: give a WHEEL, a --report or a --base-url")
     if channel is not None and not wheels:
         raise click.UsageError("--channel applies to the wheels given; give the WHEEL as well")
-    matrix = read_matrix()
+    matrix, store = read_matrix(), open_site(site, endpoint_url, work)
     audits = {wheel.name: audit(wheel) for wheel in wheels}
     for wheel in wheels:
         if len(wheels) == 1 or not all(check.ok for check in audits[wheel.name]):
@@ -66,7 +67,7 @@ def publish(
         publish_wheels(
             wheels=wheels,
             reports=reports,
-            site=site or work / "site",
+            site=store,
             now=now(),
             progress=progress,
             archive=ROOT / "validation",
@@ -75,15 +76,17 @@ def publish(
             policy=Policy.of(matrix.release, trust_unsigned=trust_unsigned),
             force=force,
         )
-    click.echo(site or work / "site")
+    click.echo(store.name)
 
 
 @click.command()
 @click.option("--base-url", metavar="URL", help="The address that the site is served at.")
 @trust_unsigned_option
-@site_option
+@site_options
 @work_option
-def rebuild(base_url: str | None, trust_unsigned: bool, site: Path | None, work: Path) -> None:
+def rebuild(
+    base_url: str | None, trust_unsigned: bool, site: str | None, endpoint_url: str | None, work: Path
+) -> None:
     """Write the site's manifest again after it was lost or damaged.
 
     Reads the wheels, reports and pages of the site, and warns of each fact that they do not hold.
@@ -97,11 +100,14 @@ def rebuild(base_url: str | None, trust_unsigned: bool, site: Path | None, work:
     from matrix.model import read_matrix
     from matrix.planner import plan
 
-    matrix, folder = read_matrix(), site or work / "site"
-    audits = {wheel.name: audit(wheel) for wheel in sorted((folder / FILES).glob("*.whl"))}
+    matrix, store = read_matrix(), open_site(site, endpoint_url, work)
+    audits = {}
+    for path in sorted(path for path in store.paths(f"{FILES}/") if path.endswith(".whl")):
+        with store.local_copy(path) as wheel:
+            audits[wheel.name] = audit(wheel)
     with ConsoleReporter() as progress:
         manifest = rebuild_manifest(
-            site=folder,
+            site=store,
             now=now(),
             progress=progress,
             context=context_of(matrix, plan(matrix), audits, base_url),
@@ -119,25 +125,25 @@ def rebuild(base_url: str | None, trust_unsigned: bool, site: Path | None, work:
     default="127.0.0.1",
     help="The name or address to serve at [127.0.0.1].",
 )
-@site_option
+@site_options
 @work_option
-def serve(port: int, host: str, site: Path | None, work: Path) -> None:
+def serve(port: int, host: str, site: str | None, endpoint_url: str | None, work: Path) -> None:
     """Serve the site until Ctrl-C, and print the commands that install from it.
 
-    Only this machine reaches it, unless --host gives a name or address that others reach.
+    Only this machine reaches it, unless --host gives a name or address that others reach. A bucket is served
+    by its own store; for one, the commands are printed.
     """
     import threading
     from contextlib import suppress
 
-    from ci.store.serve import served
-    from index_site.manifest import read_manifest
+    from ci.stages.revise import stored_manifest
     from index_site.releases import offered_release
     from index_site.snippets import snippets
 
-    folder = site or work / "site"
-    release = offered_release(read_manifest(folder))
-    with served(folder, host=host, port=port) as base:
-        click.echo(f"{folder} is served at {base} until Ctrl-C")
+    store = open_site(site, endpoint_url, work)
+    release = offered_release(stored_manifest(store)[0])
+    with store.served(host=host, port=port) as base:
+        click.echo(f"{store.name} is served at {base} until Ctrl-C")
         for way in snippets(base, release[0].channel, release)[:2] if release else ():
             click.echo(f"  {way.command}")
         sys.stdout.flush()
@@ -149,9 +155,16 @@ def serve(port: int, host: str, site: Path | None, work: Path) -> None:
 @click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
 @click.option("--reason", metavar="TEXT", help="The text that installers show.")
 @click.option("--undo", is_flag=True, help="Undo a yank.")
-@site_option
+@site_options
 @work_option
-def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path | None, work: Path) -> None:
+def yank(
+    patterns: tuple[str, ...],
+    reason: str | None,
+    undo: bool,
+    site: str | None,
+    endpoint_url: str | None,
+    work: Path,
+) -> None:
     """Yank published wheels.
 
     Installers no longer select a yanked wheel, but still install it where it is pinned.
@@ -161,8 +174,48 @@ def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path |
 
     if undo == (reason is not None):
         raise click.UsageError("give either --reason or --undo")
+    store = open_site(site, endpoint_url, work)
     with ConsoleReporter() as progress:
-        yank_wheels(site=site or work / "site", patterns=patterns, reason=reason, progress=progress)
+        yank_wheels(site=store, patterns=patterns, reason=reason, progress=progress)
+
+
+@click.command()
+@click.argument("date", metavar="[DATE]", required=False)
+@site_options
+@work_option
+def snapshot(date: str | None, site: str | None, endpoint_url: str | None, work: Path) -> None:
+    """Freeze what stable lists under the address of a DATE [today], such as 2026-12-07/simple/.
+
+    The pages of a snapshot never change, whatever is published or yanked later.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.stages.snapshot import snapshot as freeze
+
+    store = open_site(site, endpoint_url, work)
+    with ConsoleReporter() as progress:
+        freeze(site=store, date=f"{now():%Y-%m-%d}" if date is None else date, progress=progress)
+
+
+@click.command()
+@click.argument("project")
+@click.argument("status", type=click.Choice(["active", "deprecated", "archived", "quarantined"]))
+@click.option("--reason", metavar="TEXT", default="", help="The text that installers show.")
+@site_options
+@work_option
+def status(
+    project: str, status: Any, reason: str, site: str | None, endpoint_url: str | None, work: Path
+) -> None:
+    """Set the status of a PROJECT of the index.
+
+    archived: it takes no new wheels. quarantined: its pages list no files, either. deprecated: something else
+    has replaced it.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.stages.status import set_status
+
+    store = open_site(site, endpoint_url, work)
+    with ConsoleReporter() as progress:
+        set_status(site=store, project=project, status=status, reason=reason, progress=progress)
 
 
 @click.command()
@@ -177,10 +230,17 @@ def yank(patterns: tuple[str, ...], reason: str | None, undo: bool, site: Path |
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of wheels to install torch from.",
 )
-@site_option
+@click.option("--url", metavar="URL", help="The address at which another server serves the site.")
+@site_options
 @work_option
 def verify(
-    python: Path | None, torch_site: Path | None, torch_wheelhouse: Path | None, site: Path | None, work: Path
+    python: Path | None,
+    torch_site: Path | None,
+    torch_wheelhouse: Path | None,
+    url: str | None,
+    site: str | None,
+    endpoint_url: str | None,
+    work: Path,
 ) -> None:
     """Serve the site and install from it in every way that its page shows.
 
@@ -192,9 +252,10 @@ def verify(
 
     with ConsoleReporter() as progress:
         checks = verify_site(
-            site=site or work / "site",
+            site=open_site(site, endpoint_url, work),
             python=python or calling_python(),
             progress=progress,
+            address=url,
             torch_site=torch_site,
             wheelhouse=torch_wheelhouse,
         )

@@ -17,6 +17,7 @@ from packaging.metadata import Metadata
 
 from ci.engine.cache import Cache
 from ci.engine.local import LocalEngine
+from ci.errors import BuildFailed, LimitBroken
 from ci.files import sha256_of
 from ci.stages.audit import audit
 from ci.stages.build import MEMORY_BAR, Workshop, build
@@ -127,6 +128,18 @@ def test_a_damaged_object_is_made_again_and_gives_the_same_wheel(
     assert warning.startswith(f"{damaged}: the cached object is truncated or altered")
     assert [path for path, written in objects(work).items() if before[path] != written] == [damaged]
     assert sha256_of(again) == sha256_of(wheel)
+
+
+def test_a_compile_that_takes_too_much_memory_is_one_error_and_what_was_made_is_kept(
+    few: tuple[Variant, ...], new_work: Callable[[str], Path]
+):
+    work, matrix = new_work("work"), read_matrix()
+    small = matrix.model_copy(update={"compile": matrix.compile.model_copy(update={"memory_limit_mb": 20})})
+    with pytest.raises(BuildFailed, match=r"^[\w ]+: ended after .* its limit is 0\.02 GB") as caught:
+        build(artefact=ARTEFACT, matrix=small, workshop=Workshop(work), progress=Quiet(), variants=few)
+    assert caught.value.exit_code == LimitBroken.exit_code
+    assert objects(work) == {}
+    assert not list(work.rglob("*.whl"))
 
 
 @pytest.fixture

@@ -38,8 +38,9 @@ from ci.platforms.environment import fresh_environment, inspect_interpreter
 from ci.stages.coverage import exclusions, support_by_tag
 from ci.stages.listing import Context
 from ci.stages.publish import publish
-from ci.store.folder import MARKER, held_site
+from ci.store.folder import held_site
 from ci.store.serve import served
+from ci.store.store import MARKER
 from index_site.errors import CorruptManifest
 from index_site.manifest import Manifest, OperatorBuild, PeerSpeed, Wheel, read_manifest
 from index_site.pages import render

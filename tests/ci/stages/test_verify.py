@@ -16,7 +16,7 @@ from ci.errors import VerifyFailed
 from ci.platforms.environment import ProgramError, fresh_environment, inspect_interpreter
 from ci.stages.publish import publish, yank
 from ci.stages.verify import verify
-from ci.stages.verify.served_site import check_folder, check_served
+from ci.stages.verify.served_site import check_served, check_store
 from ci.store.serve import served
 from index_site.errors import CorruptManifest
 from index_site.manifest import read_manifest
@@ -127,11 +127,11 @@ def test_a_wrong_size_in_the_manifest_is_found(site: Path) -> None:
 
 
 def test_files_that_no_manifest_names_are_found(good: Path, site: Path) -> None:
-    assert check_folder(good, read_manifest(good)).ok
+    assert check_store(good, read_manifest(good)).ok
     (site / "files" / "numpy-9.0-py3-none-any.whl").touch()
     (site / "stable" / "simple" / "numpy").mkdir()
     (site / "stable" / "simple" / "numpy" / "index.html").touch()
-    check = check_folder(site, read_manifest(site))
+    check = check_store(site, read_manifest(site))
     assert not check.ok
     assert check.detail == "wrong: files/numpy-9.0-py3-none-any.whl, stable/simple/numpy/index.html"
 
@@ -242,7 +242,7 @@ def test_nothing_for_this_interpreter_is_said(tmp_path: Path, torch_site: Path) 
         "pages",
         "content types",
         "links",
-        "folder",
+        "store",
     ]
     assert progress.warned[0].startswith("nothing was installed")
 
