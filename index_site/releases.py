@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from index_site.projects import PROJECT
+from index_site.projects import COMPAT_PROJECT, PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,14 +29,19 @@ def newest_release(wheels: Sequence[Wheel]) -> tuple[Wheel, ...]:
 
 
 def offered_release(manifest: Manifest) -> tuple[Wheel, ...]:
-    """Return the release that the page offers: the newest stable one, else the newest candidate."""
+    """Return the release that the page offers: the newest stable one, else the newest candidate.
+
+    Empty if there is none, or if the status of the project withholds its files.
+    """
+    if not manifest.status_of(PROJECT).is_offered:
+        return ()
     stable = newest_release([wheel for wheel in manifest.on_channel("stable") if wheel.project == PROJECT])
     return stable or newest_release([wheel for wheel in manifest.shown if wheel.project == PROJECT])
 
 
 def has_compat(manifest: Manifest, channel: Channel, release: Sequence[Wheel]) -> bool:
     """Return whether a channel lists a compatibility wheel that requires this release."""
-    return any(
+    return manifest.status_of(COMPAT_PROJECT).is_offered and any(
         wheel.is_compat and wheel.yanked is None and wheel.required_among(release)
         for wheel in manifest.on_channel(channel)
     )
