@@ -56,6 +56,14 @@ def work_folder(arguments: Sequence[str] = ()) -> Path:
     return Path(given.work or os.environ.get("FARM_WORK") or ROOT / ".farm").resolve()
 
 
+def names_bucket(arguments: Sequence[str]) -> bool:
+    """Return whether the option ``--site`` names a bucket, which needs further packages."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--site", nargs="?")
+    given, _ = parser.parse_known_args(arguments)
+    return (given.site or "").startswith("s3://")
+
+
 def ready_environment(work: Path, name: str, requirements: Path, extra: tuple[str, ...] = ()) -> Path:
     """Return the Python of an environment, created if need be, that stays while this process runs.
 

@@ -250,6 +250,11 @@ def status(
     help="A folder of wheels to install torch from.",
 )
 @click.option("--url", metavar="URL", help="The address at which another server serves the site.")
+@click.option(
+    "--all-tools",
+    is_flag=True,
+    help="Install by uv lock, by pip lock, without a network, and from the newest snapshot, too.",
+)
 @site_options
 @work_option
 def verify(
@@ -257,6 +262,7 @@ def verify(
     torch_site: Path | None,
     torch_wheelhouse: Path | None,
     url: str | None,
+    all_tools: bool,
     site: str | None,
     endpoint_url: str | None,
     work: Path,
@@ -275,6 +281,7 @@ def verify(
             python=python or calling_python(),
             progress=progress,
             address=url,
+            all_tools=all_tools,
             torch_site=torch_site,
             wheelhouse=torch_wheelhouse,
         )
