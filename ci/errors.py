@@ -200,6 +200,18 @@ class IndexUnavailable(FarmError):
     exit_code = 49
 
 
+class SlowerThanBefore(FarmError):
+    """A wheel is slower than an earlier one on the same GPU."""
+
+    exit_code = 50
+
+
+class NotJudged(FarmError):
+    """A gate could not compare what it was given, so that nothing is proven or disproven."""
+
+    exit_code = 51
+
+
 def described(error: OSError) -> str:
     """Return an error of the system as a message that begins with the file, without the number."""
     reason = error.strerror or str(error)

@@ -10,9 +10,10 @@ import click
 
 from ci.cli.build import audit, build, plan, variants
 from ci.cli.clean import clean
+from ci.cli.gate import gate
 from ci.cli.gpu import tune, validate
 from ci.cli.node import node
-from ci.cli.public import workflows
+from ci.cli.public import watch, workflows
 from ci.cli.run import run
 from ci.cli.sign import keygen, sign
 from ci.cli.site import publish, rebuild, serve, snapshot, status, verify, yank
@@ -58,8 +59,8 @@ def cli() -> None:
 
 
 _STAGES = (
-    *(variants, plan, build, audit, validate, keygen, sign, publish, serve, yank),
-    *(snapshot, status, verify, rebuild, tune, run, clean, node, workflows),
+    *(variants, plan, build, audit, validate, gate, keygen, sign, publish, serve, yank),
+    *(snapshot, status, verify, rebuild, tune, run, clean, node, watch, workflows),
 )
 for _command in _STAGES:
     cli.add_command(_command)
@@ -68,7 +69,7 @@ for _command in _STAGES:
 def run_cli() -> NoReturn:
     """Run the command line; an expected failure is one line on standard error and its own exit code."""
     try:
-        status = cli.main(prog_name="farm", standalone_mode=False)
+        code = cli.main(prog_name="farm", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -82,7 +83,7 @@ def run_cli() -> NoReturn:
         sys.exit(1)
     except OSError as error:
         _fail(described(error), DiskFull.exit_code if error.errno in NO_ROOM else FarmError.exit_code)
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
