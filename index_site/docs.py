@@ -13,7 +13,6 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from index_site.operators import missing_operators
-from index_site.releases import offered_release
 from index_site.rendering import rendered
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
     from markdown_it.utils import EnvType, OptionsDict
 
-    from index_site.manifest import Manifest
+    from index_site.manifest import Manifest, Wheel
 
 DOCS = {
     "quick-start": "Quick start",
@@ -45,11 +44,9 @@ class Doc:
     html: Markup
 
 
-def docs_pages(manifest: Manifest) -> dict[str, bytes]:
+def docs_pages(manifest: Manifest, offered: tuple[Wheel, ...]) -> dict[str, bytes]:
     """Return the documentation pages by path. What the offered release lacks is filled in."""
-    missing = (
-        "; ".join(missing_operators(offered_release(manifest))) or "nothing of what FlashAttention-3 has"
-    )
+    missing = "; ".join(missing_operators(offered)) or "nothing that FlashAttention-3 has"
     return {
         f"docs/{name}.html": rendered(
             "doc.html", manifest, root="../", doc=_document(name, missing), docs=DOCS, here=name

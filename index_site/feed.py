@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import date, timedelta
 from itertools import groupby, islice
@@ -22,6 +23,8 @@ _ATOM = "http://www.w3.org/2005/Atom"
 _XHTML = "http://www.w3.org/1999/xhtml"
 _ENTRIES = 30
 _BEFORE_ALL = "1970-01-01T00:00:00Z"
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML cannot hold, not even escaped."""
 _IDS = uuid.UUID("6f1f6d2e-6a5f-5b0c-9a53-8c1f7f0b3d11")
 """The namespace of the feed's ids. An id depends on project and version alone, so it outlives a move."""
 
@@ -105,5 +108,5 @@ def _element(tag: str, parent: ET.Element | None, text: str | None = None, **att
         element = ET.Element(tag, {"xmlns": _ATOM, **attributes})
     else:
         element = ET.SubElement(parent, tag, attributes)
-    element.text = text
+    element.text = None if text is None else _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
     return element

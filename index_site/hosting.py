@@ -18,7 +18,7 @@ IMMUTABLE = "max-age=31536000, immutable"
 REVALIDATED = "max-age=600"
 _JSON_TREE = "simple/v1+json"
 _ANY = "application/octet-stream"
-_CONTENT_TYPES = {
+CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -30,6 +30,7 @@ _CONTENT_TYPES = {
     ".whl": _ANY,
     ".xml": "application/xml",
 }
+"""Suffix of a file -> its content type, outside the JSON pages of the API."""
 _INDEX_PAGES = ("index.html", "index.json")
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d)/", re.ASCII)
 
@@ -53,7 +54,7 @@ def content_type(path: str) -> str:
     """
     if f"/{_JSON_TREE}/" in f"/{path}":
         return API_JSON
-    return _CONTENT_TYPES.get(".html" if _is_folder(path) else PurePosixPath(path).suffix, _ANY)
+    return CONTENT_TYPES.get(".html" if _is_folder(path) else PurePosixPath(path).suffix, _ANY)
 
 
 def needs_content_type(path: str) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup, escape
+
 from index_site.cells import block_words, cell_rows
 from index_site.docs import DOCS
 from index_site.feed import next_build
 from index_site.gpus import gpu_rows
+from index_site.hosting import file_href
 from index_site.operators import missing_operators, operator_inputs
-from index_site.releases import current_candidates, has_compat, offered_release, stable_release
+from index_site.releases import current_candidates, has_compat
 from index_site.rendering import UNKNOWN_BASE, rendered
 from index_site.selector import selector
 from index_site.snippets import Recipe, Snippet, compat_snippet, recipes, snippets
@@ -31,19 +34,22 @@ class Install:
     compat: Snippet | None
 
 
-def human_pages(manifest: Manifest) -> dict[str, bytes]:
+def human_pages(manifest: Manifest, offered: tuple[Wheel, ...]) -> dict[str, bytes]:
     """Return ``wheels.html``, which lists every wheel, and ``index.html``.
 
     Both are complete without their script. They load nothing; a content security policy enforces that.
+
+    Args:
+        manifest: of the site.
+        offered: the release that the page offers.
     """
     newest_first = manifest.shown[::-1]
-    stable = stable_release(manifest)
-    offered = stable or offered_release(manifest)
+    stable = offered if offered and offered[0].channel == "stable" else ()
     supports = _supports(manifest, offered)
     gpus = {gpu.sm: gpu for support in supports for gpu in support.gpus}
     proofs = [proof for wheel in offered for proof in wheel.proofs]
     return {
-        "wheels.html": rendered("wheels.html", manifest, wheels=newest_first),
+        "wheels.html": rendered("wheels.html", manifest, rows=_rows(newest_first)),
         "index.html": rendered(
             "index.html",
             manifest,
@@ -65,6 +71,21 @@ def human_pages(manifest: Manifest) -> dict[str, bytes]:
             trusts_unsigned=any(p.voucher == "site" for wheel in manifest.wheels for p in wheel.proofs),
         ),
     }
+
+
+def _rows(wheels: tuple[Wheel, ...]) -> Markup:
+    """Return the list of wheels. A template takes seconds for very many, and escapes each text."""
+    return Markup("\n".join(map(_row, wheels)))  # noqa: S704 (escaped below)
+
+
+def _row(wheel: Wheel) -> str:
+    # The manifest's schema allows no special characters in the other texts.
+    yanked = "" if wheel.yanked is None else f", yanked: {escape(wheel.yanked)}"
+    return (
+        f'<p class="row"><a href="{file_href(wheel.filename)}">{wheel.filename}</a> '
+        f"<small>{wheel.upload_time[:10]}, {wheel.channel}{yanked}</small><br>"
+        f'<code class="sha">{wheel.sha256}</code></p>'
+    )
 
 
 def _supports(manifest: Manifest, release: tuple[Wheel, ...]) -> list[Support]:

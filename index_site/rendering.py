@@ -142,9 +142,11 @@ def _voucher(proof: Proof) -> str:
             return "not signed"
 
 
-def _speed(proof: Proof) -> str:
+def _speed(proof: Proof) -> Markup:
     """Return the geometric mean of the ratios of the races, and their range."""
     ratios = list(proof.races.values())
     mean, low, high = statistics.geometric_mean(ratios), min(ratios), max(ratios)
     count = f"{len(ratios)} shape{'s' if len(ratios) > 1 else ''}"
-    return f"{mean:.2f} \N{MULTIPLICATION SIGN} ({low:.2f}\N{EN DASH}{high:.2f}, geometric mean of {count})"
+    times = "\N{MULTIPLICATION SIGN}"
+    spread = f"({low:.2f}\N{EN DASH}{high:.2f}, geometric mean of {count})"
+    return Markup("{:.2f} {} <small>{}</small>").format(mean, times, spread)

@@ -53,11 +53,14 @@ class GpuSpeed:
 
 def gpu_speeds(manifest: Manifest, release: Sequence[Wheel]) -> tuple[GpuSpeed, ...]:
     """Return the speed of a release on each GPU that validated it."""
-    return tuple(_gpu_speed(manifest, speeds) for speeds in release_speeds(release) if speeds.panels)
+    return tuple(
+        _gpu_speed(speeds, speed_history(manifest, speeds.proof.gpu, release[0].channel))
+        for speeds in release_speeds(release)
+        if speeds.panels
+    )
 
 
-def _gpu_speed(manifest: Manifest, speeds: Speeds) -> GpuSpeed:
-    history = speed_history(manifest, speeds.proof.gpu)
+def _gpu_speed(speeds: Speeds, history: History | None) -> GpuSpeed:
     present = {name for panel in speeds.panels for name in panel.speeds}
     seqlens = sorted({seqlen for panel in speeds.panels for seqlen in panel.seqlens})
     fastest = max(max(line.values()) for panel in speeds.panels for line in panel.speeds.values())

@@ -17,7 +17,7 @@ from index_site.projects import PROJECT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from index_site.manifest import Manifest, Proof, Wheel
+    from index_site.manifest import Channel, Manifest, Proof, Wheel
 
 OURS = "ours"
 PEERS = {"fa3": "FlashAttention-3", "cudnn": "cuDNN", "flash": "torch\N{RIGHT SINGLE QUOTATION MARK}s flash"}
@@ -113,10 +113,15 @@ def release_speeds(release: Iterable[Wheel]) -> tuple[Speeds, ...]:
     return tuple(_speeds(proof) for proof in _best_proofs(release).values())
 
 
-def speed_history(manifest: Manifest, gpu: str) -> History | None:
-    """Return the speed of the newest releases on one GPU; None with fewer than two, or no cell in common."""
+def speed_history(manifest: Manifest, gpu: str, channel: Channel) -> History | None:
+    """Return the speed of a channel's newest releases on one GPU.
+
+    None with fewer than two releases, or without a cell that all have.
+    """
     wheels = (
-        wheel for wheel in reversed(manifest.wheels) if wheel.project == PROJECT and wheel.yanked is None
+        wheel
+        for wheel in reversed(manifest.wheels)
+        if wheel.project == PROJECT and wheel.channel == channel and wheel.yanked is None
     )
     found: dict[str, dict[str, float]] = {}
     for version, release in groupby(wheels, key=attrgetter("version")):  # the manifest sorts by version

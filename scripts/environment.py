@@ -63,6 +63,13 @@ def work_folder(arguments: Sequence[str] = ()) -> Path:
     return Path(given or os.environ.get("FARM_WORK") or ROOT / ".farm").resolve()
 
 
+def environment_name(arguments: Sequence[str]) -> str:
+    """Return the environment of a farm command: ``ray`` for a cluster, ``s3`` for a bucket, else ``farm``."""
+    if arguments[:1] == ["node"] or option(arguments, "--engine") == "ray":
+        return "ray"
+    return "s3" if (option(arguments, "--site") or "").startswith("s3://") else "farm"
+
+
 def ready_environment(work: Path, name: str, requirements: Path, extra: tuple[str, ...] = ()) -> Path:
     """Return the Python of an environment, created if need be, that stays while this process runs.
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ci.cli.invocation import calling_python, now
 from ci.cli.options import open_site, site_options, torch_site_option, trust_unsigned_option, work_option
 from ci.project import ROOT
+
+if TYPE_CHECKING:
+    from ci.store.store import Store
 
 
 @click.command()
@@ -125,9 +128,12 @@ def rebuild(
     default="127.0.0.1",
     help="The name or address to serve at [127.0.0.1].",
 )
+@click.option("--nginx-config", is_flag=True, help="Print how nginx serves the site there, and exit.")
 @site_options
 @work_option
-def serve(port: int, host: str, site: str | None, endpoint_url: str | None, work: Path) -> None:
+def serve(
+    port: int, host: str, nginx_config: bool, site: str | None, endpoint_url: str | None, work: Path
+) -> None:
     """Serve the site until Ctrl-C, and print the commands that install from it.
 
     Only this machine reaches it, unless --host gives a name or address that others reach. A bucket is served
@@ -141,6 +147,9 @@ def serve(port: int, host: str, site: str | None, endpoint_url: str | None, work
     from index_site.snippets import snippets
 
     store = open_site(site, endpoint_url, work)
+    if nginx_config:
+        click.echo(_nginx_config(store, f"{host}:{port or 8080}"), nl=False)
+        return
     release = offered_release(stored_manifest(store)[0])
     with store.served(host=host, port=port) as base:
         click.echo(f"{store.name} is served at {base} until Ctrl-C")
@@ -149,6 +158,16 @@ def serve(port: int, host: str, site: str | None, endpoint_url: str | None, work
         sys.stdout.flush()
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
+
+
+def _nginx_config(store: Store, listen: str) -> str:
+    from ci.store.folder import FolderStore
+    from ci.store.store import MARKER
+    from index_site.nginx import nginx_config
+
+    if not isinstance(store, FolderStore):
+        raise click.UsageError("--nginx-config applies to a site in a folder")
+    return nginx_config(str(store.folder.resolve()), listen=listen, hidden=MARKER)
 
 
 @click.command()
@@ -231,6 +250,11 @@ def status(
     help="A folder of wheels to install torch from.",
 )
 @click.option("--url", metavar="URL", help="The address at which another server serves the site.")
+@click.option(
+    "--all-tools",
+    is_flag=True,
+    help="Install by uv lock, by pip lock, without a network, and from the newest snapshot, too.",
+)
 @site_options
 @work_option
 def verify(
@@ -238,6 +262,7 @@ def verify(
     torch_site: Path | None,
     torch_wheelhouse: Path | None,
     url: str | None,
+    all_tools: bool,
     site: str | None,
     endpoint_url: str | None,
     work: Path,
@@ -256,6 +281,7 @@ def verify(
             python=python or calling_python(),
             progress=progress,
             address=url,
+            all_tools=all_tools,
             torch_site=torch_site,
             wheelhouse=torch_wheelhouse,
         )

@@ -7,6 +7,7 @@ import shutil
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ class FolderStore:
 
     def paths(self, prefix: str = "") -> Iterator[str]:
         """Yield the paths of all files but those beside the marker."""
-        root = self.folder.resolve()
+        root = self._root
         for folder, folders, files in os.walk(root / prefix.rpartition("/")[0]):
             if MARKER in folders:
                 folders.remove(MARKER)
@@ -123,8 +124,12 @@ class FolderStore:
         """Serve the folder from this process."""
         return served(self.folder, host=host, port=port)
 
+    @cached_property
+    def _root(self) -> Path:
+        return self.folder.resolve()
+
     def _path(self, path: str) -> Path:
-        return self.folder.resolve() / path
+        return self._root / path
 
 
 def as_store(site: Store | Path) -> Store:

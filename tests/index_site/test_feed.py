@@ -115,6 +115,13 @@ def test_ids_stay_when_the_site_moves_or_a_release_changes_its_state() -> None:
     assert ids(candidate, base_url=None) == ids(stable, base_url=BASE)
 
 
+def test_characters_that_xml_cannot_hold_are_replaced() -> None:
+    reason = "it failed: \x1b[31m\x00\ufffe red \U0001f525"
+    (text,) = entries(site_manifest(manifest_wheel("0.1.0", channel_reason=reason))).values()
+    mark = "\N{REPLACEMENT CHARACTER}"
+    assert text.endswith(f"Not stable: it failed: {mark}[31m{mark}{mark} red \U0001f525.")
+
+
 def test_an_empty_site_has_an_empty_feed() -> None:
     assert entries(site_manifest()) == {}
 

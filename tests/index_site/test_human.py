@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from index_site.gpus import gpu_rows
-from index_site.manifest import ExcludedCells, GpuSupport, Manifest, Wheel
+from index_site.manifest import ExcludedCells, GpuSupport, Manifest, ProjectStatus, Snapshot, Wheel
 from index_site.pages import render
 from index_site.releases import newest_release
 from index_site.rendering import UNKNOWN_BASE
@@ -151,6 +151,33 @@ def test_an_empty_site_has_a_notice() -> None:
     text = index_text()
     assert "This index has no wheel to install yet." in text
     assert "pip install" not in text
+
+
+def test_snapshots_are_listed_newest_first() -> None:
+    wheel = manifest_wheel("0.1.0", channel="stable")
+    frozen = tuple(
+        Snapshot(date=date, pages={f"{date}/index.html": "0" * 64}) for date in ("2026-11-23", "2026-12-07")
+    )
+    page = render(site_manifest(wheel, snapshots=frozen))["index.html"].decode()
+    assert re.findall(r'href="(20[^"]+)"', page) == ["2026-12-07/index.html", "2026-11-23/index.html"]
+    assert "Snapshots" not in text_of(render(site_manifest(wheel))["index.html"])
+
+
+@pytest.mark.parametrize(
+    ("status", "offered"),
+    [("active", True), ("deprecated", True), ("archived", True), ("quarantined", False)],
+)
+def test_the_status_of_a_project_is_said_and_a_quarantined_one_is_not_offered(
+    status: Any, offered: bool
+) -> None:
+    statuses = {"flash-attn3": ProjectStatus(status=status, reason="it was <replaced>")}
+    wheel = manifest_wheel("0.1.0", channel="stable")
+    page = render(site_manifest(wheel, statuses=statuses, base_url=BASE))["index.html"]
+    notice = f"flash-attn3 is {status}: it was <replaced>."
+    assert (notice in text_of(page)) == (status != "active")
+    assert b"<replaced>" not in page
+    assert ("pip install --index-url" in text_of(page)) == offered
+    assert ("This index offers no wheel at present." in text_of(page)) != offered
 
 
 def test_yanked_release_is_not_offered() -> None:

@@ -120,24 +120,34 @@ def test_releases_are_compared_over_the_cells_that_all_have() -> None:
         manifest_wheel("0.9.5"),
         manifest_wheel("0.12.0", proofs=(raced(bf16_d128_full_s4096=9.9),), yanked="wrong"),
     ]
-    history = speed_history(site_manifest(*wheels), "NVIDIA H200")
+    history = speed_history(site_manifest(*wheels), "NVIDIA H200", "candidate")
     assert history is not None
     assert history.count == 1
     assert history.means == (("0.9.0", pytest.approx(1.1)), ("0.10.0", pytest.approx(1.21)))
-    assert speed_history(site_manifest(*wheels), "NVIDIA H100") is None
+    assert speed_history(site_manifest(*wheels), "NVIDIA H100", "candidate") is None
     assert "Speed relative to cuDNN by release: 0.9.0 1.10; 0.10.0 1.21" in page_of(*wheels)
+
+
+def test_candidates_are_not_compared_with_stable_releases() -> None:
+    cell = raced(bf16_d128_full_s4096=1.2)
+    stable = [manifest_wheel(f"0.{n}.0", channel="stable", proofs=(cell,)) for n in (1, 2)]
+    manifest = site_manifest(*stable, manifest_wheel("0.3.0", proofs=(cell,)))
+    history = speed_history(manifest, "NVIDIA H200", "stable")
+    assert history is not None
+    assert [version for version, _ in history.means] == ["0.1.0", "0.2.0"]
+    assert speed_history(manifest, "NVIDIA H200", "candidate") is None
 
 
 def test_one_release_or_no_cell_in_common_is_no_history() -> None:
     one = manifest_wheel("0.1.0", proofs=(raced(bf16_d128_full_s512=1.0),))
     other = manifest_wheel("0.2.0", proofs=(raced(bf16_d128_full_s4096=1.1),))
     for wheels in ([one], [one, other], []):
-        assert speed_history(site_manifest(*wheels), "NVIDIA H200") is None
+        assert speed_history(site_manifest(*wheels), "NVIDIA H200", "candidate") is None
     assert "cuDNN by release" not in page_of(one, other)
 
 
 def test_a_long_history_keeps_the_newest_releases() -> None:
     wheels = [manifest_wheel(f"0.{n}.0", proofs=(raced(bf16_d128_full_s512=1 + n / 100),)) for n in range(20)]
-    history = speed_history(site_manifest(*wheels), "NVIDIA H200")
+    history = speed_history(site_manifest(*wheels), "NVIDIA H200", "candidate")
     assert history is not None
     assert [version for version, _ in history.means] == [f"0.{n}.0" for n in range(8, 20)]

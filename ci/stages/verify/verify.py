@@ -17,6 +17,7 @@ from ci.platforms.environment import Interpreter, ProgramError, inspect_interpre
 from ci.stages.revise import stored_manifest
 from ci.stages.verify.installation import Installation
 from ci.stages.verify.served_site import check_served, check_store
+from ci.stages.verify.tools import offline, pip_lock, snapshot_tool, uv_project
 from ci.store.folder import as_store
 from index_site.manifest import CHANNELS, Channel, Manifest, Wheel
 from index_site.projects import PROJECT
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ci.check import Check
     from ci.progress import Reporter
+    from ci.stages.verify.tools import Tool
     from ci.store.store import Store
 
 
@@ -37,6 +39,7 @@ def verify(
     python: Path,
     progress: Reporter,
     address: str | None = None,
+    all_tools: bool = False,
     torch_site: Path | None = None,
     wheelhouse: Path | None = None,
 ) -> tuple[Check, ...]:
@@ -51,6 +54,8 @@ def verify(
         python: the interpreter to create the environments with.
         progress: receives one line a check.
         address: where another server serves the site; None to serve it here.
+        all_tools: whether to install by lock files, from a folder without a network, and from the newest
+            snapshot, too.
         torch_site: a site-packages folder that holds torch and its dependencies. Without one they are
             installed first, as the wheel's metadata requires.
         wheelhouse: a folder of wheels to install torch from, instead of the public index.
@@ -90,11 +95,22 @@ def verify(
             ways = (*snippets(base, channel, release), *compat)
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 add(pool.map(installation.check, [f"{channel}: {way.title}" for way in ways], ways))
+            if all_tools and (channel, release) == releases[0]:
+                tools = _tools(manifest, interpreter)
+                add(installation.check_tool(name, tool, base) for name, tool in tools.items())
     failed = [check for check in checks if not check.ok]
     if failed:
         listing = "".join(f"\n  {check.name}: {check.detail}" for check in failed)
         raise VerifyFailed(f"{store.name}: {len(failed)} of {len(checks)} checks failed:{listing}")
     return tuple(checks)
+
+
+def _tools(manifest: Manifest, interpreter: Interpreter) -> dict[str, Tool]:
+    tools: dict[str, Tool] = {"uv lock, uv sync": uv_project, "pip lock": pip_lock, "offline": offline}
+    if manifest.snapshots:
+        date = manifest.snapshots[-1].date
+        tools[f"snapshot {date}"] = snapshot_tool(date, interpreter)
+    return tools
 
 
 def _releases(manifest: Manifest, interpreter: Interpreter) -> Iterator[tuple[Channel, tuple[Wheel, ...]]]:

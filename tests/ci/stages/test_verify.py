@@ -15,8 +15,11 @@ import requests
 from ci.errors import VerifyFailed
 from ci.platforms.environment import ProgramError, fresh_environment, inspect_interpreter
 from ci.stages.publish import publish, yank
+from ci.stages.snapshot import snapshot
 from ci.stages.verify import verify
+from ci.stages.verify.installation import Installation
 from ci.stages.verify.served_site import check_served, check_store
+from ci.stages.verify.tools import offline, pip_lock, uv_project
 from ci.store.serve import served
 from index_site.errors import CorruptManifest
 from index_site.manifest import read_manifest
@@ -34,6 +37,8 @@ from tests.site_kit import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from ci.stages.verify.tools import Tool
 
 PYTHON = Path(sys.executable)
 
@@ -177,6 +182,30 @@ def test_every_way_installs_what_the_channel_offers(good: Path, torch_site: Path
     }
     assert len(progress.said) == len(checks) == 13
     assert {path: path.stat().st_mtime_ns for path in torch_site.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_all_tools_install_what_the_index_offers(site: Path, torch_site: Path) -> None:
+    snapshot(site=site, date="2026-12-07", progress=Quiet())
+    checks = verify(site=site, python=PYTHON, progress=Quiet(), torch_site=torch_site, all_tools=True)
+    details = {check.name: check.detail for check in checks}
+    good = "installed and imported flash_attn3 0.1.0"
+    tools = ("uv lock, uv sync", "pip lock", "offline", "snapshot 2026-12-07")
+    assert {tool: details[tool] for tool in tools} == dict.fromkeys(tools, good)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", [uv_project, pip_lock, offline])
+def test_no_tool_installs_an_altered_wheel(site: Path, torch_site: Path, tmp_path: Path, tool: Tool) -> None:
+    wheel = next(wheel for wheel in read_manifest(site).on_channel("stable") if "linux" in wheel.filename)
+    members = {**flash_members(), "flash_attn3/extra.py": b"print('not what was published')\n"}
+    write_wheel(site / "files", name=wheel.filename, members=members)
+    interpreter = inspect_interpreter(PYTHON)
+    with served(site) as base:
+        installation = Installation(wheel, interpreter, torch_site, f"{base}stable/simple/", tmp_path)
+        check = installation.check_tool("altered", tool, base)
+    assert not check.ok
+    assert "hash" in check.detail.lower()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ci.errors import FarmError, StoreConflict, StoreFailed, UnsafeSite, WheelConflict
+from ci.project import ROOT
 from ci.stages import revise
 from ci.stages.listing import Context
 from ci.stages.publish import publish, yank
@@ -216,3 +218,29 @@ def test_altered_bytes_are_recognised(faulty: S3Store, faults: Faults, wheel: Pa
     faults.cut = "GET /"
     with pytest.raises(StoreFailed, match="the store returned other bytes"):
         put(faulty, wheel)
+
+
+# ---- the command line
+
+
+@pytest.mark.slow
+def test_the_commands_work_on_a_bucket(bucket: S3Store, endpoint: str, wheel: Path) -> None:
+    place = ["--site", bucket.name, "--endpoint-url", endpoint]
+
+    def farm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ci", *arguments, *place]
+        return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+
+    published = farm("publish", "--force", wheel)  # the wheel of this test would fail an audit
+    assert (published.returncode, published.stdout.splitlines()[-1]) == (0, bucket.name), published.stderr
+    yanked = farm("yank", "*", "--reason", "wrong")
+    assert (yanked.returncode, yanked.stderr) == (0, f"{wheel.name}: yanked: wrong\n")
+    refused = farm("snapshot", "2026-12-07")
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"farm: error: {bucket.name}: stable lists no wheel, so that there is nothing to freeze\n"
+    )
+    place[1] = f"s3://{bucket.bucket}/siet"
+    wrong = farm("yank", "*", "--undo")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (25, 1)
+    assert f"site: {place[1]} is not a site of this farm" in wrong.stderr
