@@ -28,7 +28,7 @@ CONTENT_TYPES = {
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
     ".whl": _ANY,
-    ".xml": "application/xml",
+    ".xml": "application/atom+xml",
 }
 """Suffix of a file -> its content type, outside the JSON pages of the API."""
 _INDEX_PAGES = ("index.html", "index.json")
