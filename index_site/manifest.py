@@ -223,6 +223,14 @@ class Snapshot(Record):
     pages: dict[str, Sha256]
 
 
+class Removed(Record):
+    """A wheel that the index listed once. Its name stands for no other bytes."""
+
+    filename: FileName
+    sha256: Sha256
+    reason: str
+
+
 class Manifest(Record):
     """Everything on the index; ``wheels`` are sorted by project, version and file name.
 
@@ -231,6 +239,7 @@ class Manifest(Record):
         exclusions: in the order of the matrix.
         statuses: project -> its status, of those that are not active.
         snapshots: sorted by date.
+        removed: sorted by file name.
         supports: what wheels serve, by :attr:`Support.key`.
     """
 
@@ -239,6 +248,7 @@ class Manifest(Record):
     exclusions: tuple[ExcludedCells, ...] = ()
     statuses: dict[str, ProjectStatus] = {}
     snapshots: tuple[Snapshot, ...] = ()
+    removed: tuple[Removed, ...] = ()
     supports: dict[str, Support] = {}
     wheels: tuple[Wheel, ...] = ()
 
@@ -247,6 +257,8 @@ class Manifest(Record):
         names = [wheel.filename for wheel in self.wheels]
         if len(set(names)) != len(names):
             raise ValueError("a wheel is listed twice")
+        if back := {wheel.filename for wheel in self.removed}.intersection(names):
+            raise ValueError(f"{min(back)} is listed, and removed as well")
         return self
 
     @model_validator(mode="after")

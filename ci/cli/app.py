@@ -13,7 +13,7 @@ from ci.cli.clean import clean
 from ci.cli.gpu import tune, validate
 from ci.cli.run import run
 from ci.cli.sign import keygen, sign
-from ci.cli.site import publish, rebuild, serve, snapshot, status, verify, yank
+from ci.cli.site import prune, publish, rebuild, serve, snapshot, status, verify, yank
 from ci.errors import DiskFull, FarmError, described
 from ci.files import NO_ROOM
 from index_site.errors import SiteError
@@ -57,7 +57,7 @@ def cli() -> None:
 
 _STAGES = (
     *(variants, plan, build, audit, validate, keygen, sign, publish, serve, yank),
-    *(snapshot, status, verify, rebuild, tune, run, clean),
+    *(snapshot, status, prune, verify, rebuild, tune, run, clean),
 )
 for _command in _STAGES:
     cli.add_command(_command)
