@@ -33,6 +33,10 @@ Voucher = Literal["tree", "signature", "site", ""]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]+$")]
+ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+_RELEASE = r"([0-9]+!)?[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?"
+VersionText = Annotated[str, Field(pattern=rf"^{_RELEASE}(\+[a-z0-9]+(\.[a-z0-9]+)*)?$")]
+ReportPath = Annotated[str, Field(pattern=r"^reports/[0-9a-f]{64}\.json$")]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Date = Annotated[str, Field(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
 
@@ -60,7 +64,7 @@ class Proof(Record):
         proven: operator -> the codes whose every correctness case passed.
     """
 
-    path: str
+    path: ReportPath
     sha256: Sha256
     passed: bool
     quick: bool
@@ -154,8 +158,8 @@ class Wheel(Record):
     sha256: Sha256
     size: Annotated[int, Field(gt=0)]
     metadata_sha256: Sha256
-    project: str
-    version: str
+    project: ProjectName
+    version: VersionText
     tags: tuple[str, ...]
     requires_python: str
     requires_dist: tuple[str, ...]
