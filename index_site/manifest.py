@@ -33,6 +33,10 @@ Voucher = Literal["tree", "signature", "site", ""]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]+$")]
+ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+_RELEASE = r"([0-9]+!)?[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?"
+VersionText = Annotated[str, Field(pattern=rf"^{_RELEASE}(\+[a-z0-9]+(\.[a-z0-9]+)*)?$")]
+ReportPath = Annotated[str, Field(pattern=r"^reports/[0-9a-f]{64}\.json$")]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Date = Annotated[str, Field(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
 
@@ -68,7 +72,7 @@ class Proof(Record):
         proven: operator -> the codes whose every correctness case passed.
     """
 
-    path: str
+    path: ReportPath
     sha256: Sha256
     passed: bool
     quick: bool
@@ -163,8 +167,8 @@ class Wheel(Record):
     sha256: Sha256
     size: Annotated[int, Field(gt=0)]
     metadata_sha256: Sha256
-    project: str
-    version: str
+    project: ProjectName
+    version: VersionText
     tags: tuple[str, ...]
     requires_python: str
     requires_dist: tuple[str, ...]
@@ -232,6 +236,14 @@ class Snapshot(Record):
     pages: dict[str, Sha256]
 
 
+class Removed(Record):
+    """A wheel that the index listed once. Its name stands for no other bytes."""
+
+    filename: FileName
+    sha256: Sha256
+    reason: str
+
+
 class Manifest(Record):
     """Everything on the index; ``wheels`` are sorted by project, version and file name.
 
@@ -241,6 +253,7 @@ class Manifest(Record):
         exclusions: in the order of the matrix.
         statuses: project -> its status, of those that are not active.
         snapshots: sorted by date.
+        removed: sorted by file name.
         supports: what wheels serve, by :attr:`Support.key`.
     """
 
@@ -250,6 +263,7 @@ class Manifest(Record):
     exclusions: tuple[ExcludedCells, ...] = ()
     statuses: dict[str, ProjectStatus] = {}
     snapshots: tuple[Snapshot, ...] = ()
+    removed: tuple[Removed, ...] = ()
     supports: dict[str, Support] = {}
     wheels: tuple[Wheel, ...] = ()
 
@@ -258,6 +272,8 @@ class Manifest(Record):
         names = [wheel.filename for wheel in self.wheels]
         if len(set(names)) != len(names):
             raise ValueError("a wheel is listed twice")
+        if back := {wheel.filename for wheel in self.removed}.intersection(names):
+            raise ValueError(f"{min(back)} is listed, and removed as well")
         return self
 
     @model_validator(mode="after")

@@ -72,6 +72,8 @@ class Release(_Table):
     """Toolkit that compiles the kernels of released wheels."""
     required: Annotated[tuple[str, ...], Field(min_length=1)]
     """Operators that need a kernel on a cell's GPU for the cell to count as served."""
+    keep_candidates_days: Annotated[int, Field(gt=0)]
+    """Days after which `farm prune` removes a wheel that is not stable."""
     min_cases: Annotated[int, Field(gt=0)]
     """Cases of each category that a validation report must have run with each kernel."""
     keys: dict[_KeyName, _Digits64] = {}

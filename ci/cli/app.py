@@ -16,7 +16,7 @@ from ci.cli.node import node
 from ci.cli.public import watch, workflows
 from ci.cli.run import run
 from ci.cli.sign import keygen, sign
-from ci.cli.site import publish, rebuild, serve, snapshot, status, verify, yank
+from ci.cli.site import prune, publish, rebuild, serve, snapshot, status, verify, yank
 from ci.errors import DiskFull, FarmError, described
 from ci.files import NO_ROOM
 from index_site.errors import SiteError
@@ -59,7 +59,7 @@ def cli() -> None:
 
 
 _STAGES = (
-    *(variants, plan, build, audit, validate, gate, keygen, sign, publish, serve, yank),
+    *(variants, plan, build, audit, validate, gate, keygen, sign, publish, serve, yank, prune),
     *(snapshot, status, verify, rebuild, tune, run, clean, node, watch, workflows),
 )
 for _command in _STAGES:

@@ -216,6 +216,24 @@ def snapshot(date: str | None, site: str | None, endpoint_url: str | None, work:
 
 
 @click.command()
+@click.option("--reason", metavar="TEXT", required=True, help="Why the index becomes shorter.")
+@site_options
+@work_option
+def prune(reason: str, site: str | None, endpoint_url: str | None, work: Path) -> None:
+    """Remove candidates that are older than release.keep_candidates_days of matrix.toml.
+
+    Stable wheels, those of snapshots and the newest release stay.
+    """
+    from ci.cli.console import ConsoleReporter
+    from ci.stages.prune import prune as prune_wheels
+    from matrix.model import read_matrix
+
+    days, store = read_matrix().release.keep_candidates_days, open_site(site, endpoint_url, work)
+    with ConsoleReporter() as progress:
+        prune_wheels(site=store, days=days, reason=reason, now=now(), progress=progress)
+
+
+@click.command()
 @click.argument("project")
 @click.argument("status", type=click.Choice(["active", "deprecated", "archived", "quarantined"]))
 @click.option("--reason", metavar="TEXT", default="", help="The text that installers show.")

@@ -84,7 +84,7 @@ def publish(
         UnsafeSite: the folder must not be written to.
         CorruptManifest: the site's manifest cannot be read, or lacks a wheel that the site's pages list.
         CorruptWheel: a wheel is incomplete, or contradicts its file name.
-        WheelConflict: a wheel of that name with other bytes is published already.
+        WheelConflict: a wheel of that name with other bytes is published already, or one was removed.
         UnfitWheel: a wheel has a fault, or its project takes no new ones.
         CorruptReport: a report cannot be read.
         RacesAlone: a report holds races only.
@@ -126,6 +126,7 @@ class _Addition:
         """Return a manifest with the wheels and reports, after storing their files."""
         old = {wheel.filename: wheel for wheel in before.wheels}
         _require_same_bytes(self.incoming, old)
+        _require_not_removed(self.incoming, before)
         _require_open(before, [item.facts for name, item in self.incoming.items() if name not in old])
         new = self._described(before, old)
         held = {**old, **new}
@@ -146,6 +147,7 @@ class _Addition:
             exclusions=before.exclusions if context.exclusions is None else tuple(context.exclusions),
             statuses=before.statuses,
             snapshots=before.snapshots,
+            removed=before.removed,
             supports=named_supports(after.values(), known),
             wheels=sort_wheels(after.values()),
         )
@@ -315,6 +317,15 @@ def _require_same_bytes(incoming: Mapping[str, _Incoming], published: Mapping[st
     for name, item in incoming.items():
         if name in published:
             _require_same(item.facts, published[name].sha256)
+
+
+def _require_not_removed(incoming: Mapping[str, _Incoming], before: Manifest) -> None:
+    for wheel in before.removed:
+        if wheel.filename in incoming:
+            raise WheelConflict(
+                f"{wheel.filename}: was removed from the index, since {wheel.reason}; a name is never used "
+                "again: build a new version"
+            )
 
 
 def _require_open(before: Manifest, added: Sequence[WheelFile]) -> None:

@@ -18,7 +18,7 @@ from ci.errors import StoreConflict
 from ci.store.store import ChangedMeanwhile
 from index_site.errors import CorruptManifest
 from index_site.hosting import folder_address
-from index_site.manifest import MANIFEST_NAME, Manifest, dump_manifest, parse_manifest
+from index_site.manifest import CHANNELS, MANIFEST_NAME, Manifest, dump_manifest, parse_manifest
 from index_site.pages import render
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def published(store: Store) -> tuple[Manifest, str | None]:
         return Manifest(), None
     manifest, version = stored_manifest(store)
     known = {(wheel.filename, wheel.sha256) for wheel in manifest.wheels}
+    known |= {(wheel.filename, wheel.sha256) for wheel in manifest.removed}
     for name, digest in listed:
         if (unquote(name), digest) not in known:
             raise CorruptManifest(
@@ -124,6 +125,16 @@ def _write_pages(store: Store, manifest: Manifest, version: str | None) -> None:
     for (path, page), (stored, is_equal) in zip(pages, found, strict=True):
         if not is_equal:
             store.replace(path, page, stored)
+    _delete_stale(store, {path for path, _ in pages})
+    if store.version(MANIFEST_NAME) != version:
+        raise ChangedMeanwhile(store.at(MANIFEST_NAME))
+
+
+def _delete_stale(store: Store, known: set[str]) -> None:
+    """Delete the pages of projects that a channel no longer lists."""
+    for channel in CHANNELS:
+        for path in [path for path in store.paths(f"{channel}/") if path not in known]:
+            store.delete(path)
 
 
 def stored_pages(store: Store, manifest: Manifest) -> Iterator[tuple[str, bytes]]:

@@ -75,6 +75,8 @@ def test_help_lists_the_stages_in_order():
             ["--endpoint-url", "--site s3://BUCKET/PREFIX"],
         ),
         (["serve", "--nginx-config", "--site", "s3://bucket/x"], 2, ["--nginx-config", "folder"]),
+        (["prune", "--reason", "", "--site", "absent"], 1, ["reason: ", "got ''"]),
+        (["prune", "--reason", "old", "--site", "absent"], 25, ["absent is not a site", "--site"]),
         (["snapshot", "yesterday", "--site", "absent"], 1, ["date: ", "2026-12-07", "'yesterday'"]),
         (["snapshot", "--site", "absent"], 25, ["absent is not a site", "--site"]),
         (["status", "flash-attn3", "dead"], 2, ["dead", "quarantined"]),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import boto3
 import pytest
 
 from ci.errors import FarmError, StoreConflict, StoreFailed, UnsafeSite, WheelConflict
@@ -116,6 +117,7 @@ def test_a_missing_bucket_and_missing_credentials_are_named(
 ) -> None:
     with pytest.raises(StoreFailed, match=r"^s3://no-such-bucket/fa3/.*NoSuchBucket"):
         put(S3Store.connect("s3://no-such-bucket/fa3", endpoint_url=endpoint), wheel)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which has read the environment already
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StoreFailed, match="Unable to locate credentials"):
