@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,7 @@ def test_plan_as_json_names_every_cell_once():
         "toolkit": "12.8",
         "required": ["fwd"],
         "min_cases": 5,
+        "keep_candidates_days": 180,
         "keys": {},
     }
 
@@ -295,9 +297,13 @@ def test_serve_shows_lines_that_work_until_it_is_interrupted(tmp_path: Path):
     wheel = flash_wheel(tmp_path / "dist")
     publish(wheels=[wheel], reports=[], site=tmp_path / "site", now=NOW, progress=Quiet())
     command = [sys.executable, "-m", "ci", "serve", "--site", str(tmp_path / "site")]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+        ExitStack() as stopping,
+    ):
+        stopping.callback(process.kill)  # a failure must not leave the test waiting for the server
         assert process.stdout is not None
         first, pip, uv = (process.stdout.readline().strip() for _ in range(3))
         base = re.fullmatch(
