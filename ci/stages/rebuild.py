@@ -38,6 +38,7 @@ from index_site.manifest import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
     from pathlib import Path
 
@@ -85,7 +86,8 @@ def rebuild(
     with store.writing(create=False, report=progress.say), without_collector():
         _require_broken(store)
         replaced = store.version(MANIFEST_NAME)
-        pages = _pages(store)
+        documents = _documents(store)
+        pages = _pages(documents)
         evidence = _reports(store, policy, progress)
         evidence += read_archive(archive, progress.warn) if archive else []
         wheels: dict[str, Wheel] = {}
@@ -117,7 +119,7 @@ def rebuild(
             base_url=context.base_url or None,
             cadence_days=context.cadence_days,
             exclusions=tuple(context.exclusions or ()),
-            statuses=_statuses(store),
+            statuses=_statuses(documents),
             snapshots=_snapshots(store),
             supports=named_supports(wheels.values(), context.support.values()),
             wheels=sort_wheels(wheels.values()),
@@ -136,33 +138,33 @@ def _require_broken(store: Store) -> None:
     raise FarmError(f"{store.name}: its manifest can be read; there is nothing to rebuild")
 
 
-def _pages(store: Store) -> dict[str, _Listed]:
-    """Return what the JSON pages list, by file name; a damaged page lists nothing."""
-    found: dict[str, _Listed] = {}
+def _documents(store: Store) -> list[tuple[Channel, Any]]:
+    """Return the JSON pages of each channel, without those that are damaged."""
+    found: list[tuple[Channel, Any]] = []
     for channel in reversed(CHANNELS):  # candidate lists every wheel, and stable then overrides it
         for path in sorted(store.paths(f"{channel}/simple/v1+json/")):
-            page = store.read(path)
-            if page is not None and path.endswith("/index.json"):
-                found |= _listings(page.data, channel)
+            page = store.read(path) if path.endswith("/index.json") else None
+            if page is not None:
+                with suppress(ValueError, RecursionError):
+                    found.append((channel, json.loads(page.data)))
     return found
 
 
-def _listings(page: bytes, channel: Channel) -> dict[str, _Listed]:
-    try:
-        entries = json.loads(page)["files"]
-        return {entry["filename"]: _listed(entry, channel) for entry in entries}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
+def _pages(documents: Iterable[tuple[Channel, Any]]) -> dict[str, _Listed]:
+    """Return what the JSON pages list, by file name; a damaged page lists nothing."""
+    found: dict[str, _Listed] = {}
+    for channel, document in documents:
+        with suppress(ValueError, KeyError, TypeError):
+            found |= {entry["filename"]: _listed(entry, channel) for entry in document["files"]}
+    return found
 
 
-def _statuses(store: Store) -> dict[str, ProjectStatus]:
+def _statuses(documents: Iterable[tuple[Channel, Any]]) -> dict[str, ProjectStatus]:
     """Return the status of each project that is not active; ``candidate`` lists every project."""
     found = {}
-    for path in sorted(store.paths("candidate/simple/v1+json/")):
-        page = store.read(path)
-        if page is not None and path.endswith("/index.json"):
-            with suppress(ValueError, KeyError, TypeError, RecursionError):
-                document = json.loads(page.data)
+    for channel, document in documents:
+        if channel == "candidate":
+            with suppress(ValueError, KeyError, TypeError):
                 status = ProjectStatus.model_validate(document["project-status"])
                 if status != ACTIVE:
                     found[document["name"]] = status
