@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ci.errors import FarmError
+from ci.output import is_one_line
 from ci.stages.revise import revise
 from ci.store.folder import as_store
 from index_site.hosting import FILES
@@ -24,6 +25,7 @@ from index_site.manifest import (
 from index_site.releases import newest_release
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -48,7 +50,7 @@ def prune(*, site: Store | Path, days: int, reason: str, now: datetime, progress
         FarmError: the reason is empty, or holds more than one line or a control character.
         UnsafeSite, CorruptManifest, DiskFull, StoreConflict, StoreFailed: as for publishing.
     """
-    if not (reason.strip() and reason.isprintable()):
+    if not is_one_line(reason):
         raise FarmError(f"reason: should be one line that says why wheels are removed, got {reason!r}")
     store = as_store(site)
     oldest = timestamp(now - timedelta(days=days))
@@ -58,11 +60,11 @@ def prune(*, site: Store | Path, days: int, reason: str, now: datetime, progress
         known.clear()
         known.update(wheel.filename for wheel in before.removed)
         old = _outdated(before, oldest, _frozen(store, before))
-        kept = [wheel for wheel in before.wheels if wheel not in old]
+        kept = _without(before.wheels, old)
         removed = (Removed(filename=wheel.filename, sha256=wheel.sha256, reason=reason) for wheel in old)
         return before.model_copy(
             update={
-                "wheels": tuple(kept),
+                "wheels": kept,
                 "supports": named_supports(kept, before.supports.values()),
                 "removed": tuple(sorted((*before.removed, *removed), key=lambda wheel: wheel.filename)),
             }
@@ -88,7 +90,7 @@ def _outdated(before: Manifest, oldest: str, frozen: set[str]) -> list[Wheel]:
         for wheel in before.wheels
         if wheel.channel == "candidate" and wheel.upload_time < oldest and wheel.filename not in spared
     ]
-    kept = [wheel for wheel in before.wheels if wheel not in old]
+    kept = _without(before.wheels, old)
     return old + [
         wheel
         for wheel in kept
@@ -98,6 +100,12 @@ def _outdated(before: Manifest, oldest: str, frozen: set[str]) -> list[Wheel]:
         and not wheel.required_among(kept)
         and wheel.filename not in frozen
     ]
+
+
+def _without(wheels: Sequence[Wheel], removed: Sequence[Wheel]) -> tuple[Wheel, ...]:
+    """Return the wheels but for those removed."""
+    names = {wheel.filename for wheel in removed}
+    return tuple(wheel for wheel in wheels if wheel.filename not in names)
 
 
 def _frozen(store: Store, manifest: Manifest) -> set[str]:

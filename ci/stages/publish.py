@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ci.errors import FarmError, ReportMismatch, UnfitWheel, UnknownWheel, WheelConflict
 from ci.names import matching, nearest
+from ci.output import is_one_line
 from ci.proof.evidence import Evidence, Policy, read_archive, read_evidence
 from ci.stages.admission import find_faults
 from ci.stages.listing import Context, channelled, describe, summarise_build, with_evidence
@@ -239,7 +240,7 @@ def yank(*, site: Store | Path, patterns: Sequence[str], reason: str | None, pro
         UnknownWheel: a pattern matches nothing.
         UnsafeSite, CorruptManifest, DiskFull, StoreConflict, StoreFailed: as for :func:`publish`.
     """
-    if reason is not None and not (reason.strip() and reason.isprintable()):
+    if reason is not None and not is_one_line(reason):
         raise FarmError(f"reason: should be one line of text that says what is wrong, got {reason!r}")
     store = as_store(site)
     said: list[str] = []
