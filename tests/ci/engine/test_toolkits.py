@@ -141,17 +141,19 @@ def index_of(folder: Path, wheels: Sequence[PinnedWheel], wheelhouse: Path, attr
     return folder.as_uri()
 
 
+def set_index(monkeypatch: pytest.MonkeyPatch, address: str, **settings: str) -> None:
+    """Let pip read one index alone, with further settings."""
+    only = {"INDEX_URL": address, "CONFIG_FILE": os.devnull, "FIND_LINKS": ""}
+    for name, value in {**only, **settings}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+
+
 @pytest.mark.slow
 def test_a_wheel_that_is_yanked_upstream_is_still_fetched_for_it_is_pinned(
     tmp_path: Path, wheelhouse: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ):
     address = index_of(tmp_path / "index", matrix.toolkit[0].wheels, wheelhouse, 'data-yanked="it is wrong"')
-    for name, value in {
-        "PIP_INDEX_URL": address,
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_FIND_LINKS": "",
-    }.items():
-        monkeypatch.setenv(name, value)
+    set_index(monkeypatch, address)
     site = fetch_toolkit(
         matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None, progress=Quiet()
     )
@@ -162,13 +164,7 @@ def test_a_wheel_that_is_yanked_upstream_is_still_fetched_for_it_is_pinned(
 def test_a_wheel_that_is_gone_upstream_is_named_with_its_version(
     tmp_path: Path, wheelhouse: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
 ):
-    address = index_of(tmp_path / "index", matrix.toolkit[0].wheels[:1], wheelhouse)
-    for name, value in {
-        "PIP_INDEX_URL": address,
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_FIND_LINKS": "",
-    }.items():
-        monkeypatch.setenv(name, value)
+    set_index(monkeypatch, index_of(tmp_path / "index", matrix.toolkit[0].wheels[:1], wheelhouse))
     with pytest.raises(ToolkitUnavailable) as caught:
         fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None, progress=Quiet())
     assert str(caught.value) == (
@@ -188,9 +184,7 @@ def test_a_network_that_fails_is_tried_again_and_then_the_wheel_is_named(
     one = matrix.toolkit[0].model_copy(update={"wheels": (wheel,)})
     with serving(Index({wheel.name: [index_wheel(file, wheel.sha256)]}, {file: [trouble] * 99})) as index:
         index.projects[file] = []
-        settings = {"INDEX_URL": index.url, "CONFIG_FILE": os.devnull, "FIND_LINKS": "", "RETRIES": "1"}
-        for name, value in {**settings, "RESUME_RETRIES": "1", "DEFAULT_TIMEOUT": "1"}.items():
-            monkeypatch.setenv(f"PIP_{name}", value)
+        set_index(monkeypatch, index.url, RETRIES="1", RESUME_RETRIES="1", DEFAULT_TIMEOUT="1")
         with pytest.raises(ToolkitUnavailable, match=rf"^toolkit 12\.8: pip could not .*{file}") as caught:
             fetch_toolkit(
                 matrix=matrix.model_copy(update={"toolkit": (one,)}),
