@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ci.engine.cache import Cache
-    from ci.engine.cost import Costs
-    from ci.engine.engine import Job
-    from ci.progress import Reporter
+    from ci.engine.engine import Job, RunContext
 
 _SOURCES = ("ci", "kernels")
 """The packages that a job runs from."""
@@ -55,21 +52,13 @@ class RayEngine:
     address: str
     """Of its first node, such as ``10.0.0.1:6379``."""
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        costs: Costs,
-        cache: Cache,
-        folder: Path,
-        progress: Reporter,
-        may_fail: bool,
-    ) -> dict[str, str]:
+    def run(self, jobs: Sequence[Job], context: RunContext) -> dict[str, str]:
         """Run every job; see :meth:`ci.engine.engine.Engine.run`.
 
         Raises:
             ClusterUnavailable: the cluster cannot be used, or no node is left.
         """
+        folder = context.folder
         folder.mkdir(parents=True, exist_ok=True)
         messages = (folder / "cluster.txt").open("w", encoding="utf-8")
         with (
@@ -85,9 +74,9 @@ class RayEngine:
                     f"--address {self.address}: should have a node that compiles, has none"
                 )
             processors = sum(node["Resources"]["CPU"] for node in workers)
-            progress.say(f"cluster: {len(workers)} nodes with {processors:.0f} processors")
-            run = _Run(ray, cache, costs, progress, folder / "log.txt", may_fail)
-            return run.all(jobs, Forecast([job.name for job in jobs], costs, progress))
+            context.progress.say(f"cluster: {len(workers)} nodes with {processors:.0f} processors")
+            forecast = Forecast([job.name for job in jobs], context.costs, context.progress)
+            return _Run(ray, context).all(jobs, forecast)
 
 
 @dataclass(frozen=True)
@@ -96,11 +85,7 @@ class _Run:
 
     ray: Any
     """The module; Ray's driver is one for each process."""
-    cache: Cache
-    costs: Costs
-    progress: Reporter
-    log: Path
-    may_fail: bool
+    context: RunContext
 
     def all(self, jobs: Sequence[Job], forecast: Forecast) -> dict[str, str]:
         """Run jobs; return those that failed and were allowed to, with the reasons."""
@@ -114,7 +99,9 @@ class _Run:
             done, _ = self.ray.wait(list(pending), timeout=_LOOK_S)
             before, nodes = len(nodes), _workers(self.ray)
             if len(nodes) < before:
-                self.progress.warn(f"a node is lost, {len(nodes)} are left; the jobs that it ran start again")
+                self.context.progress.warn(
+                    f"a node is lost, {len(nodes)} are left; the jobs that it ran start again"
+                )
             if done or nodes:
                 seen = time.monotonic()
             if time.monotonic() - seen > _PATIENCE_S:
@@ -133,7 +120,7 @@ class _Run:
         return ToolkitCopy(f"{toolkit.name}-{toolkit.digest[:12]}", toolkit.digest, fetch)
 
     def _submit(self, job: Job, toolkits: Mapping[Path, ToolkitCopy], largest: float) -> Any:
-        steps = -(-self.costs.memory(job.name) // _MEMORY_STEP)
+        steps = -(-self.context.costs.memory(job.name) // _MEMORY_STEP)
         options = {
             "name": job.name,
             "num_cpus": 1,
@@ -149,16 +136,16 @@ class _Run:
         try:
             result: Result = self.ray.get(task)
             if result.status == 0:
-                self.cache.adopt(job.key, result.data, f"{job.name}, from a node")
+                self.context.cache.adopt(job.key, result.data, f"{job.name}, from a node")
                 return ""
         except self.ray.exceptions.RayError as error:
             result = Result(1, f"farm: error: {job.name}: {last_line(str(error), 'lost')}", b"")
         except CorruptObject as error:
             result = Result(error.exit_code, f"farm: error: {error}", b"")
         reason = reason_of(result.output.splitlines(), job.name)
-        if self.may_fail:
+        if self.context.may_fail:
             return reason
-        raise build_failed(reason, result.status, result.output, self.log)
+        raise build_failed(reason, result.status, result.output, self.context.folder / "log.txt")
 
 
 @contextmanager

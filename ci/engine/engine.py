@@ -51,30 +51,33 @@ class Job:
         return [python, "-m", "ci.engine.job", *options, *limits, *command]
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What the jobs of one run share."""
+
+    costs: Costs
+    """What to expect of the jobs."""
+    cache: Cache
+    """Where their files go, each job's under its key."""
+    folder: Path
+    """Scratch space. It may hold the leftovers of a killed run, whose jobs may still be running."""
+    progress: Reporter
+    """Receives a step a job."""
+    may_fail: bool
+    """Whether the other jobs go on when one fails."""
+
+
 class Engine(Protocol):
     """Runs jobs, on this machine or elsewhere."""
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        costs: Costs,
-        cache: Cache,
-        folder: Path,
-        progress: Reporter,
-        may_fail: bool,
-    ) -> Mapping[str, str]:
+    def run(self, jobs: Sequence[Job], context: RunContext) -> Mapping[str, str]:
         """Run every job and store the files of each in the cache as soon as it succeeds.
 
         A job stores its files with :data:`ci.engine.cost.USAGE` among them.
 
         Args:
             jobs: at least one, the longest first; their names are unique.
-            costs: what to expect of them.
-            cache: where the files go, each job's under its key.
-            folder: scratch space. It may hold the leftovers of a killed run, whose jobs may still be running.
-            progress: receives a step a job.
-            may_fail: whether the other jobs go on when one fails.
+            context: what they share.
 
         Returns:
             The jobs that failed, with the reason in one line; empty without ``may_fail``.
@@ -102,30 +105,27 @@ def run_jobs(
         BuildFailed, DiskFull: as :meth:`Engine.run` does.
     """
     found = {job.name: cache.fetch(job.key, progress.warn) for job in jobs}
-    costs = read_costs(costs_file(cache), progress)
-    costs = costs.updated({name: usage_of(files) for name, files in found.items() if files is not None})
+    kept = read_costs(costs_file(cache), progress)
+    costs = kept.updated({name: usage_of(files) for name, files in found.items() if files is not None})
     missing = {job.name: job for job in jobs if found[job.name] is None}
     failures: Mapping[str, str] = {}
     progress.say(f"{len(missing)} of {len(jobs)} compiles to run; the others are in the cache")
     if missing:
-        failures = engine.run(
-            [missing[name] for name in costs.longest_first(missing)],
-            costs=costs,
-            cache=cache,
-            folder=folder,
-            progress=progress,
-            may_fail=may_fail,
-        )
+        ordered = [missing[name] for name in costs.longest_first(missing)]
+        failures = engine.run(ordered, RunContext(costs, cache, folder, progress, may_fail))
+    made: dict[str, dict[str, bytes]] = {}
     for job in missing.values():
         if job.name in failures:
             progress.warn(failures[job.name])
             continue
-        found[job.name] = cache.load(job.key)
-        if found[job.name] is None:
+        files = cache.load(job.key)
+        if files is None:
             raise BuildFailed(f"{job.name}: its job succeeded but stored nothing in the cache")
-    made = {name: files for name, files in found.items() if files is not None}
-    keep_costs(costs_file(cache), costs.updated({name: usage_of(files) for name, files in made.items()}))
-    return made
+        made[job.name] = files
+    costs = costs.updated({name: usage_of(files) for name, files in made.items()})
+    if costs != kept:
+        keep_costs(costs_file(cache), costs)
+    return {name: files for name, files in (found | made).items() if files is not None}
 
 
 def costs_file(cache: Cache) -> Path:

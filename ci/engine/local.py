@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ci.engine.cache import Cache
-    from ci.engine.cost import Costs
-    from ci.engine.engine import Job
-    from ci.progress import Reporter
+    from ci.engine.engine import Job, RunContext
 
 _STATUS = re.compile(r"\[job ended\] (.*)")
 _FAILED = re.compile(r"FAILED: (?:\[.*\] )?job-(\d+)\b")
@@ -44,27 +42,19 @@ class LocalEngine:
 
     processors: int = 1
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        costs: Costs,
-        cache: Cache,
-        folder: Path,
-        progress: Reporter,
-        may_fail: bool,
-    ) -> dict[str, str]:
+    def run(self, jobs: Sequence[Job], context: RunContext) -> dict[str, str]:
         """Run every job; see :meth:`ci.engine.engine.Engine.run`."""
+        folder, costs = context.folder, context.costs
         with room_in(folder):
             for left in folder.glob("run-*"):  # of killed and failed runs
                 shutil.rmtree(left, ignore_errors=True)
             # A killed run may leave jobs running, which must not write among the files of this run.
             scratch = folder / f"run-{os.getpid()}"
             scratch.mkdir(parents=True)
-            file = _write_ninja_file(jobs, cache, scratch)
+            file = _write_ninja_file(jobs, context.cache, scratch)
         names = [job.name for job in jobs]
         parallel = costs.parallel_jobs(names, processors=self.processors, memory=available_memory())
-        failures = _run_ninja(file, parallel, Forecast(names, costs, progress), cache, may_fail=may_fail)
+        failures = _run_ninja(file, parallel, Forecast(names, costs, context.progress), context)
         shutil.rmtree(scratch)
         return failures
 
@@ -89,13 +79,11 @@ def _shell(command: Sequence[str]) -> str:
     return shlex.join(command).replace("$", "$$")
 
 
-def _run_ninja(
-    file: Path, parallel: int, forecast: Forecast, cache: Cache, *, may_fail: bool
-) -> dict[str, str]:
+def _run_ninja(file: Path, parallel: int, forecast: Forecast, context: RunContext) -> dict[str, str]:
     """Run the jobs; return those that failed and were allowed to, with the reasons."""
-    failures = 0 if may_fail else 1  # the number of failures that stops ninja; 0: none does
+    failures = 0 if context.may_fail else 1  # the number of failures that stops ninja; 0: none does
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", file.name, "-j", str(parallel), "-k", str(failures)]
-    environment = {**job_environment(cache), "NINJA_STATUS": "[job ended] "}
+    environment = {**job_environment(context.cache), "NINJA_STATUS": "[job ended] "}
     process = subprocess.Popen(
         command, cwd=file.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -113,7 +101,7 @@ def _run_ninja(
     if shutil.disk_usage(file.parent).free < _LEAST_ROOM or reports_full_disk("\n".join(output)):
         raise DiskFull(f"{file.parent}: no room left while compiling; finished compiles are kept")
     reasons = _reasons(output, forecast.names)
-    if may_fail:
+    if context.may_fail:
         return reasons
     reason = next(iter(reasons.values()), "ninja failed without running a job")
     raise build_failed(reason, process.returncode, "\n".join(output), file.with_name("log.txt"))

@@ -11,7 +11,7 @@ import pytest
 
 from ci.engine.cache import Cache
 from ci.engine.cost import USAGE, Costs
-from ci.engine.engine import Engine, Job, run_jobs
+from ci.engine.engine import Engine, Job, RunContext, run_jobs
 from ci.engine.job import main
 from ci.engine.process import Limits
 from ci.errors import BuildFailed
@@ -20,8 +20,6 @@ from tests.quiet import Quiet
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from ci.progress import Reporter
 
 
 @dataclass
@@ -32,29 +30,29 @@ class Serial:
     costs: Costs = field(default_factory=lambda: Costs({}))
     lost: tuple[str, ...] = ()
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        *,
-        costs: Costs,
-        cache: Cache,
-        folder: Path,
-        progress: Reporter,
-        may_fail: bool,
-    ) -> dict[str, str]:
-        self.costs = costs
+    def run(self, jobs: Sequence[Job], context: RunContext) -> dict[str, str]:
+        self.costs = context.costs
         failures = {}
         for number, job in enumerate(jobs, start=1):
             self.ran.append(job.name)
-            out = folder / job.name
+            out = context.folder / job.name
             out.mkdir(parents=True)
             command = [part.replace("{out}", str(out)) for part in job.command]
-            options = ["--name", job.name, "--cache", str(cache.folder), "--key", job.key, "--out", str(out)]
+            options = [
+                "--name",
+                job.name,
+                "--cache",
+                str(context.cache.folder),
+                "--key",
+                job.key,
+                "--out",
+                str(out),
+            ]
             options += ["--seconds", str(job.limits.seconds), "--memory", str(job.limits.memory_bytes)]
             if job.name not in self.lost and (status := main([*options, *command])) != 0:
                 failures[job.name] = f"{job.name}: ended with {status}"
-            progress.step(number, len(jobs), job.name)
-        if failures and not may_fail:
+            context.progress.step(number, len(jobs), job.name)
+        if failures and not context.may_fail:
             raise BuildFailed("; ".join(failures.values()), 15)
         return failures
 
