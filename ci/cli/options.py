@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -65,11 +66,16 @@ _endpoint_option = click.option(
 
 
 def site_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say where the site lives: ``site`` and ``endpoint_url``."""
-    return _site_option(_endpoint_option(command))
+    """Give a command the options that say where the site lives, and pass it the ``store`` that they name."""
+
+    @functools.wraps(command)
+    def opened(site: str | None, endpoint_url: str | None, work: Path, **options: Any) -> None:
+        command(store=_open_site(site, endpoint_url, work), **options)
+
+    return _site_option(_endpoint_option(work_option(opened)))
 
 
-def open_site(site: str | None, endpoint_url: str | None, work: Path) -> Store:
+def _open_site(site: str | None, endpoint_url: str | None, work: Path) -> Store:
     """Return the store that the options of :func:`site_options` name.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ci.cli.invocation import calling_python, now
-from ci.cli.options import open_site, site_options, torch_site_option, trust_unsigned_option, work_option
+from ci.cli.options import site_options, torch_site_option, trust_unsigned_option
 from ci.project import ROOT
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 @trust_unsigned_option
 @click.option("--force", is_flag=True, help="Take unfit wheels, too, to candidate and never to stable.")
 @site_options
-@work_option
 def publish(
     wheels: tuple[Path, ...],
     reports: tuple[Path, ...],
@@ -38,9 +37,7 @@ def publish(
     base_url: str | None,
     trust_unsigned: bool,
     force: bool,
-    site: str | None,
-    endpoint_url: str | None,
-    work: Path,
+    store: Store,
 ) -> None:
     """Add each WHEEL to the site, or reports of wheels that it has.
 
@@ -61,7 +58,7 @@ def publish(
         raise click.UsageError("nothing to publish: give a WHEEL, a --report or a --base-url")
     if channel is not None and not wheels:
         raise click.UsageError("--channel applies to the wheels given; give the WHEEL as well")
-    matrix, store = read_matrix(), open_site(site, endpoint_url, work)
+    matrix = read_matrix()
     audits = {wheel.name: audit(wheel) for wheel in wheels}
     for wheel in wheels:
         if len(wheels) == 1 or not all(check.ok for check in audits[wheel.name]):
@@ -86,10 +83,7 @@ def publish(
 @click.option("--base-url", metavar="URL", help="The address that the site is served at.")
 @trust_unsigned_option
 @site_options
-@work_option
-def rebuild(
-    base_url: str | None, trust_unsigned: bool, site: str | None, endpoint_url: str | None, work: Path
-) -> None:
+def rebuild(base_url: str | None, trust_unsigned: bool, store: Store) -> None:
     """Write the site's manifest again after it was lost or damaged.
 
     Reads the wheels, reports and pages of the site, and warns of each fact that they do not hold.
@@ -103,7 +97,7 @@ def rebuild(
     from matrix.model import read_matrix
     from matrix.planner import plan
 
-    matrix, store = read_matrix(), open_site(site, endpoint_url, work)
+    matrix = read_matrix()
     audits = {}
     for path in sorted(path for path in store.paths(f"{FILES}/") if path.endswith(".whl")):
         with store.local_copy(path) as wheel:
@@ -130,10 +124,7 @@ def rebuild(
 )
 @click.option("--nginx-config", is_flag=True, help="Print how nginx serves the site there, and exit.")
 @site_options
-@work_option
-def serve(
-    port: int, host: str, nginx_config: bool, site: str | None, endpoint_url: str | None, work: Path
-) -> None:
+def serve(port: int, host: str, nginx_config: bool, store: Store) -> None:
     """Serve the site until Ctrl-C, and print the commands that install from it.
 
     Only this machine reaches it, unless --host gives a name or address that others reach. A bucket is served
@@ -146,7 +137,6 @@ def serve(
     from index_site.releases import offered_release
     from index_site.snippets import snippets
 
-    store = open_site(site, endpoint_url, work)
     if nginx_config:
         click.echo(_nginx_config(store, f"{host}:{port or 8080}"), nl=False)
         return
@@ -175,14 +165,11 @@ def _nginx_config(store: Store, listen: str) -> str:
 @click.option("--reason", metavar="TEXT", help="The text that installers show.")
 @click.option("--undo", is_flag=True, help="Undo a yank.")
 @site_options
-@work_option
 def yank(
     patterns: tuple[str, ...],
     reason: str | None,
     undo: bool,
-    site: str | None,
-    endpoint_url: str | None,
-    work: Path,
+    store: Store,
 ) -> None:
     """Yank published wheels.
 
@@ -193,7 +180,6 @@ def yank(
 
     if undo == (reason is not None):
         raise click.UsageError("give either --reason or --undo")
-    store = open_site(site, endpoint_url, work)
     with ConsoleReporter() as progress:
         yank_wheels(site=store, patterns=patterns, reason=reason, progress=progress)
 
@@ -201,8 +187,7 @@ def yank(
 @click.command()
 @click.argument("date", metavar="[DATE]", required=False)
 @site_options
-@work_option
-def snapshot(date: str | None, site: str | None, endpoint_url: str | None, work: Path) -> None:
+def snapshot(date: str | None, store: Store) -> None:
     """Freeze what stable lists under the address of a DATE [today], such as 2026-12-07/simple/.
 
     The pages of a snapshot never change, whatever is published or yanked later.
@@ -210,7 +195,6 @@ def snapshot(date: str | None, site: str | None, endpoint_url: str | None, work:
     from ci.cli.console import ConsoleReporter
     from ci.stages.snapshot import snapshot as freeze
 
-    store = open_site(site, endpoint_url, work)
     with ConsoleReporter() as progress:
         freeze(site=store, date=f"{now():%Y-%m-%d}" if date is None else date, progress=progress)
 
@@ -218,8 +202,7 @@ def snapshot(date: str | None, site: str | None, endpoint_url: str | None, work:
 @click.command()
 @click.option("--reason", metavar="TEXT", required=True, help="Why the index becomes shorter.")
 @site_options
-@work_option
-def prune(reason: str, site: str | None, endpoint_url: str | None, work: Path) -> None:
+def prune(reason: str, store: Store) -> None:
     """Remove candidates that are older than release.keep_candidates_days of matrix.toml.
 
     Stable wheels, those of snapshots and the newest release stay.
@@ -228,7 +211,7 @@ def prune(reason: str, site: str | None, endpoint_url: str | None, work: Path) -
     from ci.stages.prune import prune as prune_wheels
     from matrix.model import read_matrix
 
-    days, store = read_matrix().release.keep_candidates_days, open_site(site, endpoint_url, work)
+    days = read_matrix().release.keep_candidates_days
     with ConsoleReporter() as progress:
         prune_wheels(site=store, days=days, reason=reason, now=now(), progress=progress)
 
@@ -238,10 +221,7 @@ def prune(reason: str, site: str | None, endpoint_url: str | None, work: Path) -
 @click.argument("status", type=click.Choice(["active", "deprecated", "archived", "quarantined"]))
 @click.option("--reason", metavar="TEXT", default="", help="The text that installers show.")
 @site_options
-@work_option
-def status(
-    project: str, status: Any, reason: str, site: str | None, endpoint_url: str | None, work: Path
-) -> None:
+def status(project: str, status: Any, reason: str, store: Store) -> None:
     """Set the status of a PROJECT of the index.
 
     archived: it takes no new wheels. quarantined: its pages list no files, either. deprecated: something else
@@ -250,7 +230,6 @@ def status(
     from ci.cli.console import ConsoleReporter
     from ci.stages.status import set_status
 
-    store = open_site(site, endpoint_url, work)
     with ConsoleReporter() as progress:
         set_status(site=store, project=project, status=status, reason=reason, progress=progress)
 
@@ -274,16 +253,13 @@ def status(
     help="Install by uv lock, by pip lock, without a network, and from the newest snapshot, too.",
 )
 @site_options
-@work_option
 def verify(
     python: Path | None,
     torch_site: Path | None,
     torch_wheelhouse: Path | None,
     url: str | None,
     all_tools: bool,
-    site: str | None,
-    endpoint_url: str | None,
-    work: Path,
+    store: Store,
 ) -> None:
     """Serve the site and install from it in every way that its page shows.
 
@@ -295,7 +271,7 @@ def verify(
 
     with ConsoleReporter() as progress:
         checks = verify_site(
-            site=open_site(site, endpoint_url, work),
+            site=store,
             python=python or calling_python(),
             progress=progress,
             address=url,
