@@ -84,7 +84,7 @@ class Reader:
 
         def loop() -> None:
             with requests.Session() as session:
-                while not ended.wait(0.1):
+                while not ended.wait(0.02):
                     self._look_safely(session)
 
         thread = threading.Thread(target=loop)
