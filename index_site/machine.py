@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
 
 from index_site.hosting import file_href, headers_file
 from index_site.manifest import CHANNELS, Manifest, ProjectStatus, Wheel
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 # The HTML form of the API is frozen at 1.4 (PEP 833), the version that brought the project status (PEP 792).
 API_VERSION = "1.4"
 _META = {"api-version": API_VERSION}
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def machine_pages(manifest: Manifest) -> dict[str, bytes]:
@@ -147,4 +147,4 @@ def _project_json(
 
 
 def _json(document: Mapping[str, object]) -> str:
-    return _ENCODER.encode(document)
+    return to_json(document).decode()

@@ -7,7 +7,8 @@ import hashlib
 import json
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,7 +19,7 @@ from matrix.block import Block  # noqa: TC001 (pydantic reads the annotations)
 from matrix.serving import Code  # noqa: TC001 (as above)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 MANIFEST_NAME = "manifest.json"
@@ -198,8 +199,8 @@ class Wheel(Record):
 
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
-        proven = any(proof.counts for proof in self.proofs)
-        if self.channel == "stable" and not proven and not self.is_compat:
+        needs_proof = self.channel == "stable" and not self.is_compat
+        if needs_proof and not any(proof.counts for proof in self.proofs):
             raise ValueError(f"{self.filename} is on stable without a validation report that counts")
         return self
 
@@ -301,8 +302,10 @@ class Manifest(Record):
     @model_validator(mode="after")
     def _compat_wheels_have_what_they_require(self) -> Manifest:
         stable = self.on_channel("stable")
-        for wheel in stable:
-            if wheel.is_compat and not wheel.required_among(stable):
+        compat = [wheel for wheel in stable if wheel.is_compat]
+        listed = {f"{wheel.project}=={wheel.version}" for wheel in stable} if compat else set()
+        for wheel in compat:
+            if listed.isdisjoint(wheel.requires_dist):
                 raise ValueError(f"{wheel.filename} is on stable without {', '.join(wheel.requires_dist)}")
         return self
 
@@ -311,14 +314,23 @@ class Manifest(Record):
 
         ``candidate`` lists every wheel that is shown, so that a promotion to ``stable`` removes none from it.
         """
-        if channel == "candidate":
-            return self.shown
-        return tuple(wheel for wheel in self.wheels if wheel.channel == channel and wheel.is_shown)
+        return self.shown if channel == "candidate" else self._stable
 
-    @property
+    @cached_property
     def shown(self) -> tuple[Wheel, ...]:
         """The wheels that pages list."""
         return tuple(wheel for wheel in self.wheels if wheel.is_shown)
+
+    @cached_property
+    def _stable(self) -> tuple[Wheel, ...]:
+        return tuple(wheel for wheel in self.shown if wheel.channel == "stable")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Manifest:
+        """As for any model. A copy has other wheels, and derives its own lists from them."""
+        copy = super().model_copy(update=update, deep=deep)
+        for derived in ("shown", "_stable"):
+            copy.__dict__.pop(derived, None)
+        return copy
 
     def status_of(self, project: str) -> ProjectStatus:
         """Return the status of a project: active, unless the manifest has another."""
@@ -332,8 +344,18 @@ class Manifest(Record):
 def sort_wheels(wheels: Iterable[Wheel]) -> tuple[Wheel, ...]:
     """Return the wheels in the manifest's order."""
     listed = list(wheels)
-    versions = {wheel.version: Version(wheel.version) for wheel in listed}
+    versions = parsed_versions(listed)
     return tuple(sorted(listed, key=lambda wheel: (wheel.project, versions[wheel.version], wheel.filename)))
+
+
+def parsed_versions(wheels: Iterable[Wheel]) -> dict[str, Version]:
+    """Return each version of the wheels, parsed."""
+    return {version: _version(version) for version in {wheel.version for wheel in wheels}}
+
+
+@cache
+def _version(text: str) -> Version:
+    return Version(text)
 
 
 def named_supports(wheels: Iterable[Wheel], known: Iterable[Support]) -> dict[str, Support]:
@@ -357,6 +379,9 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            # What was made meanwhile goes to the oldest generation; else the next collection reads all of it.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 

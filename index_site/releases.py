@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
+from index_site.manifest import parsed_versions
 from index_site.projects import COMPAT_PROJECT, PROJECT
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def newest_release(wheels: Sequence[Wheel]) -> tuple[Wheel, ...]:
     Pre-releases count only if there is nothing else, as for installers. Empty if every wheel is yanked.
     """
     offered = [wheel for wheel in wheels if wheel.yanked is None]
-    versions = {version: Version(version) for version in {wheel.version for wheel in offered}}
+    versions = parsed_versions(offered)
     final = [version for version in versions.values() if not version.is_prerelease]
     newest = max(final or versions.values(), default=None)
     return tuple(wheel for wheel in offered if versions[wheel.version] == newest)
@@ -55,8 +56,8 @@ def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Whe
     candidates = [wheel for wheel in manifest.shown if wheel.channel == "candidate"]
     if stable:
         floor = Version(stable[0].version)
-        versions = {wheel.version for wheel in manifest.wheels if wheel.project == PROJECT}
-        older = {f"{PROJECT}=={version}" for version in versions if Version(version) < floor}
+        versions = parsed_versions(wheel for wheel in manifest.wheels if wheel.project == PROJECT)
+        older = {f"{PROJECT}=={text}" for text, version in versions.items() if version < floor}
         candidates = [
             wheel
             for wheel in candidates

@@ -134,13 +134,17 @@ class _Addition:
         digests = {wheel.sha256 for wheel in held.values()}
         _require_known(self.given, digests)
         evidence = [found for found in self.evidence if found.wheel_sha256 in digests]
-        after = {name: self._judged(wheel, evidence) for name, wheel in held.items()}
+        proven = {found.wheel_sha256 for found in evidence}
+        judged = {name: wheel for name, wheel in held.items() if wheel.sha256 in proven}
+        after = held | {name: self._judged(wheel, evidence) for name, wheel in judged.items()}
         for name, wheel in after.items():
             if not wheel.is_compat and (name in new or wheel.proofs != held[name].proofs):
                 after[name] = channelled(wheel, self.channel if name in new else None)
         after = followed(after, dict.fromkeys(new, self.channel))
         self._store_files(evidence)
-        self.changed = [after[name] for name in sorted(after) if name in new or after[name] != old[name]]
+        # The same record is no change; to compare two takes long.
+        replaced = (name for name, wheel in after.items() if wheel is not old.get(name))
+        self.changed = [after[name] for name in sorted(replaced) if name in new or after[name] != old[name]]
         context, known = self.context, (*before.supports.values(), *self.context.support.values())
         return Manifest(
             base_url=before.base_url if context.base_url is None else _checked_url(context.base_url),
