@@ -152,10 +152,64 @@ class PortTaken(FarmError):
     exit_code = 37
 
 
+class StoreFailed(FarmError):
+    """The store of a site cannot be reached, refuses a request, or does not answer in time."""
+
+    exit_code = 38
+
+
+class StoreConflict(FarmError):
+    """Another publisher stores other bytes under the same name, or changes the site again and again."""
+
+    exit_code = 39
+
+
+class SnapshotExists(FarmError):
+    """A frozen snapshot of that date holds something else."""
+
+    exit_code = 41
+
+
 class RacesAlone(FarmError):
     """A validation report holds races only, so that it proves no wheel."""
 
     exit_code = 34
+
+
+class LimitBroken(FarmError):
+    """A unit of a build took more time or memory than the matrix allows it."""
+
+    exit_code = 45
+
+
+class ClusterUnavailable(FarmError):
+    """A cluster cannot be reached, refuses the token, runs other versions or has lost its nodes."""
+
+    exit_code = 46
+
+
+class UnfitMatrix(FarmError):
+    """The matrix is valid, but what was asked for cannot be made from it."""
+
+    exit_code = 47
+
+
+class IndexUnavailable(FarmError):
+    """An index of packages cannot be read."""
+
+    exit_code = 49
+
+
+class SlowerThanBefore(FarmError):
+    """A wheel is slower than an earlier one on the same GPU."""
+
+    exit_code = 50
+
+
+class NotJudged(FarmError):
+    """A gate could not compare what it was given, so that nothing is proven or disproven."""
+
+    exit_code = 51
 
 
 def described(error: OSError) -> str:

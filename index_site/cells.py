@@ -19,8 +19,13 @@ _MINOR = re.compile(r"(\d+)\.(\d+)")
 
 @dataclass(frozen=True)
 class CellRow:
-    """One row of the table of served cells: every combination of the values in it can be installed."""
+    """One row of the table of served cells: every combination of the values in it can be installed.
 
+    Attributes:
+        cells: the row as a block with every axis listed; the other attributes are its axes in words.
+    """
+
+    cells: Block
     torch: str
     cuda: str
     python: str
@@ -43,10 +48,13 @@ def cell_rows(supports: Iterable[Support]) -> tuple[CellRow, ...]:
             platforms.setdefault(anywhere, []).extend(block.platform)
     return tuple(
         CellRow(
+            cells=block.model_copy(update={"platform": tuple(names)}),
             torch=_ranges(block.torch),
-            cuda=", ".join(_cuda(name) for name in block.cuda),
+            cuda=", ".join(cuda_title(name) for name in block.cuda),
             python=_ranges(block.python),
-            gpus=EVERY_GPU if set(block.sm) == set(every_sm) else ", ".join(_sm(name) for name in block.sm),
+            gpus=EVERY_GPU
+            if set(block.sm) == set(every_sm)
+            else ", ".join(sm_title(name) for name in block.sm),
             platform=", ".join(names),
         )
         for block, names in platforms.items()
@@ -59,8 +67,8 @@ def block_words(block: Block) -> str:
         ("", block.platform),
         ("Python ", block.python),
         ("torch ", (_ranges(block.torch),) if block.torch else ()),
-        ("CUDA ", tuple(_cuda(name) for name in block.cuda)),
-        ("", tuple(_sm(name) for name in block.sm)),
+        ("CUDA ", tuple(cuda_title(name) for name in block.cuda)),
+        ("", tuple(sm_title(name) for name in block.sm)),
     )
     return ", ".join(label + " or ".join(values) for label, values in named if values)
 
@@ -86,11 +94,12 @@ def _follows(version: str, following: str) -> bool:
     return first[1] == second[1] and int(first[2]) + 1 == int(second[2])
 
 
-def _cuda(name: str) -> str:
+def cuda_title(name: str) -> str:
     """``cu130`` -> ``13.0``."""
     digits = name.removeprefix("cu")
     return f"{digits[:-1]}.{digits[-1]}"
 
 
-def _sm(name: str) -> str:
+def sm_title(name: str) -> str:
+    """``90`` -> ``sm_90``."""
     return f"sm_{name}" if name.isdigit() else f"{name} GPUs"

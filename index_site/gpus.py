@@ -19,16 +19,20 @@ class GpuRow:
     """One line of the table of GPUs.
 
     Attributes:
+        sm: name of the SM.
         gpus: product names, with the SM.
         kernels: which kernels serve each operator.
         status: what validation reports prove of these kernels on these GPUs.
         proven: whether a full validation passed on a GPU of this SM with the kernels of every operator.
+        torches: with which versions of torch, such as ``2.11.0+cu130``.
     """
 
+    sm: str
     gpus: str
     kernels: str
     status: str
     proven: bool
+    torches: tuple[str, ...]
 
 
 def operator_title(op: str) -> str:
@@ -50,11 +54,17 @@ def _row(gpu: GpuSupport, proofs: Sequence[Proof]) -> GpuRow:
     present = {op: code for op, code in gpu.operators.items() if code is not None}
     kernels = _by_value({op: _kernels(gpu.sm, code) for op, code in gpu.operators.items()})
     statuses = {op: _status(gpu.sm, op, code, proofs) for op, code in present.items()}
-    proven = bool(present) and all(_proven_on(gpu.sm, op, code, proofs) for op, code in present.items())
+    proven = bool(present) and all(_here(gpu.sm, op, code, proofs) for op, code in present.items())
+    here = [proof for op, code in present.items() for proof in _here(gpu.sm, op, code, proofs)]
+    torches = tuple(dict.fromkeys(proof.torch for proof in here)) if proven else ()
     same = len(set(statuses.values())) == 1
     status = next(iter(statuses.values())) if same else _by_value(statuses)
-    name = f"{gpu.gpus} (sm_{gpu.sm})" if gpu.sm.isdigit() else gpu.gpus
-    return GpuRow(name, kernels, status, proven)
+    return GpuRow(gpu.sm, gpu_title(gpu), kernels, status, proven, torches)
+
+
+def gpu_title(gpu: GpuSupport) -> str:
+    """Return the product names of GPUs with their SM."""
+    return f"{gpu.gpus} (sm_{gpu.sm})" if gpu.sm.isdigit() else gpu.gpus
 
 
 def _by_value(texts: Mapping[str, str]) -> str:
@@ -78,16 +88,17 @@ def _kernels(sm: str, code: Code | None) -> str:
 
 
 def _status(sm: str, op: str, code: Code, proofs: Sequence[Proof]) -> str:
-    if here := _proven_on(sm, op, code, proofs):
-        return f"validated on {here}"
+    if here := _here(sm, op, code, proofs):
+        torches = ", ".join(dict.fromkeys(proof.torch for proof in here))
+        return f"validated on {_gpus(here)} with torch {torches}"
     if elsewhere := _gpus(proof for proof in proofs if proof.proves(op, code)):
         return f"built, not yet run on this GPU (same source passed on {elsewhere})"
     return "built, not yet run on a GPU"
 
 
-def _proven_on(sm: str, op: str, code: Code, proofs: Sequence[Proof]) -> str:
-    """Return the GPUs of this SM that proved the kernels; empty if none did."""
-    return _gpus(proof for proof in proofs if proof.sm == sm and proof.proves(op, code))
+def _here(sm: str, op: str, code: Code, proofs: Sequence[Proof]) -> list[Proof]:
+    """Return the proofs of the kernels that were made on GPUs of this SM."""
+    return [proof for proof in proofs if proof.sm == sm and proof.proves(op, code)]
 
 
 def _gpus(proofs: Iterable[Proof]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from pydantic_core import to_json
+
 from index_site.hosting import file_href, headers_file
-from index_site.manifest import CHANNELS, Manifest, Wheel
+from index_site.manifest import CHANNELS, Manifest, ProjectStatus, Wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,29 +28,60 @@ def machine_pages(manifest: Manifest) -> dict[str, bytes]:
     - ``CHANNEL/simple/``: the HTML tree for ``--index-url``;
     - ``CHANNEL/simple/v1+json/``: the same as JSON, at a path of its own as static hosts do not negotiate.
     """
-    # The same for all pages but for the relative path to the root of the site.
-    anchors = {wheel.filename: _anchor(wheel) for wheel in manifest.shown}
-    entries = {wheel.filename: _json(_file_entry(wheel)) for wheel in manifest.shown}
+    views = _Views(manifest, manifest.shown)
     projects: dict[str, bytes] = {}
     roots: dict[str, bytes] = {}
     for channel in CHANNELS:
         wheels = manifest.on_channel(channel)
-        names = []
-        for project, group in groupby(wheels, key=lambda wheel: wheel.project):
-            names.append(project)
-            members = list(group)
-            html = _html(f"Links for {project}", _links(members, anchors, up="../../../"), status=True)
-            projects[f"{channel}/simple/{project}/index.html"] = html
-            document = _project_json(project, members, entries)
-            projects[f"{channel}/simple/v1+json/{project}/index.json"] = document
-        listing = (f'<a href="{escape(name)}/">{escape(name)}</a>' for name in names)
-        roots[f"{channel}/simple/index.html"] = _html("Simple index", listing)
-        root = {"meta": _META, "projects": [{"name": name} for name in names]}
-        roots[f"{channel}/simple/v1+json/index.json"] = f"{_json(root)}\n".encode()
-        roots[f"{channel}/index.html"] = _html(f"Wheels on {channel}", _links(wheels, anchors, up="../"))
+        projects |= views.project_pages(channel, wheels)
+        roots |= views.root_pages(channel, wheels)
     # GitHub Pages runs Jekyll over a site without a file .nojekyll.
-    hosting = {"_headers": headers_file(CHANNELS), ".nojekyll": b""}
-    return projects | roots | hosting
+    dates = [snapshot.date for snapshot in manifest.snapshots]
+    return projects | roots | {"_headers": headers_file(CHANNELS, dates), ".nojekyll": b""}
+
+
+def snapshot_pages(manifest: Manifest, date: str) -> dict[str, bytes]:
+    """Return the same pages for what ``stable`` lists, below a folder of this date: for a new snapshot."""
+    wheels = manifest.on_channel("stable")
+    views = _Views(manifest, wheels)
+    return views.project_pages(date, wheels) | views.root_pages(date, wheels)
+
+
+class _Views:
+    """The wheels of a manifest as lines of pages: the same for all pages but for the path to the root."""
+
+    def __init__(self, manifest: Manifest, wheels: Iterable[Wheel]) -> None:
+        offered = [wheel for wheel in wheels if manifest.status_of(wheel.project).is_offered]
+        self._manifest = manifest
+        self._anchors = {wheel.filename: _anchor(wheel) for wheel in offered}
+        self._entries = {wheel.filename: _json(_file_entry(wheel)) for wheel in offered}
+
+    def project_pages(self, folder: str, wheels: Iterable[Wheel]) -> dict[str, bytes]:
+        """Return the pages of each project below a folder."""
+        pages: dict[str, bytes] = {}
+        for project, members in groupby(wheels, key=lambda wheel: wheel.project):
+            status = self._manifest.status_of(project)
+            files = list(members) if status.is_offered else []
+            links = self._links(files, up="../../../")
+            pages[f"{folder}/simple/{project}/index.html"] = _html(f"Links for {project}", links, status)
+            document = _project_json(project, status, files, self._entries)
+            pages[f"{folder}/simple/v1+json/{project}/index.json"] = document
+        return pages
+
+    def root_pages(self, folder: str, wheels: Sequence[Wheel]) -> dict[str, bytes]:
+        """Return the pages below a folder that list its projects, and the flat page."""
+        names = list(dict.fromkeys(wheel.project for wheel in wheels))
+        listing = (f'<a href="{escape(name)}/">{escape(name)}</a>' for name in names)
+        document = {"meta": _META, "projects": [{"name": name} for name in names]}
+        flat = [wheel for wheel in wheels if wheel.filename in self._anchors]
+        return {
+            f"{folder}/simple/index.html": _html("Simple index", listing),
+            f"{folder}/simple/v1+json/index.json": f"{_json(document)}\n".encode(),
+            f"{folder}/index.html": _html(f"Wheels on {folder}", self._links(flat, up="../")),
+        }
+
+    def _links(self, wheels: Iterable[Wheel], *, up: str) -> Iterable[str]:
+        return (f'<a href="{up}{self._anchors[wheel.filename]}' for wheel in wheels)
 
 
 def _anchor(wheel: Wheel) -> str:
@@ -64,18 +96,22 @@ def _anchor(wheel: Wheel) -> str:
     )
 
 
-def _links(wheels: Iterable[Wheel], anchors: dict[str, str], *, up: str) -> Iterable[str]:
-    return (f'<a href="{up}{anchors[wheel.filename]}' for wheel in wheels)
-
-
-def _html(title: str, lines: Iterable[str], *, status: bool = False) -> bytes:
-    active = '<meta name="pypi:project-status" content="active">\n' if status else ""
+def _html(title: str, lines: Iterable[str], status: ProjectStatus | None = None) -> bytes:
     body = "<br>\n".join(lines)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="pypi:repository-version" content="{API_VERSION}">\n{active}'
+        f'<meta name="pypi:repository-version" content="{API_VERSION}">\n{_status_meta(status)}'
         f"<title>{escape(title)}</title>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     ).encode()
+
+
+def _status_meta(status: ProjectStatus | None) -> str:
+    if status is None:
+        return ""
+    lines = f'<meta name="pypi:project-status" content="{status.status}">\n'
+    if status.reason:
+        lines += f'<meta name="pypi:project-status-reason" content="{escape(status.reason)}">\n'
+    return lines
 
 
 def _file_entry(wheel: Wheel) -> dict[str, object]:
@@ -95,12 +131,14 @@ def _file_entry(wheel: Wheel) -> dict[str, object]:
     return entry
 
 
-def _project_json(project: str, wheels: Sequence[Wheel], entries: dict[str, str]) -> bytes:
+def _project_json(
+    project: str, status: ProjectStatus, wheels: Sequence[Wheel], entries: Mapping[str, str]
+) -> bytes:
     head = _json(
         {
             "meta": _META,
             "name": project,
-            "project-status": {"status": "active"},
+            "project-status": status.model_dump(exclude_defaults=True),
             "versions": list(dict.fromkeys(wheel.version for wheel in wheels)),
         }
     )
@@ -109,4 +147,4 @@ def _project_json(project: str, wheels: Sequence[Wheel], entries: dict[str, str]
 
 
 def _json(document: Mapping[str, object]) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return to_json(document).decode()

@@ -7,7 +7,8 @@ import hashlib
 import json
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,12 +19,14 @@ from matrix.block import Block  # noqa: TC001 (pydantic reads the annotations)
 from matrix.serving import Code  # noqa: TC001 (as above)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION: Literal[3] = 3
 
+Status = Literal["active", "archived", "quarantined", "deprecated"]
+"""The status of a project, as in PEP 792."""
 Channel = Literal["stable", "candidate"]
 CHANNELS: tuple[Channel, ...] = ("stable", "candidate")
 Voucher = Literal["tree", "signature", "site", ""]
@@ -31,13 +34,25 @@ Voucher = Literal["tree", "signature", "site", ""]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]+$")]
+ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+_RELEASE = r"([0-9]+!)?[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?"
+VersionText = Annotated[str, Field(pattern=rf"^{_RELEASE}(\+[a-z0-9]+(\.[a-z0-9]+)*)?$")]
+ReportPath = Annotated[str, Field(pattern=r"^reports/[0-9a-f]{64}\.json$")]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+Date = Annotated[str, Field(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
 
 
 class Record(BaseModel):
     """Base of the manifest's records: immutable, strictly typed, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class PeerSpeed(Record):
+    """The speed of another implementation in a race: its TFLOP/s, and how many times as fast ours was."""
+
+    tflops: float
+    ratio: float
 
 
 class Proof(Record):
@@ -53,11 +68,12 @@ class Proof(Record):
         worst_error_ratio: largest error of a case, as a fraction of the allowed error; None without errors.
         races: shape -> time of cuDNN's attention divided by ours; 1.2 is 1.2 times as fast.
         tflops: shape -> TFLOP/s of our kernel, for the same shapes.
+        peers: implementation (``cudnn``, ``fa3``, ``flash``) -> shape -> its speed, for the same shapes.
         sm: SM of the GPU, such as ``90``.
         proven: operator -> the codes whose every correctness case passed.
     """
 
-    path: str
+    path: ReportPath
     sha256: Sha256
     passed: bool
     quick: bool
@@ -73,6 +89,7 @@ class Proof(Record):
     worst_error_ratio: float | None
     races: dict[str, float]
     tflops: dict[str, float]
+    peers: dict[str, dict[str, PeerSpeed]] = {}
     sm: str
     proven: dict[str, tuple[Code, ...]]
 
@@ -151,8 +168,8 @@ class Wheel(Record):
     sha256: Sha256
     size: Annotated[int, Field(gt=0)]
     metadata_sha256: Sha256
-    project: str
-    version: str
+    project: ProjectName
+    version: VersionText
     tags: tuple[str, ...]
     requires_python: str
     requires_dist: tuple[str, ...]
@@ -182,10 +199,50 @@ class Wheel(Record):
 
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
-        proven = any(proof.counts for proof in self.proofs)
-        if self.channel == "stable" and not proven and not self.is_compat:
+        needs_proof = self.channel == "stable" and not self.is_compat
+        if needs_proof and not any(proof.counts for proof in self.proofs):
             raise ValueError(f"{self.filename} is on stable without a validation report that counts")
         return self
+
+
+class ProjectStatus(Record):
+    """The status of a project, and the text that installers show with it; empty for none."""
+
+    status: Status
+    reason: str = ""
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether pages list the files of the project."""
+        return self.status != "quarantined"
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether new files may be added to the project."""
+        return self.status in {"active", "deprecated"}
+
+
+ACTIVE = ProjectStatus(status="active")
+
+
+class Snapshot(Record):
+    """What ``stable`` listed on a date: pages below a folder of that name, which never change.
+
+    Attributes:
+        date: the name of the folder.
+        pages: path -> sha256. The bytes are the site's; no later version of this tree renders them again.
+    """
+
+    date: Date
+    pages: dict[str, Sha256]
+
+
+class Removed(Record):
+    """A wheel that the index listed once. Its name stands for no other bytes."""
+
+    filename: FileName
+    sha256: Sha256
+    reason: str
 
 
 class Manifest(Record):
@@ -193,13 +250,21 @@ class Manifest(Record):
 
     Attributes:
         base_url: address at which the site is served; None if unknown.
+        cadence_days: days from one build of the farm to the next; None if unknown.
         exclusions: in the order of the matrix.
+        statuses: project -> its status, of those that are not active.
+        snapshots: sorted by date.
+        removed: sorted by file name.
         supports: what wheels serve, by :attr:`Support.key`.
     """
 
     schema_version: Literal[3] = SCHEMA_VERSION
     base_url: str | None = None
+    cadence_days: Annotated[int, Field(gt=0)] | None = None
     exclusions: tuple[ExcludedCells, ...] = ()
+    statuses: dict[str, ProjectStatus] = {}
+    snapshots: tuple[Snapshot, ...] = ()
+    removed: tuple[Removed, ...] = ()
     supports: dict[str, Support] = {}
     wheels: tuple[Wheel, ...] = ()
 
@@ -208,6 +273,19 @@ class Manifest(Record):
         names = [wheel.filename for wheel in self.wheels]
         if len(set(names)) != len(names):
             raise ValueError("a wheel is listed twice")
+        if back := {wheel.filename for wheel in self.removed}.intersection(names):
+            raise ValueError(f"{min(back)} is listed, and removed as well")
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_have_pages_of_their_own(self) -> Manifest:
+        dates = [snapshot.date for snapshot in self.snapshots]
+        if dates != sorted(set(dates)):
+            raise ValueError("snapshots should be sorted by date, each date once")
+        for snapshot in self.snapshots:
+            for path in snapshot.pages:
+                if not path.startswith(f"{snapshot.date}/") or ".." in path:
+                    raise ValueError(f"snapshots: {path} is no page of {snapshot.date}")
         return self
 
     @model_validator(mode="after")
@@ -224,8 +302,10 @@ class Manifest(Record):
     @model_validator(mode="after")
     def _compat_wheels_have_what_they_require(self) -> Manifest:
         stable = self.on_channel("stable")
-        for wheel in stable:
-            if wheel.is_compat and not wheel.required_among(stable):
+        compat = [wheel for wheel in stable if wheel.is_compat]
+        listed = {f"{wheel.project}=={wheel.version}" for wheel in stable} if compat else set()
+        for wheel in compat:
+            if listed.isdisjoint(wheel.requires_dist):
                 raise ValueError(f"{wheel.filename} is on stable without {', '.join(wheel.requires_dist)}")
         return self
 
@@ -234,14 +314,27 @@ class Manifest(Record):
 
         ``candidate`` lists every wheel that is shown, so that a promotion to ``stable`` removes none from it.
         """
-        if channel == "candidate":
-            return self.shown
-        return tuple(wheel for wheel in self.wheels if wheel.channel == channel and wheel.is_shown)
+        return self.shown if channel == "candidate" else self._stable
 
-    @property
+    @cached_property
     def shown(self) -> tuple[Wheel, ...]:
         """The wheels that pages list."""
         return tuple(wheel for wheel in self.wheels if wheel.is_shown)
+
+    @cached_property
+    def _stable(self) -> tuple[Wheel, ...]:
+        return tuple(wheel for wheel in self.shown if wheel.channel == "stable")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Manifest:
+        """As for any model. A copy has other wheels, and derives its own lists from them."""
+        copy = super().model_copy(update=update, deep=deep)
+        for derived in ("shown", "_stable"):
+            copy.__dict__.pop(derived, None)
+        return copy
+
+    def status_of(self, project: str) -> ProjectStatus:
+        """Return the status of a project: active, unless the manifest has another."""
+        return self.statuses.get(project, ACTIVE)
 
     def support_of(self, wheel: Wheel) -> Support | None:
         """Return what a wheel serves; None if the matrix does not list it."""
@@ -251,8 +344,18 @@ class Manifest(Record):
 def sort_wheels(wheels: Iterable[Wheel]) -> tuple[Wheel, ...]:
     """Return the wheels in the manifest's order."""
     listed = list(wheels)
-    versions = {wheel.version: Version(wheel.version) for wheel in listed}
+    versions = parsed_versions(listed)
     return tuple(sorted(listed, key=lambda wheel: (wheel.project, versions[wheel.version], wheel.filename)))
+
+
+def parsed_versions(wheels: Iterable[Wheel]) -> dict[str, Version]:
+    """Return each version of the wheels, parsed."""
+    return {version: _version(version) for version in {wheel.version for wheel in wheels}}
+
+
+@cache
+def _version(text: str) -> Version:
+    return Version(text)
 
 
 def named_supports(wheels: Iterable[Wheel], known: Iterable[Support]) -> dict[str, Support]:
@@ -276,6 +379,9 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            # What was made meanwhile goes to the oldest generation; else the next collection reads all of it.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 

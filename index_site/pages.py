@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from index_site.docs import docs_pages
+from index_site.feed import FEED_NAME, feed
 from index_site.human import human_pages
 from index_site.machine import machine_pages
+from index_site.releases import offered_release
 
 if TYPE_CHECKING:
     from index_site.manifest import Manifest
@@ -16,4 +19,6 @@ def render(manifest: Manifest) -> dict[str, bytes]:
 
     Pages are to be written in this order: those of projects, then the roots that link to them.
     """
-    return machine_pages(manifest) | human_pages(manifest)
+    offered = offered_release(manifest)
+    people = docs_pages(manifest, offered) | human_pages(manifest, offered)
+    return machine_pages(manifest) | {FEED_NAME: feed(manifest)} | people

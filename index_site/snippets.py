@@ -1,4 +1,4 @@
-"""The install commands that the page shows. The verify stage runs the same ones."""
+"""The install lines of the page. The verify stage runs each :class:`Snippet` and no :class:`Recipe`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,27 @@ class Snippet:
     file_name: str = ""
     file_text: str = ""
     modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Lines that the verify stage cannot run, as they need what is not on every machine or the public index.
+
+    Attributes:
+        key: name of the recipe within the page.
+        title: for readers.
+        base: address of the site as it stands in ``text``, with its final slash.
+        text: the lines; ``{python}``, ``{torch}`` and ``{cuda}`` stand for those of the selected cell.
+        needs: what keeps the verify stage from running them.
+        file_name: file that holds the lines; empty for shell commands.
+    """
+
+    key: str
+    title: str
+    base: str
+    text: str
+    needs: str
+    file_name: str = ""
 
 
 def snippets(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Snippet, ...]:
@@ -80,6 +101,44 @@ def snippets(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Sni
             "uv pip install -r pyproject.toml",
             "pyproject.toml",
             _pyproject(project, version, index),
+        ),
+        Snippet(
+            "uv-toml",
+            "uv, with a uv.toml for every project below its folder",
+            base,
+            f"uv pip install {project}=={version}",
+            "uv.toml",
+            f'[[index]]\nname = "{project}"\nurl = "{index}"\n',
+        ),
+    )
+
+
+def recipes(base: str, channel: Channel, release: Sequence[Wheel]) -> tuple[Recipe, ...]:
+    """Return the recipes for one release; the arguments are those of :func:`snippets`."""
+    project, version = release[0].project, release[0].version
+    index = f"{base}{channel}/simple/"
+    torch = 'uv pip install --torch-backend {cuda} "torch=={torch}.*"'
+    return (
+        Recipe("torch", "uv, to install torch first", base, torch, needs="the public index"),
+        Recipe(
+            "dockerfile",
+            "Dockerfile",
+            base,
+            "FROM python:3-slim\n"
+            "RUN pip install uv && uv venv --python {python} /venv\n"
+            "ENV VIRTUAL_ENV=/venv PATH=/venv/bin:$PATH\n"
+            f"RUN {torch}\n"
+            f"RUN uv pip install --index {index} {project}=={version}\n",
+            needs="Docker and the public index",
+            file_name="Dockerfile",
+        ),
+        Recipe(
+            "poetry",
+            "poetry",
+            base,
+            f"poetry source add --priority explicit {project} {index}\n"
+            f"poetry add --source {project} {project}=={version}",
+            needs="poetry and the public index",
         ),
     )
 

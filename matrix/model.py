@@ -72,10 +72,19 @@ class Release(_Table):
     """Toolkit that compiles the kernels of released wheels."""
     required: Annotated[tuple[str, ...], Field(min_length=1)]
     """Operators that need a kernel on a cell's GPU for the cell to count as served."""
+    keep_candidates_days: Annotated[int, Field(gt=0)]
+    """Days after which `farm prune` removes a wheel that is not stable."""
     min_cases: Annotated[int, Field(gt=0)]
     """Cases of each category that a validation report must have run with each kernel."""
     keys: dict[_KeyName, _Digits64] = {}
     """Name -> ed25519 public key of those whose signature vouches for a validation report."""
+
+
+class Compile(_Table):
+    """The limits of one compile."""
+
+    time_limit_s: Annotated[int, Field(gt=0)]
+    memory_limit_mb: Annotated[int, Field(gt=0)]
 
 
 class Axes(_Table):
@@ -150,6 +159,7 @@ class Matrix(_Table):
 
     schema_version: Literal[2]
     release: Release
+    compile: Compile
     axes: Axes
     platform: tuple[Platform, ...]
     sm: tuple[Sm, ...]

@@ -48,12 +48,26 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
+def option(arguments: Sequence[str], name: str) -> str | None:
+    """Return the value of an option on a command line; None if it is not there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(name, nargs="?", dest="value")  # the command itself refuses one without a value
+    given, _ = parser.parse_known_args(arguments)
+    value: str | None = given.value
+    return value
+
+
 def work_folder(arguments: Sequence[str] = ()) -> Path:
     """Return the work folder: of the option ``--work``, of ``FARM_WORK``, or ``.farm`` in the tree."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--work", nargs="?")  # the command itself refuses the option without a folder
-    given, _ = parser.parse_known_args(arguments)
-    return Path(given.work or os.environ.get("FARM_WORK") or ROOT / ".farm").resolve()
+    given = option(arguments, "--work")
+    return Path(given or os.environ.get("FARM_WORK") or ROOT / ".farm").resolve()
+
+
+def environment_name(arguments: Sequence[str]) -> str:
+    """Return the environment of a farm command: ``ray`` for a cluster, ``s3`` for a bucket, else ``farm``."""
+    if arguments[:1] == ["node"] or option(arguments, "--engine") == "ray":
+        return "ray"
+    return "s3" if (option(arguments, "--site") or "").startswith("s3://") else "farm"
 
 
 def ready_environment(work: Path, name: str, requirements: Path, extra: tuple[str, ...] = ()) -> Path:

@@ -10,10 +10,13 @@ import click
 
 from ci.cli.build import audit, build, plan, variants
 from ci.cli.clean import clean
+from ci.cli.gate import gate
 from ci.cli.gpu import tune, validate
+from ci.cli.node import node
+from ci.cli.public import watch, workflows
 from ci.cli.run import run
 from ci.cli.sign import keygen, sign
-from ci.cli.site import publish, rebuild, serve, verify, yank
+from ci.cli.site import prune, publish, rebuild, serve, snapshot, status, verify, yank
 from ci.errors import DiskFull, FarmError, described
 from ci.files import NO_ROOM
 from index_site.errors import SiteError
@@ -56,8 +59,8 @@ def cli() -> None:
 
 
 _STAGES = (
-    *(variants, plan, build, audit, validate, keygen, sign, publish, serve, yank, verify),
-    *(rebuild, tune, run, clean),
+    *(variants, plan, build, audit, validate, gate, keygen, sign, publish, serve, yank, prune),
+    *(snapshot, status, verify, rebuild, tune, run, clean, node, watch, workflows),
 )
 for _command in _STAGES:
     cli.add_command(_command)
@@ -66,7 +69,7 @@ for _command in _STAGES:
 def run_cli() -> NoReturn:
     """Run the command line; an expected failure is one line on standard error and its own exit code."""
     try:
-        cli.main(prog_name="farm", standalone_mode=False)
+        code = cli.main(prog_name="farm", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -80,7 +83,7 @@ def run_cli() -> NoReturn:
         sys.exit(1)
     except OSError as error:
         _fail(described(error), DiskFull.exit_code if error.errno in NO_ROOM else FarmError.exit_code)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

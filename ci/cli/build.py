@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ci.cli.options import (
+    address_option,
+    engine_option,
     jobs_option,
     json_option,
     sm_option,
@@ -20,6 +22,7 @@ from ci.project import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ci.engine.engine import Engine
     from kernels.table import Variant
 
 
@@ -111,6 +114,8 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
 )
 @sm_option
 @click.option("--in-place", is_flag=True, help="Also copy the libraries into flash_attn3/ of this tree.")
+@engine_option
+@address_option
 @jobs_option
 @wheelhouse_option
 @work_option
@@ -120,6 +125,8 @@ def build(
     only: tuple[str, ...],
     sm: str | None,
     in_place: bool,
+    engine: str,
+    address: str | None,
     jobs: int,
     wheelhouse: Path | None,
     work: Path,
@@ -131,7 +138,6 @@ def build(
     all kernels it also makes the compatibility wheel, which is the same for every platform.
     """
     from ci.cli.console import ConsoleReporter
-    from ci.engine.local import LocalEngine
     from ci.stages.build import Workshop, install_in_place
     from ci.stages.build import build as build_wheel
     from ci.stages.plan import Selection, select_artefacts
@@ -142,7 +148,7 @@ def build(
 
     matrix = read_matrix()
     selected = _select_variants(only, sm)
-    workshop = Workshop(work, wheelhouse, LocalEngine(jobs))
+    workshop = Workshop(work, wheelhouse, _engine(engine, address, jobs))
     with ConsoleReporter() as progress:
         for artefact in select_artefacts(plan_matrix(matrix), matrix, Selection(artefacts, toolkit)):
             wheel = build_wheel(
@@ -182,6 +188,19 @@ def audit(wheels: tuple[Path, ...], as_json: bool) -> None:
             print_checks(wheel, checks)
     for wheel, checks in found.items():
         require_passed(wheel, checks)
+
+
+def _engine(name: str, address: str | None, jobs: int) -> Engine:
+    """Return the engine of the options."""
+    if (name == "ray") != (address is not None):
+        raise click.UsageError("--engine ray and --address HOST:PORT belong together")
+    if address is not None:
+        from ci.engine.cluster import RayEngine
+
+        return RayEngine(address)
+    from ci.engine.local import LocalEngine
+
+    return LocalEngine(jobs)
 
 
 def _select_variants(patterns: tuple[str, ...], sm: str | None) -> tuple[Variant, ...]:

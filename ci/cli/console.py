@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_LINES_APART_S = 30
 
 
 class ConsoleReporter:
@@ -22,6 +26,7 @@ class ConsoleReporter:
         self._console = console or Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -38,8 +43,11 @@ class ConsoleReporter:
         self._console.print(f"[yellow]farm: warning:[/] {escape(text)}", soft_wrap=True)
 
     def step(self, done: int, total: int, text: str) -> None:
-        """Move the bar; without a terminal, print nothing."""
+        """Move the bar; without a terminal, print a line every half minute."""
         if not self._console.is_terminal:
+            if time.monotonic() - self._last_line >= _LINES_APART_S and done < total:
+                self._last_line = time.monotonic()
+                self.say(f"{done} of {total}: {text}")
             return
         if self._bar is None:
             columns = (

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ci.errors import FarmError
 from ci.project import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ci.store.store import Store
+
+_S3 = "s3://"
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON.")
 toolkit_option = click.option("--toolkit", metavar="NAME", help="Only this toolkit, such as 12.8.")
@@ -32,14 +42,61 @@ jobs_option = click.option(
     default=len(os.sched_getaffinity(0)),
     help="Parallel compiles [all cores].",
 )
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Compile on this machine, or on the nodes of a Ray cluster (see farm node).",
+)
+address_option = click.option(
+    "--address", metavar="HOST:PORT", help="The cluster's first node, for --engine ray."
+)
 wheels_argument = click.argument(
     "wheels", metavar="WHEEL...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-site_option = click.option(
+_site_option = click.option(
     "--site",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The site's folder [default: site/ in the work folder].",
+    metavar="PLACE",
+    help="The site: a folder, or s3://BUCKET/PREFIX [default: site/ in the work folder].",
 )
+_endpoint_option = click.option(
+    "--endpoint-url", metavar="URL", help="The address of a store that speaks S3 but is not Amazon's."
+)
+
+
+def site_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where the site lives, and pass it the ``store`` that they name."""
+
+    @functools.wraps(command)
+    def opened(site: str | None, endpoint_url: str | None, work: Path, **options: Any) -> None:
+        command(store=_open_site(site, endpoint_url, work), **options)
+
+    return _site_option(_endpoint_option(work_option(opened)))
+
+
+def _open_site(site: str | None, endpoint_url: str | None, work: Path) -> Store:
+    """Return the store that the options of :func:`site_options` name.
+
+    Raises:
+        FarmError: they contradict each other, or a store needs packages that are not installed.
+    """
+    if site is None or not site.startswith(_S3):
+        if endpoint_url is not None:
+            raise click.UsageError("--endpoint-url applies to a --site s3://BUCKET/PREFIX")
+        from ci.store.folder import FolderStore
+
+        return FolderStore(work / "site" if site is None else Path(site))
+    try:
+        from ci.store.s3 import S3Store
+    except ModuleNotFoundError as error:
+        raise FarmError(
+            f"site: {site}: needs the package {error.name}; pip install --require-hashes -r "
+            "requirements/s3.txt installs it"
+        ) from error
+    return S3Store.connect(site, endpoint_url=endpoint_url)
+
+
 trust_unsigned_option = click.option(
     "--trust-unsigned",
     is_flag=True,

@@ -44,6 +44,16 @@ class Cache:
         body = json.dumps(header).encode() + b"\n" + b"".join(files.values())
         write_atomically(self.path(key), _MAGIC + hashlib.sha256(body).digest() + body)
 
+    def adopt(self, key: str, data: bytes, origin: str) -> None:
+        """Store the bytes of an object of another cache.
+
+        Raises:
+            CorruptObject: they are damaged or of another key; the text begins with ``origin``.
+            DiskFull: there is no room.
+        """
+        _files_of(data, key, origin)
+        write_atomically(self.path(key), data)
+
     def load(self, key: str) -> dict[str, bytes] | None:
         """Return the files stored under ``key`` (name -> bytes), or None if there is no such object.
 
@@ -61,19 +71,9 @@ class Cache:
             raise CorruptObject(
                 f"{error.filename}: should be a file of the cache in a folder of it; remove what is there"
             ) from error
-        start = len(_MAGIC) + _DIGEST_SIZE
-        digest, body = data[len(_MAGIC) : start], data[start:]
-        if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
-            raise CorruptObject(f"{path}: the cached object is truncated or altered")
-        line, _, rest = body.partition(b"\n")
-        header = json.loads(line)
-        if header["key"] != key:
-            raise CorruptObject(f"{path}: the cached object belongs to the key {header['key']}")
+        files = _files_of(data, key, str(path))
         with suppress(OSError):  # the cache may be read-only, or another user's
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
-        files: dict[str, bytes] = {}
-        for name, size in header["files"]:
-            files[name], rest = rest[:size], rest[size:]
         return files
 
     def fetch(self, key: str, warn: Callable[[str], None]) -> dict[str, bytes] | None:
@@ -90,3 +90,19 @@ class Cache:
             warn(f"{error}; it is deleted and made again")
             self.path(key).unlink(missing_ok=True)
             return None
+
+
+def _files_of(data: bytes, key: str, origin: str) -> dict[str, bytes]:
+    """Return the files in the bytes of an object, which must be whole and of this key."""
+    start = len(_MAGIC) + _DIGEST_SIZE
+    digest, body = data[len(_MAGIC) : start], data[start:]
+    if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
+        raise CorruptObject(f"{origin}: the cached object is truncated or altered")
+    line, _, rest = body.partition(b"\n")
+    header = json.loads(line)
+    if header["key"] != key:
+        raise CorruptObject(f"{origin}: the cached object belongs to the key {header['key']}")
+    files: dict[str, bytes] = {}
+    for name, size in header["files"]:
+        files[name], rest = rest[:size], rest[size:]
+    return files

@@ -17,59 +17,46 @@ from typing import TYPE_CHECKING
 import ninja
 from ninja.ninja_syntax import Writer
 
-from ci.errors import BuildFailed, DiskFull
-from ci.files import room_in, write_atomically
+from ci.engine.forecast import Forecast
+from ci.engine.memory import available_memory
+from ci.engine.outcome import build_failed, job_environment, reason_of
+from ci.errors import DiskFull
+from ci.files import room_in
 from ci.output import reports_full_disk
-from ci.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ci.engine.cache import Cache
-    from ci.engine.engine import Job
-    from ci.progress import Reporter
+    from ci.engine.engine import Job, RunContext
 
-_STATUS = re.compile(r"\[(\d+)/(\d+)\] (.*)")
+_STATUS = re.compile(r"\[job ended\] (.*)")
 _FAILED = re.compile(r"FAILED: (?:\[.*\] )?job-(\d+)\b")
 """The line before the command line and the output of a job that failed."""
-_OUR_ERROR = re.compile(r"[\w.]+: error: (.*)")
-"""The error line of this tree's own programs; its text names the kernel or the library."""
-_BYTES_A_JOB = 1 << 30  # the largest compile stays below it
 _LEAST_ROOM = 1 << 20  # free bytes of a disk below which a failed compile is put down to the full disk
 
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Runs up to ``processors`` jobs at once, fewer where memory is short."""
+    """Runs up to ``processors`` jobs at once, fewer where their measured memory is more than is free."""
 
     processors: int = 1
 
-    def run(
-        self, jobs: Sequence[Job], *, cache: Cache, folder: Path, progress: Reporter, may_fail: bool
-    ) -> dict[str, str]:
+    def run(self, jobs: Sequence[Job], context: RunContext) -> dict[str, str]:
         """Run every job; see :meth:`ci.engine.engine.Engine.run`."""
+        folder, costs = context.folder, context.costs
         with room_in(folder):
             for left in folder.glob("run-*"):  # of killed and failed runs
                 shutil.rmtree(left, ignore_errors=True)
             # A killed run may leave jobs running, which must not write among the files of this run.
             scratch = folder / f"run-{os.getpid()}"
             scratch.mkdir(parents=True)
-            file = _write_ninja_file(jobs, cache, scratch)
-        parallel = parallel_jobs(available_memory(), self.processors)
+            file = _write_ninja_file(jobs, context.cache, scratch)
         names = [job.name for job in jobs]
-        failures = _run_ninja(file, names, parallel, cache, progress, may_fail=may_fail)
+        parallel = costs.parallel_jobs(names, processors=self.processors, memory=available_memory())
+        failures = _run_ninja(file, parallel, Forecast(names, costs, context.progress), context)
         shutil.rmtree(scratch)
         return failures
-
-
-def parallel_jobs(available_memory: int, processors: int) -> int:
-    """Return how many compiles to run at once in ``available_memory`` bytes on ``processors`` cores."""
-    return max(1, min(processors, available_memory // _BYTES_A_JOB))
-
-
-def available_memory() -> int:
-    """Return the bytes of memory that are free without swapping."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
@@ -81,10 +68,8 @@ def _write_ninja_file(jobs: Sequence[Job], cache: Cache, folder: Path) -> Path:
         for number, job in enumerate(jobs):
             out = folder / job.name
             out.mkdir()
-            options = ("--cache", str(cache.folder), "--key", job.key, "--out", str(out))
-            command = [part.replace("{out}", str(out)) for part in job.command]
-            runner = (sys.executable, "-m", "ci.engine.job", *options)
-            variables = {"name": job.name, "job": _shell((*runner, *command))}
+            command = job.runner(cache=cache.folder, out=out, python=sys.executable, toolkit=job.toolkit)
+            variables = {"name": job.name, "job": _shell(command)}
             # Nothing creates these outputs, so ninja runs every job; the cache keeps the results.
             writer.build([f"job-{number}"], "job", variables=variables)
     return file
@@ -94,27 +79,19 @@ def _shell(command: Sequence[str]) -> str:
     return shlex.join(command).replace("$", "$$")
 
 
-def _run_ninja(
-    file: Path, names: Sequence[str], parallel: int, cache: Cache, progress: Reporter, *, may_fail: bool
-) -> dict[str, str]:
+def _run_ninja(file: Path, parallel: int, forecast: Forecast, context: RunContext) -> dict[str, str]:
     """Run the jobs; return those that failed and were allowed to, with the reasons."""
-    failures = 0 if may_fail else 1  # the number of failures that stops ninja; 0: none does
+    failures = 0 if context.may_fail else 1  # the number of failures that stops ninja; 0: none does
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-f", file.name, "-j", str(parallel), "-k", str(failures)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "NINJA_STATUS": "[%f/%t] ",
-        "ZIG_GLOBAL_CACHE_DIR": str(cache.folder.parent / "zig"),  # zig's runtime is compiled once
-    }
+    environment = {**job_environment(context.cache), "NINJA_STATUS": "[job ended] "}
     process = subprocess.Popen(
         command, cwd=file.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     output: list[str] = []
     with process:
         for line in process.stdout or ():  # never None: a pipe was requested
-            status = _STATUS.match(line)
-            if status:
-                progress.step(int(status[1]), int(status[2]), f"compile {status[3]}")
+            if status := _STATUS.match(line):
+                forecast.finish(status[1])
             output.append(line.rstrip("\n"))
     if process.returncode in {-signal.SIGINT, 128 + signal.SIGINT}:
         raise KeyboardInterrupt
@@ -123,14 +100,11 @@ def _run_ninja(
     # One compiler aborts without a message when the disk is full, hence the look at the disk itself.
     if shutil.disk_usage(file.parent).free < _LEAST_ROOM or reports_full_disk("\n".join(output)):
         raise DiskFull(f"{file.parent}: no room left while compiling; finished compiles are kept")
-    reasons = _reasons(output, names)
-    if may_fail:
+    reasons = _reasons(output, forecast.names)
+    if context.may_fail:
         return reasons
-    log = file.with_name("log.txt")
-    write_atomically(log, ("\n".join(output) + "\n").encode())
     reason = next(iter(reasons.values()), "ninja failed without running a job")
-    code = process.returncode if 10 <= process.returncode < 30 else BuildFailed.exit_code
-    raise BuildFailed(f"{reason} (full output: {log})", code)
+    raise build_failed(reason, process.returncode, "\n".join(output), file.with_name("log.txt"))
 
 
 def _reasons(output: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -141,13 +115,5 @@ def _reasons(output: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         if failed := _FAILED.match(line):
             name = names[int(failed[1])]
             block = list(takewhile(lambda line: not _STATUS.match(line), lines))
-            reasons[name] = _reason(block) or f"{name}: its job failed without a message"
+            reasons[name] = reason_of(block, name)
     return reasons
-
-
-def _reason(block: Sequence[str]) -> str:
-    for number, line in enumerate(block):
-        if ours := _OUR_ERROR.match(line):
-            compilers = next((line for line in block[number + 1 :] if "error:" in line), "")
-            return f"{ours[1]} {compilers}".rstrip()
-    return ""

@@ -14,7 +14,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from ci.errors import DiskFull, ToolkitUnavailable, UnknownToolkit
 from ci.files import clear_scratch, folder_atomically, room_in, sha256_of
 from ci.names import nearest
-from ci.output import reports_full_disk
+from ci.output import last_line, reports_full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from ci.progress import Reporter
     from matrix.model import Matrix, PinnedWheel, Toolkit
+
+
+_BOX = "\N{MULTIPLICATION SIGN}\N{BOX DRAWINGS LIGHT ARC UP AND RIGHT}\N{BOX DRAWINGS LIGHT HORIZONTAL}> "
+"""What pip draws before the lines of some errors."""
 
 
 def named_toolkit(matrix: Matrix, name: str) -> Toolkit:
@@ -68,7 +72,7 @@ def fetch_toolkit(
     local = [_in_wheelhouse(wheel, wheelhouse) for wheel in wheels]
     missing = [wheel for wheel, path in zip(wheels, local, strict=True) if path is None]
     if missing:
-        progress.say(f"toolkit {name}: downloading {', '.join(wheel.name for wheel in missing)}")
+        progress.say(f"toolkit {name}: downloading {_listed(missing)}")
     clear_scratch(site.parent)
     with folder_atomically(site) as scratch:
         files = [path for path in local if path is not None]
@@ -106,12 +110,26 @@ def _download(toolkit: str, wheels: Sequence[PinnedWheel], folder: Path) -> list
     if result.returncode != 0:
         if reports_full_disk(result.stderr):
             raise DiskFull(f"{folder.parents[1]}: no room left for the wheels of toolkit {toolkit}")
-        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")]
         raise ToolkitUnavailable(
-            f"toolkit {toolkit}: pip could not download {', '.join(wheel.name for wheel in wheels)}: "
-            + (errors[-1].removeprefix("ERROR: ") if errors else result.stderr.strip())
+            f"toolkit {toolkit}: pip could not download {_listed(wheels)}: {_reason(result.stderr)}"
         )
     return sorted(folder.glob("*.whl"))
+
+
+def _listed(wheels: Sequence[PinnedWheel]) -> str:
+    return ", ".join(f"{wheel.name} {wheel.version}" for wheel in wheels)
+
+
+def _reason(messages: str) -> str:
+    """Return the line of pip's messages that says why it failed."""
+    lines = [line.strip() for line in messages.splitlines()]
+    boxed = [line.lstrip(_BOX) for line in lines if line.startswith(tuple(_BOX.strip()))]
+    if boxed:
+        return "; ".join(boxed)
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    if errors and errors[-1] != "Exception:":
+        return errors[-1]
+    return last_line(messages, "it said nothing")  # the end of a traceback
 
 
 def _unpack(wheel: Path, site: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from ci.errors import OtherReportSchema, RacesAlone
 from ci.proof.coverage import find_gaps
 from ci.proof.report import parse_report, report_bytes
 from ci.proof.signature import signer_of
-from index_site.manifest import Proof
+from index_site.manifest import PeerSpeed, Proof
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -78,8 +77,7 @@ class Evidence:
         failures = [f"{case.name}: {case.failures[0]}" for case in report.outcomes if case.failures]
         failures += [f"{race.name}: {race.failures[0]}" for race in report.races if race.failures]
         gaps = find_gaps(report, kernels, min_cases)
-        raced = sorted(report.races, key=lambda race: (race.setting.causal, race.setting.seqlen))
-        races, tflops = _slowest(raced)
+        races = _slowest(sorted(report.races, key=lambda race: (race.setting.causal, race.setting.seqlen)))
         return Proof(
             path=self.path,
             sha256=self._digest,
@@ -95,8 +93,9 @@ class Evidence:
             cases_passed=sum(row.passed for row in report.cases),
             cases_total=report.totals.cases,
             worst_error_ratio=report.worst_error_ratio,
-            races=races,
-            tflops=tflops,
+            races={name: race.ratios["cudnn"] for name, race in races.items()},
+            tflops={name: race.tflops for name, race in races.items()},
+            peers=_peers(races),
             sm=report.sm,
             proven=report.codes_passed,
         )
@@ -126,19 +125,29 @@ def _read(path: Path) -> tuple[bytes, Report]:
     return raw, report
 
 
-def _slowest(raced: Iterable[RaceResult]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the ratio to cuDNN and the TFLOP/s of the slowest run of each race, by name.
+def _slowest(raced: Iterable[RaceResult]) -> dict[str, RaceResult]:
+    """Return the run of each race, by name, that has the smallest ratio to cuDNN.
 
     Races restricted to the kernels of one code are left out, and those of calls for which cuDNN has no kernel
     of its own: windows, sequences of different lengths, groups of heads, two head dimensions.
     """
-    races: dict[str, float] = {}
-    tflops: dict[str, float] = {}
+    races: dict[str, RaceResult] = {}
     for race in raced:
-        ratio = race.ratio_to_cudnn
-        if ratio is not None and _is_plain(race) and ratio < races.get(race.name, math.inf):
-            races[race.name], tflops[race.name] = ratio, race.tflops
-    return races, tflops
+        if "cudnn" in race.ratios and _is_plain(race):
+            rival = races.get(race.name)
+            if rival is None or race.ratios["cudnn"] < rival.ratios["cudnn"]:
+                races[race.name] = race
+    return races
+
+
+def _peers(races: Mapping[str, RaceResult]) -> dict[str, dict[str, PeerSpeed]]:
+    """Return the speeds of the other implementations in these races."""
+    peers: dict[str, dict[str, PeerSpeed]] = {}
+    for name, race in races.items():
+        tflops = {timing.provider: timing.tflops for timing in race.timings}
+        for other, ratio in race.ratios.items():
+            peers.setdefault(other, {})[name] = PeerSpeed(tflops=tflops[other], ratio=ratio)
+    return peers
 
 
 def _is_plain(race: RaceResult) -> bool:

@@ -155,6 +155,12 @@ class RaceResult(_Record):
     passed: bool
 
     @property
+    def ratios(self) -> dict[str, float]:
+        """The ratio to each other implementation that ran."""
+        found = {"cudnn": self.ratio_to_cudnn, "flash": self.ratio_to_flash, "fa3": self.ratio_to_fa3}
+        return {other: ratio for other, ratio in found.items() if ratio is not None}
+
+    @property
     def tflops(self) -> float:
         """The speed of our kernel."""
         return next(timing.tflops for timing in self.timings if timing.provider == _OURS)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from ci.engine.cache import Cache
+from ci.engine.cost import total_cost
 from ci.engine.engine import Engine, Job, run_jobs
-from ci.engine.job import total_cost
 from ci.engine.local import LocalEngine
+from ci.engine.process import Limits
 from ci.engine.toolkits import fetch_toolkit
 from ci.files import clear_scratch, room_in, write_atomically
 from ci.lock import lock
@@ -92,10 +92,10 @@ def build(
     folder = work / "build" / (str(artefact) if whole else f"{artefact}-{_selection(variants)}")
     with _locked(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
-        kernel_jobs = [_kernel_job(variant, toolkit, site) for variant in variants]
-        host_job = _host_job(platform, RELEASE)
+        kernel_jobs = _kernel_jobs(variants, toolkit, site, matrix)
+        host_job = _host_job(platform, RELEASE, _limits(matrix))
         files = run_jobs(
-            [host_job, *kernel_jobs],  # the host libraries take longest: they start first
+            [host_job, *kernel_jobs],  # without measured costs they run in this order: the longest is first
             engine=workshop.engine,
             cache=Cache(work / "cache" / "objects"),
             folder=folder / "jobs",
@@ -144,7 +144,7 @@ def compile_variants(
     with _locked(work, progress):
         toolkit, site = _toolkit(artefact.toolkit, matrix, workshop, progress)
         files = run_jobs(
-            [_kernel_job(variant, toolkit, site) for variant in variants],
+            _kernel_jobs(variants, toolkit, site, matrix),
             engine=workshop.engine,
             cache=Cache(work / "cache" / "objects"),
             folder=work / "build" / f"{artefact}-candidates" / "jobs",
@@ -182,22 +182,30 @@ def _toolkit(name: str, matrix: Matrix, workshop: Workshop, progress: Reporter) 
     return toolkit, site
 
 
-def _kernel_job(variant: Variant, toolkit: Toolkit, site: Path) -> Job:
+def _limits(matrix: Matrix) -> Limits:
+    return Limits(matrix.compile.time_limit_s, matrix.compile.memory_limit_mb * 1_000_000)
+
+
+def _kernel_jobs(variants: Sequence[Variant], toolkit: Toolkit, site: Path, matrix: Matrix) -> list[Job]:
+    return [_kernel_job(variant, toolkit, site, _limits(matrix)) for variant in variants]
+
+
+def _kernel_job(variant: Variant, toolkit: Toolkit, site: Path, limits: Limits) -> Job:
     command = (
-        *(sys.executable, "-m", "kernels.build.compile"),
-        *("--variant", variant.name, "--toolkit", str(site)),
+        *("{python}", "-m", "kernels.build.compile"),
+        *("--variant", variant.name, "--toolkit", "{toolkit}"),
         *("--image", "{out}/kernel.image", "--report", "{out}/report.json"),
     )
-    return Job(variant.name, inputs_digest(variant, toolkit), command)
+    return Job(variant.name, inputs_digest(variant, toolkit), command, limits, site)
 
 
-def _host_job(platform: Platform, version: str) -> Job:
+def _host_job(platform: Platform, version: str, limits: Limits) -> Job:
     target = str(platform.target)
     command = (
-        *(sys.executable, "-m", "kernels.build.host"),
+        *("{python}", "-m", "kernels.build.host"),
         *("--target", target, "--out", "{out}", "--version", version),
     )
-    return Job(_HOST, host_digest(target, version), command)
+    return Job(_HOST, host_digest(target, version), command, limits)
 
 
 def _write_resources(folder: Path, files: _Files, variants: Sequence[Variant]) -> None:

@@ -20,7 +20,8 @@ def context_of(
     matrix: Matrix, plan: Plan, audits: Mapping[str, Sequence[Check]], base_url: str | None = None
 ) -> Context:
     """Return what the matrix says of wheels, with their audits and the address of the site."""
-    return Context(audits, support_by_tag(matrix, plan), exclusions(matrix), base_url)
+    cadence = matrix.release.cadence_days
+    return Context(audits, support_by_tag(matrix, plan), exclusions(matrix), base_url, cadence)
 
 
 def support_by_tag(matrix: Matrix, plan: Plan) -> dict[str, Support]:

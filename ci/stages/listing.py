@@ -44,12 +44,14 @@ class Context:
         support: what wheels serve, by platform tag (``manylinux_2_17_x86_64``).
         exclusions: the cells that no wheel serves; None keeps those in the manifest.
         base_url: address of the site; None keeps the one in the manifest, "" removes it.
+        cadence_days: days from one build to the next; None keeps those in the manifest.
     """
 
     audits: Mapping[str, Sequence[Check]] = field(default_factory=dict)
     support: Mapping[str, Support] = field(default_factory=dict)
     exclusions: Sequence[ExcludedCells] | None = None
     base_url: str | None = None
+    cadence_days: int | None = None
 
 
 def describe(

@@ -6,39 +6,45 @@ none of them holds is reported, and a wheel never reaches ``stable`` by a guess.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ci.errors import BadSignature, CorruptReport, CorruptWheel, FarmError, RacesAlone
-from ci.files import room_in
 from ci.proof.evidence import Evidence, read_archive, read_evidence
 from ci.stages.admission import find_faults
 from ci.stages.listing import Context, channelled, describe, summarise_build, with_evidence
-from ci.stages.publish import write_site
-from ci.store.folder import held_site
+from ci.stages.revise import stored_manifest, write_site
+from ci.store.folder import as_store
 from ci.wheel.compat_listing import followed
 from ci.wheel.read import read_wheel
 from index_site.errors import CorruptManifest
-from index_site.hosting import FILES
+from index_site.hosting import FILES, REPORTS, snapshot_date
 from index_site.manifest import (
+    ACTIVE,
     CHANNELS,
+    MANIFEST_NAME,
     Channel,
     Manifest,
+    ProjectStatus,
+    Snapshot,
     Wheel,
     named_supports,
-    read_manifest,
     sort_wheels,
     timestamp,
     without_collector,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
     from pathlib import Path
 
     from ci.progress import Reporter
     from ci.proof.evidence import Policy
+    from ci.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class _Listed:
 
 def rebuild(
     *,
-    site: Path,
+    site: Store | Path,
     now: datetime,
     progress: Reporter,
     context: Context,
@@ -63,7 +69,7 @@ def rebuild(
     """Write the manifest of a site again, and its pages, and return it.
 
     Args:
-        site: the folder of the site.
+        site: the site, or the folder of one.
         now: upload time of wheels that no page lists.
         progress: receives a warning for each fact that could not be known, with what stands for it.
         context: audits of the wheels, and what the matrix says; see :class:`Context`.
@@ -76,26 +82,33 @@ def rebuild(
         CorruptWheel: a wheel is damaged, or is not the one that the pages list.
         DiskFull: there is no room.
     """
-    with held_site(site, create=False, report=progress.say) as root, room_in(root), without_collector():
-        _require_broken(root)
-        pages = _pages(root)
-        evidence = _reports(root, policy, progress)
+    store = as_store(site)
+    with store.writing(create=False, report=progress.say), without_collector():
+        _require_broken(store)
+        replaced = store.version(MANIFEST_NAME)
+        documents = _documents(store)
+        pages = _pages(documents)
+        evidence = _reports(store, policy, progress)
         evidence += read_archive(archive, progress.warn) if archive else []
         wheels: dict[str, Wheel] = {}
         names: dict[str, str] = {}
-        for path in sorted((root / FILES).glob("*.whl")):
-            facts = read_wheel(path)
-            listed = pages.get(path.name)
+        for path in sorted(path for path in store.paths(f"{FILES}/") if path.endswith(".whl")):
+            name = path.removeprefix(f"{FILES}/")
+            with store.local_copy(path) as file:
+                facts = read_wheel(file, filename=name)
+            listed = pages.get(name)
             if listed is not None and listed.sha256 != facts.sha256:
-                raise CorruptWheel(f"{path}: its sha256 is not {listed.sha256[:12]}…, as the pages say")
-            faults = find_faults(facts, context.audits.get(path.name, ()), names)
-            names[facts.sha256] = path.name
+                raise CorruptWheel(
+                    f"{store.at(path)}: its sha256 is not {listed.sha256[:12]}…, as the pages say"
+                )
+            faults = find_faults(facts, context.audits.get(name, ()), names)
+            names[facts.sha256] = name
             uploaded = listed.upload_time if listed else timestamp(now)
             build = summarise_build(facts)
             wheel = describe(facts, build, context, old=None, now=uploaded, faults=faults)
             wheel = wheel.model_copy(update={"yanked": listed.yanked if listed else None})
             ours = [found for found in evidence if found.wheel_sha256 == facts.sha256]
-            wheels[path.name] = _placed(with_evidence(wheel, ours, facts, policy), listed, progress)
+            wheels[name] = _placed(with_evidence(wheel, ours, facts, policy), listed, progress)
         wanted: dict[str, Channel | None] = {
             name: listed.channel if listed.channel == "candidate" else None for name, listed in pages.items()
         }
@@ -104,39 +117,73 @@ def rebuild(
             progress.warn(f"{name}: the pages list it, but the file is gone; restore it and publish it again")
         manifest = Manifest(
             base_url=context.base_url or None,
+            cadence_days=context.cadence_days,
             exclusions=tuple(context.exclusions or ()),
+            statuses=_statuses(documents),
+            snapshots=_snapshots(store),
             supports=named_supports(wheels.values(), context.support.values()),
             wheels=sort_wheels(wheels.values()),
         )
-        write_site(root, manifest)
+        write_site(store, manifest, replaced)
     if context.base_url is None:
         progress.warn("the address of the site is not known; give it with `publish --base-url`")
     return manifest
 
 
-def _require_broken(root: Path) -> None:
+def _require_broken(store: Store) -> None:
     try:
-        read_manifest(root)
+        stored_manifest(store)
     except CorruptManifest:
         return
-    raise FarmError(f"{root}: its manifest can be read; there is nothing to rebuild")
+    raise FarmError(f"{store.name}: its manifest can be read; there is nothing to rebuild")
 
 
-def _pages(root: Path) -> dict[str, _Listed]:
-    """Return what the JSON pages list, by file name; a damaged page lists nothing."""
-    found: dict[str, _Listed] = {}
+def _documents(store: Store) -> list[tuple[Channel, Any]]:
+    """Return the JSON pages of each channel, without those that are damaged."""
+    found: list[tuple[Channel, Any]] = []
     for channel in reversed(CHANNELS):  # candidate lists every wheel, and stable then overrides it
-        for page in sorted(root.glob(f"{channel}/simple/v1+json/*/index.json")):
-            found |= _listings(page, channel)
+        for path in sorted(store.paths(f"{channel}/simple/v1+json/")):
+            page = store.read(path) if path.endswith("/index.json") else None
+            if page is not None:
+                with suppress(ValueError, RecursionError):
+                    found.append((channel, json.loads(page.data)))
     return found
 
 
-def _listings(page: Path, channel: Channel) -> dict[str, _Listed]:
-    try:
-        entries = json.loads(page.read_bytes())["files"]
-        return {entry["filename"]: _listed(entry, channel) for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+def _pages(documents: Iterable[tuple[Channel, Any]]) -> dict[str, _Listed]:
+    """Return what the JSON pages list, by file name; a damaged page lists nothing."""
+    found: dict[str, _Listed] = {}
+    for channel, document in documents:
+        with suppress(ValueError, KeyError, TypeError):
+            found |= {entry["filename"]: _listed(entry, channel) for entry in document["files"]}
+    return found
+
+
+def _statuses(documents: Iterable[tuple[Channel, Any]]) -> dict[str, ProjectStatus]:
+    """Return the status of each project that is not active; ``candidate`` lists every project."""
+    found = {}
+    for channel, document in documents:
+        if channel == "candidate":
+            with suppress(ValueError, KeyError, TypeError):
+                status = ProjectStatus.model_validate(document["project-status"])
+                if status != ACTIVE:
+                    found[document["name"]] = status
+    return found
+
+
+def _snapshots(store: Store) -> tuple[Snapshot, ...]:
+    """Return the snapshots whose pages are whole: the last one that was written is the flat page."""
+    pages: dict[str, dict[str, str]] = {}
+    for path in sorted(store.paths()):
+        date = snapshot_date(path)
+        found = store.read(path) if date and not path.endswith("/") else None
+        if date and found:
+            pages.setdefault(date, {})[path] = hashlib.sha256(found.data).hexdigest()
+    return tuple(
+        Snapshot(date=date, pages=digests)
+        for date, digests in pages.items()
+        if f"{date}/index.html" in digests
+    )
 
 
 def _listed(entry: dict[str, Any], channel: Channel) -> _Listed:
@@ -146,10 +193,11 @@ def _listed(entry: dict[str, Any], channel: Channel) -> _Listed:
     )
 
 
-def _reports(root: Path, policy: Policy, progress: Reporter) -> list[Evidence]:
+def _reports(store: Store, policy: Policy, progress: Reporter) -> list[Evidence]:
     found = []
-    for path in sorted((root / "reports").glob("*.json")):
-        evidence = _report(path, policy, progress)
+    for path in sorted(store.paths(f"{REPORTS}/")):
+        with store.local_copy(path) as file:
+            evidence = _report(file, policy, progress)
         if evidence is not None:
             found.append(evidence)
     return found

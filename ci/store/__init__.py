@@ -1,1 +1,1 @@
-"""The folder of a site and its server."""
+"""Where a site lives, and its server."""

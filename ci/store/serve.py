@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from ci.errors import PortTaken
-from index_site.hosting import content_type
+from index_site.hosting import cache_control, content_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +50,7 @@ class _Handler(SimpleHTTPRequestHandler):
     """Answers the address of a folder with its index.html or index.json, never with a listing."""
 
     protocol_version = "HTTP/1.1"
+    _found = False
 
     def translate_path(self, path: str) -> str:
         found = super().translate_path(path)
@@ -55,7 +58,16 @@ class _Handler(SimpleHTTPRequestHandler):
         return str(index) if path.endswith("/") and index.is_file() else found
 
     def guess_type(self, path: str) -> str:  # type: ignore[override]  # the base also takes PathLike, never passed
-        return content_type(path) or super().guess_type(path)
+        return content_type(path)
+
+    def end_headers(self) -> None:
+        if self._found:
+            self.send_header("Cache-Control", cache_control(unquote(urlsplit(self.path).path.lstrip("/"))))
+        super().end_headers()
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self._found = code in {HTTPStatus.OK, HTTPStatus.NOT_MODIFIED}
+        super().send_response(code, message)
 
     def list_directory(self, path: str) -> IO[bytes] | None:  # type: ignore[override]
         del path

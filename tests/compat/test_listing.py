@@ -199,7 +199,7 @@ def test_verify_fails_where_its_modules_do_not_import(tmp_path: Path, main: Path
     members = {**_modules(), "flash_attn_3/_C.py": b"import no_such_module\n"}
     broken = write_wheel(tmp_path / "broken", name=small.name, members=members)
     _put(tmp_path / "site", main, broken, reports=[passed])
-    with pytest.raises(VerifyFailed, match="1 of 13 checks failed") as caught:
+    with pytest.raises(VerifyFailed, match="1 of 14 checks failed") as caught:
         verify(
             site=tmp_path / "site",
             python=PYTHON,

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ci.store.serve import served
-from index_site.manifest import Manifest, dump_manifest
-from index_site.pages import render
+from index_site.manifest import ExcludedCells
 from index_site.snippets import snippets
+from matrix.block import Block
+from tests.page_kit import write_pages
 from tests.site_kit import manifest_wheel, proof, site_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"),
-]
+pytestmark = pytest.mark.slow
 
-STABLE = manifest_wheel("0.1.0", channel="stable")
+EVERYTHING = ("exact", "portable", "ptx")
+PROVEN = {"fwd": EVERYTHING, "combine": EVERYTHING}
+VALIDATED = proof("x").model_copy(update={"torch": "2.9.1+cu130", "proven": PROVEN})
+STABLE = manifest_wheel("0.1.0", channel="stable", proofs=(VALIDATED,))
+WINDOWS = ExcludedCells(cells=Block(platform=("win_amd64",)), reason="nobody has run it on Windows <yet>")
+OLD_PYTHON = ExcludedCells(cells=Block(python=("3.10",), torch=("2.15",)), reason="torch has no such wheel")
 WHEELS = [
     STABLE,
     manifest_wheel(
@@ -34,25 +33,10 @@ WHEELS = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as api:
-        opened = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-def write_site(folder: Path, manifest: Manifest) -> Path:
-    for path, page in {**render(manifest), "manifest.json": dump_manifest(manifest)}.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(page)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds a site at ``wheels/fa3/``, so that its address has a path."""
     folder = tmp_path_factory.mktemp("host")
-    write_site(folder / "wheels" / "fa3", site_manifest(*WHEELS))
+    write_pages(folder / "wheels" / "fa3", site_manifest(*WHEELS, exclusions=(WINDOWS, OLD_PYTHON)))
     return folder
 
 
@@ -88,10 +72,10 @@ def test_commands_have_the_address_that_the_page_is_served_from(browser: Any, pa
 def test_a_page_opened_from_disk_has_the_folder_or_the_configured_address(
     browser: Any, tmp_path: Path
 ) -> None:
-    bare = write_site(tmp_path / "bare", site_manifest(STABLE))
+    bare = write_pages(tmp_path / "bare", site_manifest(STABLE))
     page, _ = opened(browser, (bare / "index.html").as_uri())
     assert commands(page)["pip"] == f"pip install --index-url {bare.as_uri()}/stable/simple/ flash-attn3"
-    known = write_site(tmp_path / "known", site_manifest(STABLE, base_url="https://host.example/"))
+    known = write_pages(tmp_path / "known", site_manifest(STABLE, base_url="https://host.example/"))
     page, _ = opened(browser, (known / "index.html").as_uri())
     assert commands(page)["pip"] == "pip install --index-url https://host.example/stable/simple/ flash-attn3"
 
@@ -100,18 +84,104 @@ def test_without_scripts_the_page_explains_its_placeholder(browser: Any, parent:
     with served(parent) as host:
         page, _ = opened(browser, f"{host}wheels/fa3/", java_script_enabled=False)
         text = page.inner_text("body")
+        assert not page.is_visible("#selector")
     assert "pip install --index-url INDEX_URL/stable/simple/ flash-attn3" in text
     assert "INDEX_URL stands for the address of this page" in text
+    assert "built, not yet run on this GPU (same source passed on NVIDIA H200)" in text
+    assert "nobody has run it on Windows <yet>" in text
 
 
-def test_copy_button_copies_the_line(browser: Any, parent: Path) -> None:
+@pytest.mark.parametrize("clipboard", [True, False])
+def test_copy_button_copies_the_line_and_says_so(browser: Any, parent: Path, clipboard: bool) -> None:
+    """Browsers keep the clipboard's interface from plain http at any address but this machine's own."""
     with served(parent) as host:
-        grants = ["clipboard-read", "clipboard-write"]
-        page, _ = opened(browser, f"{host}wheels/fa3/", permissions=grants)
+        page = browser.new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
+        if not clipboard:
+            page.add_init_script(
+                "Object.defineProperty(Navigator.prototype, 'clipboard', { value: undefined })"
+            )
+        page.goto(f"{host}wheels/fa3/")
         page.click("#install .copy:has([data-command=uv]) button")
-        page.wait_for_selector("text=Copied")
-        copied = page.evaluate("navigator.clipboard.readText()")
+        page.wait_for_selector("#install .copy:has([data-command=uv]) button:text-is('Copied')")
+        assert page.inner_text("[role=status].unseen") == "Copied"
+        reader = browser.contexts[-1].new_page()
+        reader.goto(f"{host}wheels/fa3/")
+        copied = reader.evaluate("navigator.clipboard.readText()")
         assert copied == f"uv pip install --index {host}wheels/fa3/stable/simple/ flash-attn3"
+
+
+def choose(page: Any, **cell: str) -> None:
+    for axis, value in cell.items():
+        page.select_option(f"#selector [name={axis}]", value)
+
+
+def test_the_selector_answers_with_the_line_the_proof_or_the_reason(browser: Any, parent: Path) -> None:
+    with served(parent) as host:
+        page, messages = opened(browser, f"{host}wheels/fa3/")
+        first = page.inner_text("#verdict")
+        assert first == (
+            "Served; validated on NVIDIA H200 with torch 2.9.1+cu130. "
+            "On this GPU: forward: exact sm_90 kernels; combine: portable kernels."
+        )
+        assert page.eval_on_selector("tr.chosen td", "node => node.textContent") == "2.9, 2.15"
+
+        choose(page, torch="2.15")
+        unproven = "This torch and CUDA run the same file; no validation used them."
+        assert page.inner_text("#verdict") == first.replace(" On this", f" {unproven} On this")
+        recipe = page.text_content("[data-recipe=dockerfile]")
+        assert 'RUN uv pip install --torch-backend cu130 "torch==2.15.*"' in recipe
+        assert "uv venv --python 3.13 /venv" in recipe
+
+        choose(page, sm="80")
+        assert page.inner_text("#verdict") == (
+            "Served; built, not yet run on this GPU (same source passed on NVIDIA H200). "
+            "On this GPU: forward, combine: portable kernels."
+        )
+
+        choose(page, python="3.10")
+        assert page.inner_text("#verdict") == "Not built: torch has no such wheel."
+        assert not page.is_visible("[data-command=pip]")
+        choose(page, platform="win_amd64")
+        assert page.inner_text("#verdict") == "Not built: nobody has run it on Windows <yet>."
+        choose(page, platform="linux_x86_64", torch="2.9")
+        assert page.inner_text("#verdict") == "Not built: no wheel of this release is for it."
+        choose(page, python="3.11", sm="90")
+        assert page.inner_text("#verdict") == first
+        assert page.is_visible("[data-command=pip]")
+    assert messages == []
+
+
+def test_a_selection_can_be_shared_as_an_address(browser: Any, parent: Path) -> None:
+    with served(parent) as host:
+        page, _ = opened(browser, f"{host}wheels/fa3/")
+        choose(page, torch="2.15", sm="newer", python="3.11")
+        assert page.url == f"{host}wheels/fa3/#linux_x86_64-py311-torch2.15-cu130-smnewer"
+        assert page.text_content("[data-command=pip]").split()[-2] == f"{host}wheels/fa3/stable/simple/"
+        chosen, again = page.inner_text("#verdict"), page.url
+        page, messages = opened(browser, again)
+        assert page.inner_text("#verdict") == chosen
+        page.evaluate("location.hash = '#win_amd64-py310-torch2.15-cu130-sm80'")
+        page.wait_for_selector("#verdict:text('Windows')")
+        for fragment in ("#not-built", "#linux_x86_64-py399-torch9.9-cu999-sm999", "#%00-py"):
+            page, messages = opened(browser, f"{host}wheels/fa3/{fragment}")
+            assert page.inner_text("#verdict").startswith("Served; validated on NVIDIA H200")
+            assert messages == []
+
+
+def test_the_keyboard_alone_selects_and_copies(browser: Any, parent: Path) -> None:
+    with served(parent) as host:
+        page, _ = opened(browser, f"{host}wheels/fa3/", permissions=["clipboard-read", "clipboard-write"])
+        while page.evaluate("document.activeElement.name") != "torch":
+            page.keyboard.press("Tab")
+        page.keyboard.press("ArrowDown")
+        assert page.input_value("#selector [name=torch]") == "2.15"
+        assert page.url.endswith("-torch2.15-cu130-sm90")
+        while page.evaluate("document.activeElement.tagName") != "BUTTON":
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("button:text-is('Copied')")
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == f"pip install --index-url {host}wheels/fa3/stable/simple/ flash-attn3"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

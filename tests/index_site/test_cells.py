@@ -49,7 +49,7 @@ def shown_cells(page: str) -> list[Cell]:
     table = re.search(r'<table class="cells">.*?</table>', page, re.DOTALL)
     assert table is not None
     listed = []
-    for row in re.findall(r"<tr>(<td.*?)</tr>", table[0]):
+    for row in re.findall(r"<tr[^>]*>(<td.*?)</tr>", table[0]):
         torch, cuda, python, gpus, platform = (
             unescape(text) for text in re.findall(r"<td[^>]*>(.*?)</td>", row)
         )

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from index_site.gpus import gpu_rows
-from index_site.human import UNKNOWN_BASE
-from index_site.manifest import ExcludedCells, GpuSupport, Manifest, Wheel
+from index_site.manifest import ExcludedCells, GpuSupport, Manifest, ProjectStatus, Snapshot, Wheel
 from index_site.pages import render
 from index_site.releases import newest_release
+from index_site.rendering import UNKNOWN_BASE
 from index_site.snippets import snippets
 from matrix.block import Block
 from tests.site_kit import manifest_wheel, proof, site_manifest
@@ -81,7 +81,8 @@ def test_each_gpu_is_shown_with_what_serves_each_operator_and_what_was_proven() 
     )
     text = index_text(manifest_wheel("0.1.0", channel="stable", proofs=(validated,)))
     hopper = "forward: exact sm_90 kernels; combine: portable kernels"
-    assert f"H100, H200, GH200 (sm_90){hopper}validated on NVIDIA H200" in text
+    validation = "validated on NVIDIA H200 with torch 2.13.0+cu130"
+    assert f"H100, H200, GH200 (sm_90){hopper}{validation}" in text
     other = "built, not yet run on this GPU (same source passed on NVIDIA H200)"
     assert f"A100, A30 (sm_80)forward, combine: portable kernels{other}" in text
     later = "forward: PTX for the driver to compile; combine: no kernel"
@@ -114,10 +115,12 @@ def test_a_gpu_counts_as_proven_only_with_every_operator_that_runs_on_it() -> No
     (row,) = gpu_rows([both], [forward])
     assert not row.proven
     assert row.kernels == "forward: exact sm_90 kernels; combine: portable kernels; decode: no kernel"
-    assert row.status == "forward: validated on NVIDIA H200; combine: built, not yet run on a GPU"
+    ran = "validated on NVIDIA H200 with torch 2.13.0+cu130"
+    assert row.status == f"forward: {ran}; combine: built, not yet run on a GPU"
+    assert row.torches == ()
     combine = proof("y").model_copy(update={"sm": "90", "proven": {"combine": ("portable",)}})
     (row,) = gpu_rows([both], [forward, combine])
-    assert (row.proven, row.status) == (True, "validated on NVIDIA H200")
+    assert (row.proven, row.status, row.torches) == (True, ran, ("2.13.0+cu130",))
 
 
 def test_what_each_operator_takes_is_shown() -> None:
@@ -148,6 +151,33 @@ def test_an_empty_site_has_a_notice() -> None:
     text = index_text()
     assert "This index has no wheel to install yet." in text
     assert "pip install" not in text
+
+
+def test_snapshots_are_listed_newest_first() -> None:
+    wheel = manifest_wheel("0.1.0", channel="stable")
+    frozen = tuple(
+        Snapshot(date=date, pages={f"{date}/index.html": "0" * 64}) for date in ("2026-11-23", "2026-12-07")
+    )
+    page = render(site_manifest(wheel, snapshots=frozen))["index.html"].decode()
+    assert re.findall(r'href="(20[^"]+)"', page) == ["2026-12-07/index.html", "2026-11-23/index.html"]
+    assert "Snapshots" not in text_of(render(site_manifest(wheel))["index.html"])
+
+
+@pytest.mark.parametrize(
+    ("status", "offered"),
+    [("active", True), ("deprecated", True), ("archived", True), ("quarantined", False)],
+)
+def test_the_status_of_a_project_is_said_and_a_quarantined_one_is_not_offered(
+    status: Any, offered: bool
+) -> None:
+    statuses = {"flash-attn3": ProjectStatus(status=status, reason="it was <replaced>")}
+    wheel = manifest_wheel("0.1.0", channel="stable")
+    page = render(site_manifest(wheel, statuses=statuses, base_url=BASE))["index.html"]
+    notice = f"flash-attn3 is {status}: it was <replaced>."
+    assert (notice in text_of(page)) == (status != "active")
+    assert b"<replaced>" not in page
+    assert ("pip install --index-url" in text_of(page)) == offered
+    assert ("This index offers no wheel at present." in text_of(page)) != offered
 
 
 def test_yanked_release_is_not_offered() -> None:
@@ -182,7 +212,8 @@ def test_page_loads_nothing_and_its_policy_forbids_it() -> None:
         page = render(manifest(manifest_wheel("0.1.0", channel="stable")))[path].decode()
         assert "default-src 'none'" in unescape(page)
         loaded = re.findall(
-            r"<(?:img|iframe|object|embed|video|audio|source)\b|<script[^>]+src|<link[^>]+href=\"(?!data:)",
+            r"<(?:img|iframe|object|embed|video|audio|source)\b|<script[^>]+src"
+            r"|<link rel=\"(?!alternate)[^>]+href=\"(?!data:)",
             page,
         )
         assert loaded == []

@@ -53,6 +53,11 @@ def test_one_wheel_is_one_line() -> None:
     assert [json.loads(line.rstrip(","))["version"] for line in lines[1:-1]] == ["0.9.0", "0.10.0"]
 
 
+GONE = {"filename": MANIFEST.wheels[0].filename, "sha256": "0" * 64, "reason": "too old"}
+PROOF = proof("it").model_dump(mode="json")
+SNAPSHOT = {"date": "2026-12-07", "pages": {"2026-12-07/index.html": "0" * 64}}
+
+
 def edited(**changes: Any) -> bytes:
     document = json.loads(dump_manifest(MANIFEST))
     wheel = document["wheels"][1]
@@ -80,6 +85,20 @@ def edited(**changes: Any) -> bytes:
         (edited(channel="nightly"), "wheels.1.channel"),
         (edited(proofs=[]), "on stable without a validation report that counts"),
         (edited(surprise=1), "surprise"),
+        (edited(version="<script>"), "wheels.1.version"),
+        (edited(version="latest"), "wheels.1.version"),
+        (edited(project="Flash_Attn3"), "wheels.1.project"),
+        (edited(project="../x"), "wheels.1.project"),
+        (
+            edited(proofs=[proof("it").model_dump(mode="json") | {"path": "../../etc/passwd"}]),
+            "proofs.0.path",
+        ),
+        (edited(removed=[GONE]), f"{GONE['filename']} is listed, and removed as well"),
+        (edited(statuses={"flash-attn3": {"status": "dead"}}), "statuses.flash-attn3.status"),
+        (edited(snapshots=[SNAPSHOT, SNAPSHOT]), "sorted by date, each date once"),
+        (edited(snapshots=[{**SNAPSHOT, "date": "2026-13-07"}]), "snapshots.0.date"),
+        (edited(snapshots=[{**SNAPSHOT, "pages": {"stable/index.html": "0" * 64}}]), "no page of 2026-12-07"),
+        (edited(snapshots=[{**SNAPSHOT, "pages": {"2026-12-07/../x": "0" * 64}}]), "no page of 2026-12-07"),
         (edited(filename=MANIFEST.wheels[0].filename), "listed twice"),
     ],
 )

@@ -207,3 +207,12 @@ def test_variables_that_send_pip_elsewhere_do_not_count(clone: Clone, tmp_path: 
     code, _, err = clone.run(PIP_TARGET=str(tmp_path / "target"), PIP_USER="1")
     assert code == 0, err
     assert not (tmp_path / "target").exists()
+
+
+def test_a_site_in_a_bucket_takes_an_environment_with_further_packages(clone: Clone) -> None:
+    (clone.root / "requirements" / "s3.txt").write_text(tiny_wheel(clone.wheels, "2.0"))
+    for site in (["--site", "s3://bucket/fa3"], ["--site=s3://bucket/fa3"]):
+        code, out, err = clone.run("publish", *site)
+        assert (code, out.split()[0]) == (0, "2.0"), err
+    code, out, err = clone.run("publish", "--site", "folder")
+    assert (code, out.split()[0]) == (0, "1.0"), err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ import requests
 
 from ci.check import Check
 from ci.files import sha256_of_blocks
-from ci.store.folder import MARKER
-from index_site.hosting import FILES, content_type, file_href
+from ci.stages.revise import store_addresses, stored_pages
+from ci.store.folder import as_store
+from ci.store.store import MARKER
+from index_site.hosting import FILES, content_type, file_href, needs_content_type
 from index_site.manifest import MANIFEST_NAME, dump_manifest
 from index_site.pages import render
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from ci.store.store import Store
     from index_site.manifest import Manifest
 
 _SHOWN = 3
@@ -36,15 +40,15 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
         links = sorted(_links(base, pages))
         known = {base + path for path, answer in texts.items() if answer.ok}
         known |= {base + file_href(wheel.filename) for wheel in manifest.wheels}
-        broken = [
-            link for link in links if link not in known and not session.head(link, timeout=_TIMEOUT_S).ok
-        ]
+        broken = [link for link in links if link not in known and not _answers(session, link)]
+        frozen = dict(page for snapshot in manifest.snapshots for page in snapshot.pages.items())
+        changed = [path for path, digest in frozen.items() if not _is_frozen(session, base, path, digest)]
     wanted = {**pages, MANIFEST_NAME: dump_manifest(manifest)}
     altered = [path for path, answer in texts.items() if not answer.ok or answer.content != wanted[path]]
     typed = [
-        f"{path} is {answer.headers['Content-Type']}"
+        f"{path} is {answer.headers.get('Content-Type')}"
         for path, answer in texts.items()
-        if answer.ok and not _same_type(answer.headers["Content-Type"], content_type(path))
+        if answer.ok and needs_content_type(path) and not _same_type(answer, content_type(path))
     ]
     unfit = [wheel.filename for wheel in manifest.wheels if not wheel.is_shown]
     return (
@@ -54,21 +58,23 @@ def check_served(base: str, manifest: Manifest) -> tuple[Check, ...]:
             files,
             f"{len(manifest.wheels)} wheels, with their metadata and reports, have their size and sha256",
         ),
-        _check("pages", altered, f"{len(wanted)} pages are those of the manifest"),
+        _check("pages", altered + changed, f"{len(wanted) + len(frozen)} pages are those of the manifest"),
         _check("content types", typed, "installers accept every page"),
         _check("links", broken, f"{len(links)} links work"),
     )
 
 
-def check_folder(site: Path, manifest: Manifest) -> Check:
-    """Check that the folder of a site holds no file which its manifest does not name."""
-    known = {MANIFEST_NAME, *render(manifest)}
+def check_store(site: Store | Path, manifest: Manifest) -> Check:
+    """Check that a site, or the folder of one, holds no file which its manifest does not name."""
+    store = as_store(site)
+    known = {MANIFEST_NAME, *(path for path, _ in stored_pages(store, manifest))}
     for wheel in manifest.wheels:
         known |= {f"{FILES}/{wheel.filename}", f"{FILES}/{wheel.filename}.metadata"}
         known |= {proof.path for proof in wheel.proofs}
-    held = (path.relative_to(site) for path in site.rglob("*") if not path.is_dir())
-    strays = [str(path) for path in held if path.parts[0] != MARKER and path.as_posix() not in known]
-    return _check("folder", sorted(strays), "no file is there that the manifest does not name")
+    frozen = (path for snapshot in manifest.snapshots for path in snapshot.pages)
+    known |= {address for path in frozen for address in store_addresses(store, path)}
+    strays = [path for path in store.paths() if path not in known and not path.startswith(f"{MARKER}/")]
+    return _check("store", sorted(strays), "no file is there that the manifest does not name")
 
 
 def _check(name: str, faults: list[str], good: str) -> Check:
@@ -78,6 +84,19 @@ def _check(name: str, faults: list[str], good: str) -> Check:
 
 def _get(session: requests.Session, url: str) -> requests.Response:
     return session.get(url, timeout=_TIMEOUT_S)
+
+
+def _is_frozen(session: requests.Session, base: str, path: str, sha256: str) -> bool:
+    """Return whether a page of a snapshot has the bytes that were frozen, and the type."""
+    answer = _get(session, base + path)
+    is_same = answer.ok and hashlib.sha256(answer.content).hexdigest() == sha256
+    return is_same and _same_type(answer, content_type(path))
+
+
+def _answers(session: requests.Session, url: str) -> bool:
+    # Not HEAD: a store may let everybody read its files and yet refuse that.
+    with session.get(url, stream=True, timeout=_TIMEOUT_S) as answer:
+        return answer.ok
 
 
 def _wrong_files(session: requests.Session, base: str, manifest: Manifest) -> list[str]:
@@ -99,9 +118,9 @@ def _wrong_files(session: requests.Session, base: str, manifest: Manifest) -> li
     return wrong_sizes + wrong_digests
 
 
-def _same_type(served: str, required: str | None) -> bool:
+def _same_type(answer: requests.Response, required: str) -> bool:
     """Compare content types without their parameters, which installers ignore."""
-    return required is None or served.partition(";")[0] == required.partition(";")[0]
+    return answer.headers.get("Content-Type", "").partition(";")[0] == required.partition(";")[0]
 
 
 def _links(base: str, pages: dict[str, bytes]) -> set[str]:

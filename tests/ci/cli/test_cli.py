@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_help_lists_the_stages_in_order():
         (["yank", "*", "--reason", "", "--site", "absent"], 1, ["reason: ", "got ''"]),
         (["yank", "*", "--reason", "wrong", "--site", "absent"], 25, ["absent is not a site", "--site"]),
         (["rebuild", "--site", "absent"], 25, ["absent is not a site", "--site"]),
+        (["serve", "--site", "s3://Bucket/x"], 1, ["site: ", "s3://BUCKET/PREFIX", "'s3://Bucket/x'"]),
+        (
+            ["serve", "--endpoint-url", "http://127.0.0.1:1"],
+            2,
+            ["--endpoint-url", "--site s3://BUCKET/PREFIX"],
+        ),
+        (["serve", "--nginx-config", "--site", "s3://bucket/x"], 2, ["--nginx-config", "folder"]),
+        (["prune", "--reason", "", "--site", "absent"], 1, ["reason: ", "got ''"]),
+        (["prune", "--reason", "old", "--site", "absent"], 25, ["absent is not a site", "--site"]),
+        (["snapshot", "yesterday", "--site", "absent"], 1, ["date: ", "2026-12-07", "'yesterday'"]),
+        (["snapshot", "--site", "absent"], 25, ["absent is not a site", "--site"]),
+        (["status", "flash-attn3", "dead"], 2, ["dead", "quarantined"]),
+        (["status", "flash-attn3", "archived"], 1, ["reason: ", "archived", "got ''"]),
         (["sign", "absent.json", "--key", "absent.pem"], 21, ["absent.json"]),
         (["frobnicate"], 2, ["frobnicate"]),
     ],
@@ -165,6 +179,7 @@ def test_plan_as_json_names_every_cell_once():
         "toolkit": "12.8",
         "required": ["fwd"],
         "min_cases": 5,
+        "keep_candidates_days": 180,
         "keys": {},
     }
 
@@ -282,9 +297,13 @@ def test_serve_shows_lines_that_work_until_it_is_interrupted(tmp_path: Path):
     wheel = flash_wheel(tmp_path / "dist")
     publish(wheels=[wheel], reports=[], site=tmp_path / "site", now=NOW, progress=Quiet())
     command = [sys.executable, "-m", "ci", "serve", "--site", str(tmp_path / "site")]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+        ExitStack() as stopping,
+    ):
+        stopping.callback(process.kill)  # a failure must not leave the test waiting for the server
         assert process.stdout is not None
         first, pip, uv = (process.stdout.readline().strip() for _ in range(3))
         base = re.fullmatch(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -10,18 +11,24 @@ from pathlib import Path
 import pytest
 
 from ci.engine.cache import Cache
+from ci.engine.cost import USAGE
 from ci.engine.engine import Job, run_jobs
-from ci.engine.job import USAGE
-from ci.engine.local import LocalEngine, parallel_jobs
+from ci.engine.local import LocalEngine
+from ci.engine.memory import available_memory
+from ci.engine.process import Limits
 from ci.errors import BuildFailed
 from tests.quiet import Quiet
 
 ROOT = Path(__file__).parents[3]
 
 
-def job(name: str, script: str) -> Job:
+LIMITS = Limits(60, 1_000_000_000)
+
+
+def job(name: str, script: str, limits: Limits = LIMITS) -> Job:
     """A job that runs a shell script in which $0 is its folder."""
-    return Job(name, hashlib.sha256((name + script).encode()).hexdigest(), ("sh", "-c", script, "{out}"))
+    key = hashlib.sha256((name + script).encode()).hexdigest()
+    return Job(name, key, ("sh", "-c", script, "{out}"), limits)
 
 
 def counting(name: str, log: Path) -> Job:
@@ -125,7 +132,20 @@ def test_a_job_that_may_fail_and_says_nothing_is_named(tmp_path: Path):
         may_fail=True,
     )
     assert made == {}
-    assert progress.warned == ["one: its job failed without a message", "one_more spills"]
+    killed = "one: its compiler was ended by SIGKILL, as the system does when memory runs out"
+    assert progress.warned == [killed, "one_more spills"]
+
+
+def test_a_job_that_hangs_ends_the_run_with_one_line_and_what_was_made_is_kept(tmp_path: Path):
+    good, hangs = counting("good", tmp_path / "log"), job("hangs", "sleep 60", Limits(1, 1_000_000_000))
+    with pytest.raises(
+        BuildFailed, match=r"^hangs: ended after 1\.\d s, .*: its limit is 1 s \(full"
+    ) as caught:
+        run([good, hangs], tmp_path, Quiet())
+    assert caught.value.exit_code == 45
+    assert "\n" not in str(caught.value)
+    run([good], tmp_path, Quiet())
+    assert (tmp_path / "log").read_text().split() == ["good"]
 
 
 def test_paths_with_odd_characters_work(tmp_path: Path):
@@ -156,6 +176,31 @@ run([counting("quick", log), slow], Path({str(tmp_path)!r}), Quiet(), parallel=1
     assert log.read_text().split() == ["quick", "slow", "again"]
 
 
-@pytest.mark.parametrize(("gigabytes", "processors", "jobs"), [(64, 2, 2), (3, 16, 3), (0, 4, 1)])
-def test_memory_limits_the_jobs(gigabytes: int, processors: int, jobs: int):
-    assert parallel_jobs(gigabytes << 30, processors) == jobs
+def test_the_next_run_starts_with_the_longest_and_the_new_job(tmp_path: Path):
+    """The sources change in between, so that every job runs again."""
+    log = tmp_path / "log"
+    spin = "i=0; while [ $i -lt {} ]; do i=$((i+1)); done; {}; echo {} >> '{}'"
+    turns = {"short": 1, "long": 300_000, "middle": 100_000}
+
+    def jobs(change: str, names: list[str]) -> list[Job]:
+        return [job(name, spin.format(turns.get(name, 1), change, name, log)) for name in names]
+
+    run(jobs("true", list(turns)), tmp_path, Quiet(), parallel=1)
+    assert log.read_text().split() == list(turns)
+    log.unlink()
+    run(jobs("true again", [*turns, "new"]), tmp_path, Quiet(), parallel=1)
+    assert log.read_text().split() == ["new", "long", "middle", "short"]
+
+
+def test_jobs_that_would_not_fit_into_the_memory_run_one_after_the_other(tmp_path: Path):
+    """Each took half of what is free when it ran last, and the estimate has a margin."""
+    log, free = tmp_path / "log", available_memory()
+    (tmp_path / "costs.json").write_text(
+        json.dumps({name: {"cpu_seconds": 1, "memory_bytes": free // 2} for name in ("one", "two")})
+    )
+    script = "echo start >> '{0}'; sleep 0.5; echo end >> '{0}'"
+    run([job(name, script.format(log)) for name in ("one", "two")], tmp_path, Quiet(), parallel=2)
+    assert log.read_text().split() == ["start", "end", "start", "end"]
+    log.unlink()
+    run([job(name, script.format(log)) for name in ("three", "four")], tmp_path, Quiet(), parallel=2)
+    assert log.read_text().split() == ["start", "start", "end", "end"]

@@ -11,9 +11,12 @@ from ci.engine.toolkits import fetch_toolkit, named_toolkit
 from ci.errors import ToolkitUnavailable, UnknownToolkit
 from ci.files import sha256_of
 from matrix.model import Matrix, PinnedWheel, read_matrix
+from tests.ci.engine.index_server import Index, serving
+from tests.ci.engine.index_server import wheel as index_wheel
 from tests.quiet import Quiet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -105,7 +108,7 @@ def test_a_wheel_that_is_not_there_is_one_clear_error(
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     (wheelhouse / "fa3_test_headers-1.0-py3-none-any.whl").unlink()
     with pytest.raises(
-        ToolkitUnavailable, match=r"toolkit 12\.8: pip could not download fa3-test-headers: "
+        ToolkitUnavailable, match=r"toolkit 12\.8: pip could not download fa3-test-headers 1\.0: "
     ) as caught:
         fetch_toolkit(
             matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=wheelhouse, progress=Quiet()
@@ -124,6 +127,75 @@ def test_pip_refuses_another_file_of_that_name(
     altered.write_bytes(altered.read_bytes() + b"\0")
     with pytest.raises(ToolkitUnavailable, match="pip could not download"):
         fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None, progress=Quiet())
+
+
+def index_of(folder: Path, wheels: Sequence[PinnedWheel], wheelhouse: Path, attributes: str = "") -> str:
+    """Write an index for pip, with the attributes of each link; return its address."""
+    for wheel in wheels:
+        (file,) = wheelhouse.glob(f"{wheel.name.replace('-', '_')}-*.whl")
+        page = folder / wheel.name / "index.html"
+        page.parent.mkdir(parents=True)
+        page.write_text(
+            f'<!DOCTYPE html><a href="{file.as_uri()}#sha256={wheel.sha256}" {attributes}>{file.name}</a>'
+        )
+    return folder.as_uri()
+
+
+def set_index(monkeypatch: pytest.MonkeyPatch, address: str, **settings: str) -> None:
+    """Let pip read one index alone, with further settings."""
+    only = {"INDEX_URL": address, "CONFIG_FILE": os.devnull, "FIND_LINKS": ""}
+    for name, value in {**only, **settings}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+
+
+@pytest.mark.slow
+def test_a_wheel_that_is_yanked_upstream_is_still_fetched_for_it_is_pinned(
+    tmp_path: Path, wheelhouse: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+):
+    address = index_of(tmp_path / "index", matrix.toolkit[0].wheels, wheelhouse, 'data-yanked="it is wrong"')
+    set_index(monkeypatch, address)
+    site = fetch_toolkit(
+        matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None, progress=Quiet()
+    )
+    assert (site / "fa3_test_headers" / "include" / "header.h").is_file()
+
+
+@pytest.mark.slow
+def test_a_wheel_that_is_gone_upstream_is_named_with_its_version(
+    tmp_path: Path, wheelhouse: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+):
+    set_index(monkeypatch, index_of(tmp_path / "index", matrix.toolkit[0].wheels[:1], wheelhouse))
+    with pytest.raises(ToolkitUnavailable) as caught:
+        fetch_toolkit(matrix=matrix, name="12.8", cache=tmp_path / "cache", wheelhouse=None, progress=Quiet())
+    assert str(caught.value) == (
+        "toolkit 12.8: pip could not download fa3-test-compiler 1.0, fa3-test-headers 1.0: "
+        "No matching distribution found for fa3-test-headers==1.0"
+    )
+    assert list((tmp_path / "cache" / "toolkits").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["500", "cut", "stall"])
+def test_a_network_that_fails_is_tried_again_and_then_the_wheel_is_named(
+    trouble: str, tmp_path: Path, matrix: Matrix, monkeypatch: pytest.MonkeyPatch
+):
+    wheel = matrix.toolkit[0].wheels[0]
+    file = f"{wheel.name.replace('-', '_')}-{wheel.version}-py3-none-any.whl"
+    one = matrix.toolkit[0].model_copy(update={"wheels": (wheel,)})
+    with serving(Index({wheel.name: [index_wheel(file, wheel.sha256)]}, {file: [trouble] * 99})) as index:
+        index.projects[file] = []
+        set_index(monkeypatch, index.url, RETRIES="1", RESUME_RETRIES="1", DEFAULT_TIMEOUT="1")
+        with pytest.raises(ToolkitUnavailable, match=rf"^toolkit 12\.8: pip could not .*{file}") as caught:
+            fetch_toolkit(
+                matrix=matrix.model_copy(update={"toolkit": (one,)}),
+                name="12.8",
+                cache=tmp_path / "cache",
+                wheelhouse=None,
+                progress=Quiet(),
+            )
+    assert index.asked.count(file) >= 2
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "cache" / "toolkits").iterdir()) == []
 
 
 def test_the_error_for_an_unknown_toolkit_names_the_nearest():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from packaging.metadata import Metadata
 
 from ci.engine.cache import Cache
 from ci.engine.local import LocalEngine
+from ci.errors import BuildFailed, LimitBroken
 from ci.files import sha256_of
 from ci.stages.audit import audit
 from ci.stages.build import MEMORY_BAR, Workshop, build
@@ -127,6 +129,49 @@ def test_a_damaged_object_is_made_again_and_gives_the_same_wheel(
     assert warning.startswith(f"{damaged}: the cached object is truncated or altered")
     assert [path for path, written in objects(work).items() if before[path] != written] == [damaged]
     assert sha256_of(again) == sha256_of(wheel)
+
+
+def test_a_clock_that_jumps_changes_no_byte_and_ends_no_compile(
+    wheel: Path, few: tuple[Variant, ...], toolkit: Path, new_work: Callable[[str], Path]
+):
+    """By sixty years back, and files have the times of that clock; most compiles come from the cache."""
+    work, clock = new_work("work"), new_work("clock") / "time"
+    shutil.copytree(toolkit.parents[1] / "objects", work / "cache" / "objects")
+    for variant in few[:2]:
+        Cache(work / "cache" / "objects").path(inputs_digest(variant, find_toolkit(toolkit))).unlink()
+    before = objects(work)
+    clock.write_text("2031-05-06 07:08:09")
+    library = (
+        find_spec("libfaketime").submodule_search_locations[0] + "/vendor/libfaketime/src/libfaketime.so.1"
+    )
+    preload = {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    steady = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
+    environment = {**os.environ, **preload, **steady}
+    shown = subprocess.run(["date", "+%Y"], check=True, env=environment, capture_output=True, text=True)
+    assert shown.stdout == "2031\n"
+    process = subprocess.Popen(
+        build_few(work, "--jobs", "1"), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        while objects(work) == before and process.poll() is None:
+            time.sleep(0.02)
+        clock.write_text("1971-05-06 07:08:09")
+        out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert len(objects(work)) == len(before) + 2
+    assert sha256_of(Path(out.strip())) == sha256_of(wheel)
+
+
+def test_a_compile_that_takes_too_much_memory_is_one_error_and_what_was_made_is_kept(
+    few: tuple[Variant, ...], new_work: Callable[[str], Path]
+):
+    work, matrix = new_work("work"), read_matrix()
+    small = matrix.model_copy(update={"compile": matrix.compile.model_copy(update={"memory_limit_mb": 20})})
+    with pytest.raises(BuildFailed, match=r"^[\w ]+: ended after .* its limit is 0\.02 GB") as caught:
+        build(artefact=ARTEFACT, matrix=small, workshop=Workshop(work), progress=Quiet(), variants=few)
+    assert caught.value.exit_code == LimitBroken.exit_code
+    assert objects(work) == {}
+    assert not list(work.rglob("*.whl"))
 
 
 @pytest.fixture

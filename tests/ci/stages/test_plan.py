@@ -66,7 +66,7 @@ def test_the_document_says_what_serves_each_gpu_and_what_was_proven():
     )
     rows = {row["sm"]: row for row in plan_document(FORWARDS, FORWARDS, MATRIX, [proven])["gpus"]}
     assert list(rows) == [sm.name for sm in MATRIX.sm]
-    assert rows["90"]["status"] == "validated on NVIDIA H200"
+    assert rows["90"]["status"] == "validated on NVIDIA H200 with torch 2.13.0+cu130"
     source = "built, not yet run on this GPU (same source passed on NVIDIA H200)"
     assert rows["80"]["status"] == rows["120"]["status"] == source
     assert rows["newer"]["status"] == "built, not yet run on a GPU"
@@ -83,7 +83,9 @@ def test_an_operator_that_no_report_proves_leaves_its_gpu_unproven():
     forward = manifest_proof("x").model_copy(update={"sm": "90", "proven": {"fwd": ("exact", "portable")}})
     rows = {row["sm"]: row for row in plan_document(FORWARDS, FORWARDS, MATRIX, [forward])["gpus"]}
     assert not rows["90"]["proven"]
-    assert rows["90"]["status"] == ("forward: validated on NVIDIA H200; combine: built, not yet run on a GPU")
+    assert rows["90"]["status"] == (
+        "forward: validated on NVIDIA H200 with torch 2.13.0+cu130; combine: built, not yet run on a GPU"
+    )
 
 
 def test_the_blocks_of_the_document_hold_the_cells_that_it_lists():

@@ -38,10 +38,11 @@ from ci.platforms.environment import fresh_environment, inspect_interpreter
 from ci.stages.coverage import exclusions, support_by_tag
 from ci.stages.listing import Context
 from ci.stages.publish import publish
-from ci.store.folder import MARKER, held_site
+from ci.store.folder import held_site
 from ci.store.serve import served
+from ci.store.store import MARKER
 from index_site.errors import CorruptManifest
-from index_site.manifest import Manifest, OperatorBuild, Wheel, read_manifest
+from index_site.manifest import Manifest, OperatorBuild, PeerSpeed, Wheel, read_manifest
 from index_site.pages import render
 from matrix.block import Block
 from matrix.model import read_matrix
@@ -138,6 +139,7 @@ def test_wheel_with_a_passing_report_is_stable_and_the_report_is_served(site: Pa
     assert proof.races == {"bf16_d128_causal_s4096": 1.08}
     assert (proof.sm, proof.proven) == ("90", {"fwd": ("exact",)})
     assert proof.tflops == {"bf16_d128_causal_s4096": 600.0}
+    assert proof.peers == {"cudnn": {"bf16_d128_causal_s4096": PeerSpeed(tflops=600.0, ratio=1.08)}}
     assert (site / proof.path).read_bytes() == given_report.read_bytes()
     assert wheel.name in (site / "stable" / "index.html").read_text()
 
@@ -161,6 +163,8 @@ def test_a_race_counts_as_its_slowest_run_and_only_by_kernels_that_the_wheel_cho
     (proof,) = only(put(site, wheel, reports=[path])).proofs
     assert proof.races == {race["name"]: 1.05}
     assert list(proof.tflops) == [race["name"]]
+    assert [(peer, list(speeds)) for peer, speeds in proof.peers.items()] == [("cudnn", [race["name"]])]
+    assert proof.peers["cudnn"][race["name"]].ratio == 1.05
 
 
 def test_report_may_come_later(site: Path, wheel: Path) -> None:

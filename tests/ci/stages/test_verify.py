@@ -15,8 +15,11 @@ import requests
 from ci.errors import VerifyFailed
 from ci.platforms.environment import ProgramError, fresh_environment, inspect_interpreter
 from ci.stages.publish import publish, yank
+from ci.stages.snapshot import snapshot
 from ci.stages.verify import verify
-from ci.stages.verify.served_site import check_folder, check_served
+from ci.stages.verify.installation import Installation
+from ci.stages.verify.served_site import check_served, check_store
+from ci.stages.verify.tools import offline, pip_lock, uv_project
 from ci.store.serve import served
 from index_site.errors import CorruptManifest
 from index_site.manifest import read_manifest
@@ -34,6 +37,8 @@ from tests.site_kit import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from ci.stages.verify.tools import Tool
 
 PYTHON = Path(sys.executable)
 
@@ -127,11 +132,11 @@ def test_a_wrong_size_in_the_manifest_is_found(site: Path) -> None:
 
 
 def test_files_that_no_manifest_names_are_found(good: Path, site: Path) -> None:
-    assert check_folder(good, read_manifest(good)).ok
+    assert check_store(good, read_manifest(good)).ok
     (site / "files" / "numpy-9.0-py3-none-any.whl").touch()
     (site / "stable" / "simple" / "numpy").mkdir()
     (site / "stable" / "simple" / "numpy" / "index.html").touch()
-    check = check_folder(site, read_manifest(site))
+    check = check_store(site, read_manifest(site))
     assert not check.ok
     assert check.detail == "wrong: files/numpy-9.0-py3-none-any.whl, stable/simple/numpy/index.html"
 
@@ -168,14 +173,39 @@ def test_every_way_installs_what_the_channel_offers(good: Path, torch_site: Path
         "pip, with find-links",
         "pip, with pinned hashes",
         "uv, in a project",
+        "uv, with a uv.toml for every project below its folder",
     )
     installs = {check.name: check.detail for check in checks if ": " in check.name}
     assert installs == {
         f"stable: {way}": "installed and imported flash_attn3 0.1.0"
         for way in (*ways, "pip, from the JSON pages, which also have what --uploaded-prior-to needs")
     }
-    assert len(progress.said) == len(checks) == 12
+    assert len(progress.said) == len(checks) == 13
     assert {path: path.stat().st_mtime_ns for path in torch_site.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_all_tools_install_what_the_index_offers(site: Path, torch_site: Path) -> None:
+    snapshot(site=site, date="2026-12-07", progress=Quiet())
+    checks = verify(site=site, python=PYTHON, progress=Quiet(), torch_site=torch_site, all_tools=True)
+    details = {check.name: check.detail for check in checks}
+    good = "installed and imported flash_attn3 0.1.0"
+    tools = ("uv lock, uv sync", "pip lock", "offline", "snapshot 2026-12-07")
+    assert {tool: details[tool] for tool in tools} == dict.fromkeys(tools, good)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", [uv_project, pip_lock, offline])
+def test_no_tool_installs_an_altered_wheel(site: Path, torch_site: Path, tmp_path: Path, tool: Tool) -> None:
+    wheel = next(wheel for wheel in read_manifest(site).on_channel("stable") if "linux" in wheel.filename)
+    members = {**flash_members(), "flash_attn3/extra.py": b"print('not what was published')\n"}
+    write_wheel(site / "files", name=wheel.filename, members=members)
+    interpreter = inspect_interpreter(PYTHON)
+    with served(site) as base:
+        installation = Installation(wheel, interpreter, torch_site, f"{base}stable/simple/", tmp_path)
+        check = installation.check_tool("altered", tool, base)
+    assert not check.ok
+    assert "hash" in check.detail.lower()
 
 
 @pytest.mark.slow
@@ -195,7 +225,7 @@ def test_torch_too_old_for_the_wheel_fails_each_way_with_the_installers_words(
     good: Path, tmp_path: Path
 ) -> None:
     old = torch_folder(tmp_path / "old", version="2.8.0")
-    with pytest.raises(VerifyFailed, match="6 of 12 checks failed") as caught:
+    with pytest.raises(VerifyFailed, match="7 of 13 checks failed") as caught:
         verify(site=good, python=PYTHON, progress=Quiet(), torch_site=old)
     assert "torch>=2.9" in str(caught.value)
 
@@ -225,7 +255,7 @@ def test_altered_wheel_is_refused_by_the_installers_themselves(site: Path, torch
     write_wheel(site / "files", name=f"flash_attn3-0.1.0-py3-none-{PLATFORM_TAG}.whl", members=members)
     with pytest.raises(VerifyFailed) as caught:
         verify(site=site, python=PYTHON, progress=Quiet(), torch_site=torch_site)
-    assert "7 of 12 checks failed" in str(caught.value)
+    assert "8 of 13 checks failed" in str(caught.value)
     assert "files: wrong: files/flash_attn3-0.1.0" in str(caught.value)
     assert "stable: pip, with pinned hashes" in str(caught.value)
 
@@ -241,7 +271,7 @@ def test_nothing_for_this_interpreter_is_said(tmp_path: Path, torch_site: Path) 
         "pages",
         "content types",
         "links",
-        "folder",
+        "store",
     ]
     assert progress.warned[0].startswith("nothing was installed")
 
@@ -256,7 +286,7 @@ def test_dependencies_come_from_a_wheelhouse(good: Path, tmp_path: Path) -> None
     wheelhouse = tmp_path / "wheelhouse"
     write_wheel(wheelhouse, name="torch-2.9.0-py3-none-any.whl", members=members)
     checks = verify(site=good, python=PYTHON, progress=Quiet(), wheelhouse=wheelhouse)
-    assert len(checks) == 12
+    assert len(checks) == 13
     shutil.rmtree(wheelhouse)
     wheelhouse.mkdir()
     with pytest.raises(VerifyFailed, match="torch cannot be installed"):

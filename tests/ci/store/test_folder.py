@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ci.errors import UnsafeSite
-from ci.store.folder import MARKER, held_site
+from ci.store.folder import held_site
+from ci.store.store import MARKER
 
 
 def refused(site: Path, message: str) -> None:

@@ -1,0 +1,1 @@
+"""Generates the workflows of the public farm, for GitHub Actions, from the matrix."""
