@@ -105,7 +105,8 @@ def find_wrong_writes(
     written, lse = call(out)
     if written is not out:
         yield "the call returned another tensor than out"
-    found, wanted = (out, lse), (expected_out, expected_lse)
+    found: Results = (out, lse)
+    wanted: Results = (expected_out, expected_lse)
     if used_rows is not None:
         found, wanted = used_rows(*found), used_rows(*wanted)
     if not all(torch.equal(bits_of(a), bits_of(b)) for a, b in zip(found, wanted, strict=True)):

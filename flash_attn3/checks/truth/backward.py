@@ -38,8 +38,7 @@ def find_backward_truth(case: BackwardCase, inputs: BackwardInputs) -> BackwardT
     forward = attention_fp64(q, k, v, scoring)
     loss = Loss(inputs.padded_dout, inputs.padded_dlse)
     reference, same_precision = (
-        gradients((q, k, v), loss, scoring, forward, dtype)
-        for dtype in (torch.float64, q.dtype)
+        gradients((q, k, v), loss, scoring, forward, dtype) for dtype in (torch.float64, q.dtype)
     )
     return BackwardTruth(reference, same_precision)
 
@@ -49,8 +48,9 @@ def judge_backward(
 ) -> Judgement:
     """Judge (dq, dk, dv) and dsink: shapes, dtypes, values, and zeros in rows that no sequence uses.
 
-    The rule is that of ``rule``: an error at most twice that of plain PyTorch in the same dtype, plus rounding
-    noise, and an RMSE at most 1.1 times the larger of plain PyTorch's and of rounding every element once.
+    The rule is that of ``rule``: an error at most twice that of plain PyTorch in the same dtype, plus the
+    noise of rounding, and an RMSE at most 1.1 times the larger of plain PyTorch's and of rounding every
+    element once.
     """
     judgement = Judgement()
     call, sequences = inputs.attention, inputs.attention.sequences
@@ -70,9 +70,8 @@ def judge_backward(
             rest = unused_rows(gradient, rows, used)
             judgement.require(not bool(rest.any()), f"{name} is not 0 in rows that no sequence uses")
             found = padded_rows(gradient, rows, used)
-        _judge_gradient(
-            judgement, name, found, getattr(truth.reference, name), getattr(truth.same_precision, name), case
-        )
+        exact, plain = (getattr(gradients, name) for gradients in (truth.reference, truth.same_precision))
+        _judge_gradient(judgement, name, found, _Wanted(exact, plain, bool(case.attention.softcap)))
     if truth.reference.dsink is not None and truth.same_precision.dsink is not None:
         error = (result[3].double() - truth.reference.dsink).abs().max()
         plain = (truth.same_precision.dsink - truth.reference.dsink).abs().max()
@@ -81,18 +80,26 @@ def judge_backward(
     return judgement
 
 
-def _judge_gradient(
-    judgement: Judgement, name: str, found: Tensor, truth: Tensor, plain: Tensor, case: BackwardCase
-) -> None:
+@dataclass(frozen=True)
+class _Wanted:
+    """The exact gradient, that of plain PyTorch in the dtype of the inputs, and whether scores are capped."""
+
+    exact: Tensor
+    plain: Tensor
+    is_capped: bool
+
+
+def _judge_gradient(judgement: Judgement, name: str, found: Tensor, wanted: _Wanted) -> None:
     if found.numel() == 0:
         return
     if not bool(found.isfinite().all()):
         judgement.require(False, f"{name} has {int((~found.isfinite()).sum())} elements that are not finite")
         return
+    truth = wanted.exact
     rounded = truth.to(found.dtype)
     noise = ((rounded + 0.3 - 0.3) - rounded).abs().max()
-    ours, theirs = found.double() - truth, plain.double() - truth
-    room = _SOFTCAP_ROOM if case.attention.softcap else 0.0
+    ours, theirs = found.double() - truth, wanted.plain.double() - truth
+    room = _SOFTCAP_ROOM if wanted.is_capped else 0.0
     judgement.hold(
         f"{name}_max_error", float(ours.abs().max()), float(2 * theirs.abs().max() + 2 * noise + room)
     )

@@ -41,7 +41,7 @@ def find_truth(case: AttentionCase, inputs: AttentionInputs) -> ForwardTruth:
 
 
 def judge_case(
-    case: AttentionCase, inputs: AttentionInputs, truth: ForwardTruth, result: tuple[Tensor, Tensor]
+    case: AttentionCase, inputs: AttentionInputs, truth: ForwardTruth, result: tuple[Tensor, ...]
 ) -> Judgement:
     """Judge (out, lse) of a call: values, shapes, dtypes and contiguity."""
     out, lse = result

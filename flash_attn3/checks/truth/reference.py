@@ -177,7 +177,7 @@ def _by_group(sink: Tensor, heads_kv: int) -> Tensor:
 
 
 def visible_scores(scores: Tensor, block: Rows, seqlen_q: int, scoring: Scoring) -> Tensor:
-    """Return scaled scores of a block of rows, capped, with -inf for hidden keys; ``scores`` may be changed."""
+    """Return scaled scores of a block of rows, capped, -inf for hidden keys; ``scores`` may be changed."""
     if scoring.softcap:
         scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
     hidden = _hidden(scores, block, seqlen_q, scoring)

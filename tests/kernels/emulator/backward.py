@@ -27,7 +27,7 @@ class BackwardCase:
 
     Attributes:
         case: Sequences, heads, mask and scores.
-        unused: Rows behind the used ones of each sequence, of queries and of keys (seqused beside cu_seqlens).
+        unused: Rows behind the used ones of each sequence, of queries and keys (seqused beside cu_seqlens).
         tail: Rows behind the last sequence of a packed tensor.
         lse_gradient: The caller has a gradient of the LSE.
         ordered: Additions to dq take turns.
@@ -125,7 +125,7 @@ class Backward:
         )
 
     def _of_rows(self, values: list[NDArray[np.float64]] | list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return fp32 numbers of rows as the kernels read them: (batch, heads, rows), or (1, heads, total)."""
+        """Return fp32 numbers of rows as kernels read them: (batch, heads, rows), or (1, heads, total)."""
         heads = self.case.heads
         if not self.packed:
             dense = np.full((len(values), heads, max(self.slots_q)), np.nan, np.float32)
@@ -245,8 +245,9 @@ class Backward:
                 assert np.isfinite(got).all(), f"sequence {index}: {name} is not finite"
                 error = np.abs(got - truth.gradients[name])
                 bound = unit(self.dtype) * (np.abs(truth.gradients[name]) + 4 * truth.sizes[name]) + 1e-5
-                assert (error <= bound).all(), (
-                    f"sequence {index}: {name} is off by {error.max():.2e}, {(error / bound).max():.2f} bounds"
+                excess = (error / bound).max(initial=0)
+                assert excess <= 1, (
+                    f"sequence {index}: {name} is off by {error.max():.2e}, {excess:.2f} bounds"
                 )
         if found.dsink is not None:
             true_dsink = sum(truth.dsink for truth in self.truths)
