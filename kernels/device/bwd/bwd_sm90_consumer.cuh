@@ -27,6 +27,19 @@ CUTE_DEVICE void clear_unseen_rows(typename C::Element* tile, KeyTile const& ite
     }
 }
 
+// Sets P of one key of a lane to 0 where a query does not see the key; `first`: the lane's first query.
+template <int Scores>
+CUTE_DEVICE void hide_queries(float (&p)[Scores], int half, QueryRange sees, int first) {
+    CUTE_UNROLL
+    for (int i = 0; i < Scores / 4; ++i) {
+        CUTE_UNROLL
+        for (int j = 0; j < 2; ++j) {
+            int const query = first + i * 8 + j;
+            if (query < sees.begin || query >= sees.end) p[i * 4 + half * 2 + j] = 0.f;
+        }
+    }
+}
+
 // The statistics of the queries of one lane (`parts/query_tiles.cuh`).
 template <int TileM>
 CUTE_DEVICE float4 const* statistics_of_lane(float const (&rows)[TileM], int lane) {
@@ -91,51 +104,39 @@ CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem, int warpgro
         float4 const* const delta = statistics_of_lane(smem.delta[at.stage], lane);
         cute::warpgroup_wait<1>();
         fence_registers(s);
-        // P in place of the scores. Capped scores are kept as their derivatives' factors, beside P, in the rare path below.
-        uint32_t pr[C::kTileM / 4];
-        auto const exponentiate = [&](int i, float lse_of_query) {
-            return exp2_approx(fmaf(s[i], scale_log2, -lse_of_query));
-        };
-        if (capped || masked) {
-            QueryRange sees[2];
-            CUTE_UNROLL
-            for (int half = 0; half < 2; ++half) {
-                sees[half] = item.queries_of_key(p.mask, item.first_key + warp * 16 + half * 8 + lane / 4);
-            }
-            if (capped) cap_scores(s, p.scale.softcap_scale);
-            cute::warpgroup_wait<0>();
-            fence_registers(ds);
-            CUTE_UNROLL
-            for (int i = 0; i < C::kTileM / 2; ++i) {
-                int const place = i / 4 * 2 + i % 2;
-                float const score = s[i];
-                float weight = exponentiate(i, smem.lse_log2[at.stage][lane % 4 * (C::kTileM / 4) + place]);
-                QueryRange const range = sees[i / 2 % 2];
-                int const query = first_query + i / 4 * 8 + lane % 4 * 2 + i % 2;
-                if (query < range.begin || query >= range.end) weight = 0.f;
-                s[i] = weight;
-                ds[i] = weight * (ds[i] - smem.delta[at.stage][lane % 4 * (C::kTileM / 4) + place]);
-                if (capped) ds[i] *= 1.f - score * score;
-            }
-            if constexpr (C::kTileM == 64) to_operand<Element>(s, pr);
-        } else {
+        // dS = P * (dP - delta), with the derivative of the cap as a factor; P takes the place of the scores.
+        auto const for_each_score = [](float4 const* of_lane, auto const& change) {
             CUTE_UNROLL
             for (int i = 0; i < C::kTileM / 2; i += 8) {  // two accumulators of 8 columns
-                float4 const of = lse[i / 8];
+                float4 const of = of_lane[i / 8];
                 float const x[4] = {of.x, of.y, of.z, of.w};
                 CUTE_UNROLL
-                for (int j = 0; j < 8; ++j) s[i + j] = exponentiate(i + j, x[j / 4 * 2 + j % 2]);
+                for (int j = 0; j < 8; ++j) change(i + j, x[j / 4 * 2 + j % 2]);
             }
-            if constexpr (C::kTileM == 64) to_operand<Element>(s, pr);  // of larger tiles, registers are short
+        };
+        if (capped) {
+            cap_scores(s, p.scale.softcap_scale);
             cute::warpgroup_wait<0>();
             fence_registers(ds);
+            for_each_score(delta, [&](int i, float of_query) { ds[i] = (ds[i] - of_query) * (1.f - s[i] * s[i]); });
+        }
+        for_each_score(lse, [&](int i, float of_query) { s[i] = exp2_approx(fmaf(s[i], scale_log2, -of_query)); });
+        if (masked) {
             CUTE_UNROLL
-            for (int i = 0; i < C::kTileM / 2; i += 8) {
-                float4 const of = delta[i / 8];
-                float const x[4] = {of.x, of.y, of.z, of.w};
-                CUTE_UNROLL
-                for (int j = 0; j < 8; ++j) ds[i + j] = s[i + j] * (ds[i + j] - x[j / 4 * 2 + j % 2]);
+            for (int half = 0; half < 2; ++half) {
+                int const key = item.first_key + warp * 16 + half * 8 + lane / 4;
+                hide_queries(s, half, item.queries_of_key(p.mask, key), first_query + lane % 4 * 2);
             }
+        }
+        uint32_t pr[C::kTileM / 4];
+        if constexpr (C::kTileM == 64) to_operand<Element>(s, pr);  // of larger tiles, registers are short
+        cute::warpgroup_wait<0>();
+        fence_registers(ds);
+        if (capped) {
+            CUTE_UNROLL
+            for (int i = 0; i < C::kTileM / 2; ++i) ds[i] *= s[i];
+        } else {
+            for_each_score(delta, [&](int i, float of_query) { ds[i] = s[i] * (ds[i] - of_query); });
         }
         if constexpr (C::kTileM != 64) to_operand<Element>(s, pr);
         // dv += P^T dout, with the transposed P in registers.
