@@ -32,7 +32,7 @@ class CaseRow(_Record):
         section: of the wheel's checks.
         category: what the cases test, see :class:`OperatorSection`; empty for what is no case of an operator.
         code: of the kernels that the checks were restricted to; empty for a free choice of kernels.
-        kernel: the kernel that they ran; empty if they ran several.
+        kernel: the kernel that they ran, or those of each call, joined by `` + ``; empty if they ran others.
         passed: number of checks that passed.
         failed: number of checks that failed; the report's ``outcomes`` hold each.
         error_ratio: the largest error of those that passed, as a fraction of its limit; None without errors.

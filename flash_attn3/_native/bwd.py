@@ -41,10 +41,14 @@ class BwdArgs(ctypes.Structure):
     )
 
 
-def backward_kernel(arguments: BwdArgs) -> Kernel:
-    """Return the kernel that ``fa3_bwd`` would launch for most of its work; nothing is launched.
+LAUNCHES = 3
+
+
+def backward_kernels(arguments: BwdArgs) -> tuple[Kernel, ...]:
+    """Return the kernels that ``fa3_bwd`` would launch, in their order; nothing is launched.
 
     Raises:
         NativeError: an argument was refused, or there is no driver or no kernel.
     """
-    return kernel_for("fa3_bwd_kernel", arguments)
+    launches = (ctypes.c_uint32(launch) for launch in range(LAUNCHES))
+    return tuple(kernel_for("fa3_bwd_kernel", arguments, launch) for launch in launches)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
+from flash_attn3.checks.cases.case import DTYPES
 from flash_attn3.checks.cases.catalogue import full_cases, quick_cases
 from flash_attn3.checks.cases.forms import FORMS
+from flash_attn3.checks.cases.per_kernel import per_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 CATEGORIES = ("plain", "layout", "ragged", "values")
 """What a case tests: plain calls, memory layouts, sequences of different lengths, hard values."""
+_OF_BACKWARD_ALONE = ((64, 256),)  # head dimensions of kernels that forward does not have
 # Values of which the gradients are finite in float64 and in the dtype of the case.
 _VALUES = (
     "normal",
@@ -27,7 +30,7 @@ _VALUES = (
     "rising_keys",
     "outrunning_keys",
 )
-# (lse_gradient, deterministic), in turn.
+# (lse_gradient, deterministic), one for each case.
 _KINDS = ((False, False), (True, False), (False, True), (True, True))
 
 
@@ -66,10 +69,9 @@ def _has_gradient(case: AttentionCase) -> bool:
 
 
 def _of(cases: Iterable[AttentionCase]) -> Iterator[BackwardCase]:
-    kinds = cycle(_KINDS)
-    for case in cases:
-        if _has_gradient(case):
-            yield BackwardCase(_shorter(case), *next(kinds))
+    for case in filter(_has_gradient, cases):
+        kind = _KINDS[crc32(case.name.encode()) % len(_KINDS)]  # the same in every selection
+        yield BackwardCase(_shorter(case), *kind)
 
 
 def _shorter(case: AttentionCase) -> AttentionCase:
@@ -79,7 +81,13 @@ def _shorter(case: AttentionCase) -> AttentionCase:
 
 def full_backward_cases(samples: int, seed: int) -> tuple[BackwardCase, ...]:
     """Return every fixed case once, and ``samples`` random ones drawn from ``seed``, less those without."""
-    return (*{case.name: case for case in _of(full_cases(samples, seed))}.values(),)
+    every = (*full_cases(samples, seed), *per_kernel(DTYPES, _OF_BACKWARD_ALONE))
+    return (*{case.name: case for case in _of(every)}.values(),)
+
+
+def backward_cases_per_kernel() -> tuple[BackwardCase, ...]:
+    """Return the fixed cases that prove each kernel."""
+    return tuple(_of((*per_kernel(DTYPES), *per_kernel(DTYPES, _OF_BACKWARD_ALONE))))
 
 
 def quick_backward_cases() -> tuple[BackwardCase, ...]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from flash_attn3 import _native
-from flash_attn3._native.bwd import BwdArgs, backward_kernel
+from flash_attn3._native.bwd import BwdArgs, backward_kernels
 from flash_attn3.checks.data.forward_abi import new_rows, readable, set_sequences, set_tensor
+from flash_attn3.checks.kinds import BESIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def kernel_of_backward(case: BackwardCase, inputs: BackwardInputs) -> Callable[[], str]:
-    """Return a function that returns the name of the kernel which the backward pass of a case would launch.
+    """Return a function that returns the names of the kernels that the backward pass of a case would launch.
 
     Tensors in layouts that the torch operators would copy are replaced, as in ``forward_abi``.
     """
@@ -47,6 +48,6 @@ def kernel_of_backward(case: BackwardCase, inputs: BackwardInputs) -> Callable[[
         arguments.scale.softmax_scale = attention.scale
         arguments.scale.softcap = attention.softcap
         arguments.deterministic = case.deterministic
-        return backward_kernel(arguments).name
+        return BESIDE.join(kernel.name for kernel in backward_kernels(arguments) if kernel.name)
 
     return name

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from flash_attn3.checks.behaviour.interface import second_derivative_refused
 from flash_attn3.checks.cases.backward import (
     CATEGORIES,
     BackwardCase,
+    backward_cases_per_kernel,
     full_backward_cases,
     quick_backward_cases,
 )
@@ -15,6 +17,7 @@ from flash_attn3.checks.data.backward_abi import kernel_of_backward
 from flash_attn3.checks.data.call import public_forward
 from flash_attn3.checks.data.gradients import BackwardInputs, call_backward, make_backward_inputs
 from flash_attn3.checks.ops.opcheck import OpCheck, Selection, Selftest
+from flash_attn3.checks.speed.host_calls import backward_calls
 from flash_attn3.checks.truth.backward import BackwardTruth, find_backward_truth, judge_backward
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def _cases(selection: Selection) -> Sequence[BackwardCase]:
 
 @cache
 def _names_on_ptx() -> frozenset[str]:
-    return frozenset(case.name for case in quick_backward_cases())
+    return frozenset(case.name for case in (*quick_backward_cases(), *backward_cases_per_kernel()))
 
 
 CHECK: OpCheck[BackwardCase, BackwardInputs, BackwardTruth] = OpCheck(
@@ -45,4 +48,6 @@ CHECK: OpCheck[BackwardCase, BackwardInputs, BackwardTruth] = OpCheck(
     judge=judge_backward,
     kernel=kernel_of_backward,
     selftest=Selftest(cases=quick_backward_cases),
+    mixed_behaviours={"second_derivative_refused": second_derivative_refused},
+    host_calls=backward_calls,
 )

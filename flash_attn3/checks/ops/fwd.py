@@ -96,7 +96,6 @@ CHECK: OpCheck[AttentionCase, AttentionInputs, ForwardTruth] = OpCheck(
         "sm_margin": interface.sm_margin,
         "caches_in_place": interface.caches_in_place,
         "errors_then_success": interface.errors_then_success,
-        "backward_refused": interface.backward_refused,
         "out_refused": interface.out_refused,
         "varying_batches": invariance.varying_batches,
         "varying_batches_of_outrunning_rows": invariance.varying_batches_of_outrunning_rows,

@@ -2,6 +2,7 @@
 #include "ops/bwd.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "attention/mask.h"
 #include "attention/params.h"
@@ -37,7 +38,7 @@ fa3_status check_tail(const Record& record, Error error) {
     BwdTail tail;
     const bool sound = read_tail(record, &tail) && tail.tensor_maps <= 1 &&
                        (tail.lane_floats == 1 || tail.lane_floats == 4) && record.head_dim % 8 == 0 &&
-                       record.head_dim != 0 && record.head_dim_v != 0;
+                       record.head_dim != 0 && record.head_dim_v != 0 && record.tile_n != 0;
     if (sound) return FA3_OK;
     return error.fail(FA3_BAD_PACK, "kernel %s of the pack is malformed: a field of bwd is out of range",
                       record.name);
@@ -64,15 +65,21 @@ struct Plan {
 };
 
 fa3_status choose(const fa3_bwd_args& args, const Plan& plan, Step step, const Record** record, Error error) {
-    const Wanted wanted = {kOp, plan.mask.mask, args.q.dtype, args.q.dtype, plan.problem.head_dim,
-                           plan.problem.head_dim_v};
+    Wanted wanted = {kOp, plan.mask.mask, args.q.dtype, args.q.dtype, plan.problem.head_dim,
+                     plan.problem.head_dim_v};
+    if (step != Step::kMain) wanted.head_dim = wanted.head_dim_v = 0;
     const auto accepts = [&](const Record& candidate) { return is_step(candidate, step); };
     const auto precedes = [](const Record& a, const Record& b) {
         const uint32_t columns = a.head_dim + a.head_dim_v;
         const uint32_t other_columns = b.head_dim + b.head_dim_v;
         return columns != other_columns ? columns < other_columns : a.head_dim < b.head_dim;
     };
-    return choose_kernel(*plan.target.pack, *plan.target.device, wanted, accepts, precedes, record, error);
+    const Pack& pack = *plan.target.pack;
+    const fa3_status status = choose_kernel(pack, *plan.target.device, wanted, accepts, precedes, record, error);
+    if (status != FA3_UNSUPPORTED || step == Step::kMain) return status;
+    // The kernels of the first and last launch have no code for one SM exactly: they run beside any main kernel.
+    wanted.any_code = true;
+    return choose_kernel(pack, *plan.target.device, wanted, accepts, precedes, record, error);
 }
 
 // Pairs of a sequence and a key head whose q and dout fit into half of the L2 together.
@@ -252,6 +259,17 @@ fa3_status fa3_bwd_workspace(const fa3_bwd_args* args, size_t* size, char* error
     return fa3::run_call(args, "fa3_bwd_args", measure, {error, error_size});
 }
 
-fa3_status fa3_bwd_kernel(const fa3_bwd_args* args, fa3_kernel_info* info, char* error, size_t error_size) {
-    return fa3::name_kernel<fa3::Plan>(args, "fa3_bwd_args", fa3::make_plan, info, {error, error_size});
+fa3_status fa3_bwd_kernel(const fa3_bwd_args* args, uint32_t launch, fa3_kernel_info* info, char* error,
+                          size_t error_size) {
+    const auto plan_launch = [&](const fa3_bwd_args& known, fa3::Plan* plan, fa3::Error sink) {
+        const fa3_status status = fa3::make_plan(known, plan, sink);
+        const fa3::Record* const kernels[] = {plan->prepare, plan->kernel, plan->finish};
+        if (status != FA3_OK) return status;
+        if (launch >= std::size(kernels)) {
+            return sink.fail(FA3_INVALID_ARGUMENT, "launch is %u; it should be 0, 1 or 2", launch);
+        }
+        plan->kernel = kernels[launch];
+        return FA3_OK;
+    };
+    return fa3::name_kernel<fa3::Plan>(args, "fa3_bwd_args", plan_launch, info, {error, error_size});
 }
