@@ -34,18 +34,10 @@ def flash_attn_backward(  # noqa: PLR0917  callers pass these by position
     deterministic: bool = False,
     sm_margin: int = 0,
 ) -> tuple[Tensor, ...]:
-    """Write the gradients of q, k and v to dq, dk and dv. Sequences are as in ``flash_attn_forward``.
+    """Write the gradients of q, k and v to dq, dk and dv.
 
-    Args:
-        dout: gradient of out, of its shape.
-        q: as in the forward call, and so are k, v and every option.
-        k: see q.
-        v: see q.
-        out: the result of the forward call.
-        softmax_lse: the LSE of the forward call.
-        dq: like q, of any strides; None computes the gradient without returning it, and so for dk and dv.
-        dk: like k.
-        dv: like v.
+    Sequences and options are those of the forward call, whose results are ``out`` and ``softmax_lse``;
+    ``dout`` is the gradient of ``out``. The buffers may have any strides; a gradient without one is lost.
 
     Returns:
         Five tensors without elements, in place of sums that other implementations return.
