@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="*", metavar="ERROR_TEXT", help="an error message to explain")
     parser.add_argument("--error", metavar="FILE", help="read the error from a file; - is standard input")
     parser.add_argument("--site", metavar="URL", help="address of the index, if this file does not have it")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON instead of text"
+    )
 
 
 def run(arguments: argparse.Namespace, release: Release) -> int:
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace, release: Release) -> int:
     machine = inspect_machine()
     diagnosis = diagnose(machine, release)
     errors = explain(text, machine, release, diagnosis) if text else None
-    if arguments.json:
+    if getattr(arguments, "json", False):
         print(json.dumps(_document(machine, release, diagnosis, errors), indent=1))
     else:
         found = _machine_lines(machine) + _diagnosis_lines(release, diagnosis)
@@ -56,10 +58,10 @@ def run(arguments: argparse.Namespace, release: Release) -> int:
     return WRONG if diagnosis.problems or errors is not None else WELL
 
 
-def main(release: Release, argv: Sequence[str] | None = None) -> int:
+def main(release: Release, argv: Sequence[str] | None = None, *, prog: str = "doctor.py") -> int:
     """Run the doctor as a program of its own; the result is that of :func:`run`."""
     parser = argparse.ArgumentParser(
-        prog="doctor",
+        prog=prog,
         description=f"Say what {PROJECT} lacks on this machine and the one command that installs it, "
         "or explain an error.",
     )

@@ -134,12 +134,7 @@ def _gpu_problems(machine: Machine, release: Release, cell: dict[str, str]) -> I
     """Yield a problem if there are GPUs and none of them is served."""
     if machine.driver.gpus and release.version and "sm" not in cell:
         names = ", ".join(dict.fromkeys(f"{gpu.name} (sm_{gpu.sm})" for gpu in machine.driver.gpus))
-        served = "; ".join(_sm_words(sm, gpus) for sm, gpus in release.sms.items())
-        yield Problem("gpu", f"no kernel runs on {names}; there are kernels for {served}", final=True)
-
-
-def _sm_words(sm: str, gpus: str) -> str:
-    return f"{gpus} (sm_{sm})" if sm.isdigit() else gpus
+        yield Problem("gpu", f"no kernel runs on {names}; there are kernels for {release.gpus}", final=True)
 
 
 def _torch_problems(machine: Machine, release: Release, cell: dict[str, str]) -> Iterator[Problem]:

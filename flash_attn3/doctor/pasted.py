@@ -120,9 +120,11 @@ def _no_kernel_image(case: Case) -> tuple[str, tuple[str, ...]]:
     cause = f"the library that failed has no code for {gpus}"
     if re.search(r"flash_attn_3|flash_attn_interface|hopper", case.text):
         return f"{cause}; it is of another {COMPAT}", case.replacement_lines(COMPAT)
-    served = ", ".join(case.release.sms.values())
     lines = install_release(case.machine, case.release)
-    return f"{cause}; it is of another package or of torch. {PROJECT} has kernels for {served}", lines
+    return (
+        f"{cause}; it is of another package or of torch. {PROJECT} has kernels for {case.release.gpus}",
+        lines,
+    )
 
 
 def _cuda_library(case: Case) -> tuple[str, tuple[str, ...]]:

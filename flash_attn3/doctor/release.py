@@ -50,6 +50,14 @@ class Release:
     uv: str
     compat: str
 
+    @property
+    def gpus(self) -> str:
+        """The GPUs that it serves, in words."""
+        named = (
+            f"{gpus} (sm_{sm})" if gpus else f"sm_{sm}" for sm, gpus in self.sms.items() if sm != "newer"
+        )
+        return "; ".join((*named, *filter(None, [self.sms.get("newer", "")])))
+
     def at(self, base_url: str) -> Release:
         """Return the release with another address of its site.
 
