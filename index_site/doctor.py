@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
+from index_site.gpus import OLDEST_DRIVER
 from index_site.projects import PROJECT
 from index_site.releases import has_compat
 from index_site.rendering import UNKNOWN_BASE
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from index_site.manifest import Manifest, Wheel
 
 DOCTOR_NAME = "doctor.py"
-OLDEST_DRIVER = "12.0"
-"""The oldest CUDA version of a driver that loads the kernels."""
 _SOURCES = Path(__file__).parents[1] / "flash_attn3" / "doctor"
 _MODULES = ("release", "driver", "packages", "machine", "commands", "diagnosis", "pasted", "command")
 """In the order in which they use each other."""
