@@ -57,11 +57,10 @@ def diagnose(machine: Machine, release: Release) -> Diagnosis:
         *_driver_problems(machine, release),
         *_gpu_problems(machine, release, cell),
     )
-    if not any(problem.final for problem in problems):
-        problems += tuple(_torch_problems(machine, release, cell))
-        problems += tuple(_package_problems(machine, release))
-    final = any(problem.final for problem in problems)
-    lines = () if final else tuple(line for problem in problems for line in problem.commands)
+    if any(problem.final for problem in problems):
+        return Diagnosis(cell, problems, ())
+    problems += (*_torch_problems(machine, release, cell), *_package_problems(machine, release))
+    lines = (line for problem in problems for line in problem.commands)
     return Diagnosis(cell, problems, tuple(dict.fromkeys(lines)))
 
 

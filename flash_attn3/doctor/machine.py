@@ -26,16 +26,23 @@ if TYPE_CHECKING:
     from flash_attn3.doctor.packages import Distribution, Module, Torch
 
 _VARIABLES = (
-    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH"),
-    *(
-        "VIRTUAL_ENV",
-        "CONDA_PREFIX",
-        "PIP_INDEX_URL",
-        "PIP_EXTRA_INDEX_URL",
-        "PIP_FIND_LINKS",
-        "PIP_NO_INDEX",
-    ),
-    *("PIP_TARGET", "UV_INDEX", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_OFFLINE"),
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_NO_INDEX",
+    "PIP_TARGET",
+    "UV_INDEX",
+    "UV_INDEX_URL",
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "UV_OFFLINE",
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -78,6 +85,7 @@ def inspect_machine() -> Machine:
     """Inspect the machine, this Python and its packages. Imports none of them."""
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     libc, libc_version = _libc()
+    distributions = installed_distributions()
     return Machine(
         python=f"{sys.version_info[0]}.{sys.version_info[1]}{'t' if free_threaded else ''}",
         implementation=platform.python_implementation(),
@@ -89,8 +97,8 @@ def inspect_machine() -> Machine:
         uv=shutil.which("uv") is not None,
         torch=installed_torch(),
         driver=inspect_driver(),
-        distributions=installed_distributions(),
-        modules=found_modules(),
+        distributions=distributions,
+        modules=found_modules(distributions),
         variables={
             name: _CREDENTIALS.sub("***@", os.environ[name]) for name in _VARIABLES if name in os.environ
         },

@@ -6,9 +6,14 @@ import importlib.machinery
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROJECT = "flash-attn3"
 COMPAT = "flash-attn-3"
@@ -59,9 +64,10 @@ def installed_distributions() -> tuple[Distribution, ...]:
     return tuple(found[name] for name in _PROJECTS if name in found)
 
 
-def found_modules() -> tuple[Module, ...]:
-    """Return those of the modules of FlashAttention-3 that can be found."""
-    return tuple(module for module in map(_module, _MODULES) if module is not None)
+def found_modules(distributions: Sequence[Distribution]) -> tuple[Module, ...]:
+    """Return the modules of FlashAttention-3 that can be found; ``distributions``: installed ones."""
+    places = ((name, find_module(name)) for name in _MODULES)
+    return tuple(_module(name, path, distributions) for name, path in places if path)
 
 
 def installed_torch() -> Torch | None:
@@ -69,10 +75,8 @@ def installed_torch() -> Torch | None:
     text = ""
     place = find_module("torch")
     if place:
-        try:
+        with suppress(OSError):
             text = (Path(place) / "version.py").read_text(encoding="utf-8")
-        except OSError:
-            text = ""
     version = re.search(r"^__version__\s*(?::[^=]*)?=\s*['\"]([^'\"]+)", text, re.MULTILINE)
     cuda = re.search(r"^cuda\s*(?::[^=]*)?=\s*(?:['\"]([^'\"]+)['\"]|None)", text, re.MULTILINE)
     if version is not None:
@@ -109,12 +113,9 @@ def normalised_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _module(name: str) -> Module | None:
-    path = find_module(name)
-    if not path:
-        return None
+def _module(name: str, path: str, distributions: Sequence[Distribution]) -> Module:
     owner = owner_of_path(path)
-    ours = any(found.ours and found.name == owner for found in installed_distributions())
+    ours = any(found.ours and found.name == owner for found in distributions)
     return Module(name, path, owner, ours)
 
 

@@ -68,8 +68,7 @@ class Release:
             raise ValueError(f"--site: should be an address such as https://HOST/PATH/, got {base_url!r}")
         if not self.base_url:
             raise ValueError(f"--site: should not be given to the doctor of a wheel, got {base_url!r}")
-        lines = (line.replace(self.base_url, base_url) for line in (self.pip, self.uv, self.compat))
-        pip, uv, compat = lines
+        pip, uv, compat = (line.replace(self.base_url, base_url) for line in (self.pip, self.uv, self.compat))
         return replace(self, base_url=base_url, pip=pip, uv=uv, compat=compat)
 
     def sm_name(self, sm: int) -> str:
@@ -79,10 +78,6 @@ class Release:
         if same_major:
             return str(same_major[-1])
         return "newer" if "newer" in self.sms and known and sm > known[-1] else ""
-
-    def serves(self, cell: Mapping[str, str]) -> bool:
-        """Return whether a cell is among those that it serves; an axis without a value is not compared."""
-        return any(_holds(block, cell) for block in self.cells)
 
     def exclusion(self, cell: Mapping[str, str]) -> str:
         """Return why nothing serves a cell; empty if no exclusion holds it."""
