@@ -44,8 +44,8 @@ def _of_kernels(report: Report, kernels: Sequence[CompiledKernel], minimum: int)
     passed: dict[tuple[str, str, str], int] = {}
     for row in report.cases:
         if section := report.operators.get(row.section):
-            for kernel in row.kernel.split(_BESIDE):
-                key = section.op, kernel, row.category
+            for name in row.kernel.split(_BESIDE):
+                key = section.op, name, row.category
                 passed[key] = passed.get(key, 0) + row.passed
     categories = {section.op: section.categories for section in report.operators.values()}
     running = [kernel for kernel in kernels if runs_on(report.sm, kernel.sm, kernel.code)]
