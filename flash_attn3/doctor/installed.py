@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from flash_attn3._build import Build
 
-_OLDEST_DRIVER = "12.0"
 _FORWARD = "fwd"  # a GPU is served if it has kernels of this operator
 
 
@@ -48,7 +47,6 @@ def installed_release() -> Release:
         base_url="",
         python=_oldest(python),
         torch=_oldest(next((need for need in requires if need.startswith("torch")), "")),
-        driver=_OLDEST_DRIVER,
         tags=build.platform.split("."),
         sms=_sms(build),
         cells=(),
