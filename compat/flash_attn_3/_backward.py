@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flash_attn3._ops.bwd import run_into
+from flash_attn_3._longest import longest
 from flash_attn_3._refusals import require_tensors
 
 _UNUSED_RESULTS = 5  # of the operator: sums that the kernels of flash_attn3 do not return
@@ -52,9 +54,12 @@ def flash_attn_backward(  # noqa: PLR0917  callers pass these by position
     buffers = (
         torch.empty_like(tensor) if given is None else given for given, tensor in ((dq, q), (dk, k), (dv, v))
     )
-    torch.ops.flash_attn3.bwd_into(
-        *buffers, dout, q, k, v, out, softmax_lse, None, softmax_scale, is_causal, cu_seqlens_q,
-        cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q, seqused_k, window_size_left,
-        window_size_right, None, softcap, 0, deterministic, sm_margin,
+    run_into(
+        *buffers, dout, q, k, v, out, softmax_lse, None, softmax_scale, is_causal,
+        cu_seqlens_q, cu_seqlens_k,
+        longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
+        longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
+        seqused_q, seqused_k, window_size_left, window_size_right,
+        None, softcap, 0, deterministic, sm_margin,
     )  # fmt: skip
     return tuple(q.new_empty(0, dtype=torch.float32) for _ in range(_UNUSED_RESULTS))

@@ -12,7 +12,7 @@ from flash_attn3._check.gradients import check_gradients
 from flash_attn3._check.qkvpacked import unpack
 from flash_attn3._check.tensors import check_tensors
 from flash_attn3._ops.autograd import Differentiable, ForwardOnly
-from flash_attn3._ops.operator import Operator
+from flash_attn3._ops.operator import REFUSALS, Operator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,6 +139,29 @@ def _arguments(
     )
 
 
+def _run(arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Call ``flash_attn3::bwd``."""
+    call = BWD.with_gradient if torch.is_grad_enabled() else BWD.call
+    try:
+        dq, dk, dv, dsink = call(*arguments)
+    except REFUSALS as error:
+        raise BWD.explain(error, *arguments) from None
+    return dq, dk, dv, dsink
+
+
+def run_into(*arguments: Any) -> Tensor:
+    """Call ``flash_attn3::bwd_into``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as attention does; the text names the argument.
+    """
+    try:
+        dsink: Tensor = BWD_INTO.call(*arguments)
+    except REFUSALS as error:
+        raise BWD_INTO.explain(error, *arguments) from None
+    return dsink
+
+
 class AttentionGradient(Differentiable):
     """Forward operators of q, k and v. A subclass calls its operator in forward, and `keep_call` to keep it.
 
@@ -149,8 +172,7 @@ class AttentionGradient(Differentiable):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k, v and the sink."""
         saved = ctx.saved_tensors
-        call = BWD.with_gradient if torch.is_grad_enabled() else BWD.call
-        dq, dk, dv, dsink = call(*_arguments(ctx, saved[:5], saved[5:], gradients))
+        dq, dk, dv, dsink = _run(_arguments(ctx, saved[:5], saved[5:], gradients))
         results: list[Tensor | None] = [dq, dk, dv, *(None,) * (ctx.inputs - 3)]
         if saved[-1] is not None:
             results[ctx.sink_at] = dsink
@@ -209,11 +231,11 @@ class PackedGradient(Differentiable):
         operands = (*unpack(qkv, ctx.heads_q), out, lse)
         arguments = _arguments(ctx, operands, tuple(arrays), gradients)
         if torch.is_grad_enabled():
-            dq, dk, dv, dsink = BWD.with_gradient(*arguments)
+            dq, dk, dv, dsink = _run(arguments)
             dqkv = torch.stack((dq, dk, dv), dim=2) if ctx.heads_q is None else torch.cat((dq, dk, dv), dim=2)
         else:
             dqkv = torch.empty_like(qkv)
-            dsink = BWD_INTO.call(*unpack(dqkv, ctx.heads_q), *arguments)
+            dsink = run_into(*unpack(dqkv, ctx.heads_q), *arguments)
         sink_at = 5 + Options._fields.index("sink")
         results: list[Tensor | None] = [dqkv, *(None,) * (ctx.inputs - 1)]
         if arrays[-1] is not None:

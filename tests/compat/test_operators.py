@@ -175,6 +175,23 @@ def test_backward_writes_gradients_in_place():
         assert arguments["causal"] is True
 
 
+def test_backward_of_packed_sequences_needs_their_longest_length():
+    q, k, v = (tensor.flatten(0, 1) for tensor in dense())
+    lse, starts = empty((4, 32), torch.float32), index(3)
+    with pytest.raises(ValueError, match=r"^max_seqlen_k must be given with cu_seqlens_k; it is None"):
+        flash_attn_interface._flash_attn_backward(
+            *(q, q, k, v, q, lse), cu_seqlens_q=starts, cu_seqlens_k=starts, max_seqlen_q=16
+        )
+
+
+def test_backward_off_the_gpu_is_named():
+    q, k, v = (torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in dense())
+    lse = torch.zeros(LSE_SHAPE)
+    for call in (torch.ops.flash_attn_3.bwd, flash_attn_interface._flash_attn_backward):
+        with pytest.raises(ValueError, match=r"^q must be a CUDA tensor; it is on cpu$"):
+            call(q, q, k, v, q, lse)
+
+
 def test_a_wrong_gradient_buffer_is_named():
     q, k, v = dense()
     lse = empty(LSE_SHAPE, torch.float32)
