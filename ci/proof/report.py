@@ -105,6 +105,7 @@ class RaceSetting(_Record):
     seqlen: int
     batch: int
     heads: int
+    op: str = "fwd"
     head_dim_v: int | None = None
     group: int = 1
     window: int | None = None
@@ -134,7 +135,8 @@ class RaceResult(_Record):
     """One race. Ratios are above 1 where ours is faster, and None where the other provider could not run.
 
     ``kernels`` is the code that ours was restricted to, empty for a free choice; ``run`` numbers the races of
-    one name; ``best`` is the fastest other provider.
+    one name; ``best`` is the fastest other provider. ``judged`` false: no floor on speed holds for it, the
+    ratios are recorded.
     """
 
     name: str
@@ -149,6 +151,7 @@ class RaceResult(_Record):
     best: str | None = None
     ratio_to_best: float | None = None
     multiple_of_best: float | None
+    judged: bool = True
     state: GpuState
     absent: dict[str, str]
     failures: tuple[str, ...]

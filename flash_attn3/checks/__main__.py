@@ -138,7 +138,7 @@ def _races(
         race,
         races,
         device=device,
-        rounds=7 if arguments.quick else 21,
+        rounds=7 if arguments.quick else races.rounds,
         run=run,
         with_peers=bool(arguments.peer),
     )

@@ -110,5 +110,5 @@ class OpCheck(Generic[CaseT, InputsT, TruthT]):
     behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
     mixed_behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
     fresh: Mapping[str, Callable[[], list[str]]] = field(default_factory=dict)
-    races: Races[Any, Any] | None = None
+    races: Races[Any, Any, Any] | None = None
     host_calls: Callable[[torch.device], Mapping[str, HostCall]] = lambda _device: {}

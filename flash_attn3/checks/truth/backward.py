@@ -80,6 +80,16 @@ def judge_backward(
     return judgement
 
 
+def judge_values(found: tuple[Tensor, ...], exact: Gradients, plain: Gradients) -> Judgement:
+    """Judge the values alone of (dq, dk, dv) of a call without a softcap, by the same rule."""
+    judgement = Judgement()
+    for name, gradient in zip(_NAMES, found, strict=True):
+        _judge_gradient(
+            judgement, name, gradient, _Wanted(getattr(exact, name), getattr(plain, name), is_capped=False)
+        )
+    return judgement
+
+
 @dataclass(frozen=True)
 class _Wanted:
     """The exact gradient, that of plain PyTorch in the dtype of the inputs, and whether scores are capped."""
