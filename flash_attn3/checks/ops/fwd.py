@@ -14,6 +14,7 @@ from flash_attn3.checks.cases.per_kernel import per_kernel
 from flash_attn3.checks.data.call import call, public_forward
 from flash_attn3.checks.data.forward_abi import forward_kernel
 from flash_attn3.checks.data.inputs import AttentionInputs, make_inputs
+from flash_attn3.checks.kinds import kinds_of
 from flash_attn3.checks.ops.opcheck import OpCheck, Selection, Selftest
 from flash_attn3.checks.speed import race_attention
 from flash_attn3.checks.speed.host_calls import forward_calls
@@ -48,7 +49,8 @@ def _names_on_ptx() -> frozenset[str]:
 
 
 def _race_settings(quick: bool, kernels: Sequence[Kernel]) -> tuple[AttentionSetting, ...]:
-    return settings(quick, head_dims(kernels))
+    preferred = kinds_of(tuple(kernels))[0].name
+    return settings(quick, head_dims([kernel for kernel in kernels if kernel.code == preferred]))
 
 
 def _selftest_setting(kernels: Sequence[Kernel]) -> AttentionSetting:
