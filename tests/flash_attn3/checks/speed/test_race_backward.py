@@ -109,7 +109,7 @@ def test_the_gradients_are_those_of_their_inputs(forwards):
 
 
 @pytest.mark.parametrize(("place", "name"), [*enumerate(("dq", "dk", "dv"))])
-@pytest.mark.parametrize("wrong", [0.0, 1.1, torch.nan])
+@pytest.mark.parametrize("wrong", [0.0, 3.0, torch.nan])
 def test_a_wrong_gradient_fails_the_race(forwards, place, name, wrong):
     inputs = race_backward.random_inputs(SETTING, CPU)
     found = [tensor.clone() for tensor in race_backward.call_ours(SETTING, inputs)]
