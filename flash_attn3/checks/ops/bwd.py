@@ -60,7 +60,7 @@ _RACES: Races[BackwardSetting, BackwardRaceInputs, Results] = Races(
     new_out=race_backward.new_gradients,
     judge=race_backward.judge_head,
     restricted={Code.PORTABLE: portable_backward_settings},
-    rounds=9,
+    rounds=7,
     judged=False,  # recorded; no bar yet
 )
 

@@ -22,7 +22,7 @@ _BARS = ((64, 64), (128, 128), (256, 256))  # head dimensions for which ``bars``
 _WINDOW = 1024
 _GROUP = 8
 _BACKWARD_SEQLENS = (512, 1024, 4096, 16384)
-_DETERMINISTIC_SEQLENS = (1024, 16384)
+_DETERMINISTIC_SEQLENS = (1024, 4096)
 _BACKWARD_FLOPS = 2.5  # of those of the forward call: five products instead of two
 
 
