@@ -139,7 +139,7 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         constexpr int kChunks = C::kBytesRows / kChunkBytes;
         static_assert(kChunks <= 32 && C::kWarps >= 2, "a warp copies the LSE, another delta");
         if (warp < 2 && opaque_lane() < kChunks) {
-            float const* const from = warp == 0 ? p.workspace.lse_log2 : p.workspace.delta;
+            float const* const from = warp == 0 ? p.workspace.lse_log2 : p.workspace.minus_delta;
             copy_chunk(rows + warp * C::kBytesRows + opaque_lane() * kChunkBytes, from + row + opaque_lane() * 4, kChunkBytes);
         }
     };
@@ -171,7 +171,7 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         uint32_t const q_tile = stages + stage * C::kBytesStage;
         uint32_t const do_tile = q_tile + C::kBytesQ;
         auto const* const lse_log2 = reinterpret_cast<float const*>(smem + (do_tile - k_tile) + C::kBytesDo);
-        auto const* const delta = lse_log2 + C::kTileM;
+        auto const* const minus_delta = lse_log2 + C::kTileM;
         wait_copies();
         __syncthreads();
         if (C::kStages == 2 && index + 1 < steps) copy_step(index + 1, stage ^ 1);
@@ -186,7 +186,7 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
 
         int const first_query = step.tile * C::kTileM;
         bool const capped = p.scale.softcap_scale != 0.f;
-        bool const masked = at.is_masked<C::kTileM, C::kTileN>(p.mask, first_query);
+        bool const masked = at.is_masked(step.tile);
         // P in place of the scores, and the gradients of the scores in place of those of P.
         auto const weigh = [&](auto plain) {
             CUTE_UNROLL
@@ -212,7 +212,7 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
                         int const query = first_query + column;
                         if (query < range.begin || query >= range.end) weight = 0.f;
                     }
-                    float gradient = weight * (ds[t][i] - delta[place]);
+                    float gradient = weight * (ds[t][i] + minus_delta[place]);
                     if constexpr (!plain.value) gradient *= capped ? 1.f - score * score : 1.f;
                     s[t][i] = weight;
                     ds[t][i] = gradient;

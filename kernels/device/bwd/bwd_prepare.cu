@@ -15,7 +15,7 @@ namespace fa3 {
 
 using Element = FA3_ELEMENT;
 constexpr int kThreads = FA3_THREADS;
-constexpr int kRowLanes = 16;  // lanes that share a row
+constexpr int kRowLanes = 8;  // lanes that share a row
 constexpr int kRowsAtOnce = kThreads / kRowLanes;
 constexpr int kChunk = 8;  // elements of 16 bytes
 
@@ -116,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(fa3::kThreads) FA3_KERNEL(const __g
                                           : RowStatistics{infinity(), 0.f, 0.f};
             fa3_i64 const to = place * tile_m + statistics_place(i, tile_m);
             p.workspace.lse_log2[to] = of.lse_log2;
-            p.workspace.delta[to] = of.delta;
+            p.workspace.minus_delta[to] = -of.delta;
             sink_sum += of.sink_term;
         }
         auto* const dq = reinterpret_cast<float4*>(p.workspace.dq + place * tile_m * p.workspace.columns_q);

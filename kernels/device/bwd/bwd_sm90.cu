@@ -32,6 +32,7 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, 1)
     auto& smem = *reinterpret_cast<fa3::SharedStorage<C>*>(smem_bytes);
     int const warpgroup = cutlass::canonical_warp_group_idx();
     if (threadIdx.x == 0) {
+        if ((cute::cast_smem_ptr_to_uint(&smem) & 0x3FFFF) != fa3::kSharedMemoryStart) __trap();
         smem.item = fa3::find_key_tile<C::kTileM, C::kTileN>(p, blockIdx.x);
         smem.init();
         cutlass::arch::fence_barrier_init();
@@ -43,6 +44,10 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, 1)
         if (threadIdx.x == 0) fa3::produce<C>(p, smem);
     } else {
         cutlass::arch::warpgroup_reg_alloc<C::kConsumerRegisters>();
-        fa3::consume<C>(p, smem, warpgroup - 1);
+        if (p.workspace.turns == nullptr) {
+            fa3::consume<C, false>(p, smem, warpgroup - 1);
+        } else {
+            fa3::consume<C, true>(p, smem, warpgroup - 1);
+        }
     }
 }

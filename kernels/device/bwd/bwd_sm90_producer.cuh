@@ -30,10 +30,9 @@ CUTE_DEVICE void produce(BwdParams const& p, SharedStorage<C>& smem) {
     MapOrigin const dout_origin = origin(p.dout_steps, item.queries, p.storage.ragged_q);
     Cursor<C::kStages> at;
     CUTE_NO_UNROLL
-    for (int index = 0; index < steps; ++index) {
-        QueryTile const step = item.step(index, group);
+    for (QueryStep step = item.first_step(p); step.index < steps; item.advance(step, p.workspace.tiles)) {
         int const row = step.tile * C::kTileM;
-        fa3_i64 const place = workspace_tile(p, item.batch, step.head, step.tile) * C::kTileM;
+        fa3_i64 const place = fa3_i64(step.place) * C::kTileM;
         smem.q_pipe.wait_empty(at);
         smem.q_pipe.expect(at, kBytesQ);
         load_box<C::kSlabs>(p.q_map, &smem.q_pipe.full[at.stage], CacheHint::EVICT_LAST, smem.q[at.stage], C::kTileM,
@@ -44,8 +43,8 @@ CUTE_DEVICE void produce(BwdParams const& p, SharedStorage<C>& smem) {
         smem.dout_pipe.expect(at, kBytesDout);
         load_box<C::kSlabsV>(p.dout_map, &smem.dout_pipe.full[at.stage], CacheHint::EVICT_LAST, smem.dout[at.stage],
                              C::kTileM, dout_origin, row, step.head);
-        cute::SM90_BULK_COPY_G2S::copy(p.workspace.delta + place, &smem.dout_pipe.full[at.stage],
-                                       smem.delta[at.stage], kBytesRows);
+        cute::SM90_BULK_COPY_G2S::copy(p.workspace.minus_delta + place, &smem.dout_pipe.full[at.stage],
+                                       smem.minus_delta[at.stage], kBytesRows);
         at.advance();
     }
 }

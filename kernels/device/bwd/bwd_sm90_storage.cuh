@@ -20,13 +20,9 @@ struct Schedule : Row {
     // 64 Ki registers a multiprocessor, one block on it; setmaxnreg takes multiples of 8.
     static constexpr int kProducerRegisters = kConsumers == 2 ? 24 : 32;
     static constexpr int kConsumerRegisters = kConsumers == 2 ? 240 : 160;
-    // dq of a step: the warpgroups share its rows, or its columns, or take steps in turns.
-    static constexpr int kRowGroups = Row::kTileM / 64;
-    static constexpr bool kSharesColumns = kRowGroups == 1 && Row::kHeadDim % (64 * kConsumers) == 0;
-    static constexpr bool kTakesTurns = kRowGroups == 1 && !kSharesColumns;
-    static constexpr int kColumns = kSharesColumns ? Row::kHeadDim / kConsumers : Row::kHeadDim;
+    // Columns of dq that a warpgroup computes: half of them; of 96, as many as of 128.
+    static constexpr int kColumns = Row::kHeadDim > 64 ? kSlabs * 32 : 32;
     static_assert(kConsumers == 2 || kConsumers == 3, "two or three consumer warpgroups");
-    static_assert(kRowGroups == 1 || kRowGroups == kConsumers, "a warpgroup computes 64 rows of dq");
 };
 
 template <class C>
@@ -39,9 +35,10 @@ struct alignas(1024) SharedStorage {
     Element dout[C::kStages][C::kSlabsV * C::kTileM * kSlab];
     Element ds[2][C::kSlabsM * C::kTileN * kSlab];  // keys by queries
     float lse_log2[C::kStages][C::kTileM];
-    float delta[C::kStages][C::kTileM];
+    float minus_delta[C::kStages][C::kTileM];
     Pipeline<C::kStages> q_pipe;     // q and the LSE
     Pipeline<C::kStages> dout_pipe;  // dout and delta
+    Pipeline<2> ds_pipe;
     uint64_t keys_full;              // k and v
     KeyTile item;
 
@@ -49,6 +46,7 @@ struct alignas(1024) SharedStorage {
     CUTE_DEVICE void init() {
         q_pipe.init(C::kConsumerWarps);
         dout_pipe.init(C::kConsumerWarps);
+        ds_pipe.init(C::kConsumerWarps, C::kConsumerWarps);
         Barrier::init(&keys_full, 1);
     }
 };

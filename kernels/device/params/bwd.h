@@ -17,8 +17,8 @@ namespace fa3 {
 struct BwdWorkspace {
     float* dq;             // (heads_q, tiles, tile_m, columns_q) gradient of q, unscaled, in the order of `parts/dq_order.cuh`
     float* lse_log2;       // (heads_q, tiles, tile_m) LSE, base 2; +inf for rows that see no key, and behind the last row;
-                           // within a tile in the order of `parts/query_tiles.cuh`, as delta
-    float* delta;          // (heads_q, tiles, tile_m) sum of out * dout over the columns, less the gradient of the LSE
+                           // within a tile in the order of `parts/query_tiles.cuh`, as minus_delta
+    float* minus_delta;    // (heads_q, tiles, tile_m) the gradient of the LSE less the sum of out * dout over the columns
     float* sink_partials;  // (heads_q, batch * tiles_m) terms of dsink
     fa3_u32* turns;        // (heads_q, tiles) additions to a tile of dq so far; null: additions in any order
     fa3_i32 tiles;

@@ -32,25 +32,6 @@ CUTE_DEVICE void stage_rows(unsigned char* staging, float const (&o)[RowTiles][C
     __syncwarp();
 }
 
-// Writes a warp's 16 rows of Columns elements, fragments of an A operand, to `staging`.
-template <class Element, int TileM, int Columns>
-CUTE_DEVICE void stage_operand(Element* staging, uint32_t const (&a)[Columns / 4], int warp) {
-    constexpr int kSlab = kSlabColumns<Element>;
-    constexpr int kChunk = kChunkColumns<Element>;
-    int const lane = cutlass::canonical_lane_idx();
-    auto* const bytes = reinterpret_cast<unsigned char*>(staging);
-    CUTE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-        int const row = warp * kMmaRows + half * 8 + lane / 4;
-        CUTE_UNROLL
-        for (int column = 0; column < Columns; column += kChunk) {
-            auto* const slab = bytes + column / kSlab * TileM * kSlabRowBytes;
-            *reinterpret_cast<uint32_t*>(slab + chunk_offset(row, column % kSlab / kChunk) + lane % 4 * 4) =
-                a[column / kChunk * 2 + half];
-        }
-    }
-}
-
 // Stores a warp's WarpRows staged rows to columns `first_column` on of a tensor that has `columns`. `is_in_tensor(r)`:
 // whether row r of the tile exists, false from one row on; `target(r)`: address of its column `first_column`.
 template <class Element, int TileM, int WarpRows, int Columns, class IsInTensor, class Target>

@@ -99,7 +99,7 @@ Workspace divide(const fa3_bwd_args& args, const Problem& problem, void* memory,
     const int64_t rows = tiles * parts.tile_m;
     parts.dq = workspace.take<float>(rows * parts.columns_q);
     parts.lse_log2 = workspace.take<float>(rows);
-    parts.delta = workspace.take<float>(rows);
+    parts.minus_delta = workspace.take<float>(rows);
     if (args.sink != nullptr) {
         parts.sink_partials = workspace.take<float>(problem.heads_q * problem.batch * params->tiles_m);
     }

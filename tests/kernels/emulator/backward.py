@@ -161,7 +161,7 @@ class Backward:
         total_k = sum(self.slots_k) + call.tail
         tiles = total_q // tile_m + batch if self.packed else batch * tiles_m
         sums = np.full((heads, tiles, tile_m, variant.head_dim), np.nan, np.float32)
-        lse_log2, delta = (np.full((heads, tiles, tile_m), np.nan, np.float32) for _ in range(2))
+        lse_log2, minus_delta = (np.full((heads, tiles, tile_m), np.nan, np.float32) for _ in range(2))
         partials = np.full((heads, batch * tiles_m), np.nan, np.float32)
         turns = np.full((heads, tiles), 77, np.uint32)
         dsink = np.full(heads, np.nan, np.float32)
@@ -193,7 +193,7 @@ class Backward:
             seqlen_k=longest_k,
             workspace_dq=sums.ctypes.data,
             lse_log2=lse_log2.ctypes.data,
-            delta=delta.ctypes.data,
+            minus_delta=minus_delta.ctypes.data,
             sink_partials=partials.ctypes.data,
             turns=turns.ctypes.data if call.ordered else 0,
             tiles=tiles,
