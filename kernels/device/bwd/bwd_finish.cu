@@ -33,35 +33,67 @@ CUTE_DEVICE void store_chunk(Element* to, Chunk const& chunk, int columns) {
     }
 }
 
+// Stores four elements of a row, or as many as the row has.
+CUTE_DEVICE void store_half_chunk(Element* to, uint2 pairs, int columns) {
+    if (columns >= kChunk / 2) {
+        *reinterpret_cast<uint2*>(to) = pairs;
+        return;
+    }
+    CUTE_UNROLL
+    for (int i = 0; i < kChunk / 2; ++i) {
+        if (i < columns) to[i].bits = static_cast<uint16_t>((i < 2 ? pairs.x : pairs.y) >> i % 2 * 16);
+    }
+}
+
+// The four floats of this lane in an accumulator that starts at `sums`.
+CUTE_DEVICE float4 sums_of_lane(float const* sums, int lane, int lane_floats) {
+    if (lane_floats == 4) return reinterpret_cast<float4 const*>(sums)[lane];
+    return {sums[lane], sums[32 + lane], sums[64 + lane], sums[96 + lane]};
+}
+
+// A warp converts 16 rows by 32 columns at a time, four accumulators.
 CUTE_DEVICE void finish_tile(BwdParams const& p, int batch, int head, int tile) {
+    constexpr int kAccumulators = 4;
     SequenceRows const queries = queries_of(p, batch);
     int const tile_m = p.workspace.tile_m;
     int const first_row = tile * tile_m;
     if (first_row >= queries.slot) return;
     int const columns = p.workspace.columns_q;
-    int const chunks = (p.sizes.head_dim + kChunk - 1) / kChunk;
     float const* const sums = p.workspace.dq + workspace_tile(p, batch, head, tile) * tile_m * columns;
     auto* const dq = sequence_rows<Element>(p.dq, batch, p.sequences.cu_seqlens_q != nullptr, queries.start) +
                      head * p.dq.stride_head;
-    // Eight neighbouring threads take eight rows, whose floats are neighbours.
-    for (int i = threadIdx.x; i < tile_m * chunks; i += kThreads) {
-        int const chunk = i / 8 % chunks;
-        int const in_tile = i / (8 * chunks) * 8 + i % 8;
-        int const row = first_row + in_tile;
-        if (row >= queries.slot) continue;
-        Chunk packed{};
-        if (row < queries.length) {
-            float x[kChunk];
+    int const lane = threadIdx.x % 32;
+    bool const odd = lane % 2;
+    int const groups = columns / (8 * kAccumulators);
+    for (int i = threadIdx.x / 32; i < tile_m / 16 * groups; i += kThreads / 32) {
+        int const row_tile = i / groups;
+        int const first_column_tile = (i - row_tile * groups) * kAccumulators;
+        if (first_column_tile * 8 >= p.sizes.head_dim) continue;
+        float4 x[kAccumulators];
+        CUTE_UNROLL
+        for (int j = 0; j < kAccumulators; ++j) {
+            x[j] = sums_of_lane(sums + accumulator_offset(row_tile, first_column_tile + j, columns), lane, p.workspace.lane_floats);
+        }
+        CUTE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            int const row = first_row + row_tile * 16 + half * 8 + lane / 4;
+            float const scale = p.softmax_scale;
             CUTE_UNROLL
-            for (int j = 0; j < kChunk; ++j) {
-                x[j] = sums[element_offset(in_tile, chunk, j, columns, p.workspace.lane_floats)] * p.softmax_scale;
-            }
-            CUTE_UNROLL
-            for (int pair = 0; pair < kChunk / 2; ++pair) {
-                packed.pairs[pair] = pack(Element{}, x[2 * pair], x[2 * pair + 1]);
+            for (int j = 0; j < kAccumulators; j += 2) {
+                auto const pair_of = [&](float4 const& of) {
+                    if (row >= queries.length) return 0u;  // the sums of an unused row may hold anything
+                    return half == 0 ? pack(Element{}, of.x * scale, of.y * scale) : pack(Element{}, of.z * scale, of.w * scale);
+                };
+                // Neighbouring lanes exchange pairs, so that each has four columns of one accumulator.
+                uint32_t const first = pair_of(x[j]);
+                uint32_t const second = pair_of(x[j + 1]);
+                uint32_t const got = __shfl_xor_sync(0xFFFFFFFF, odd ? first : second, 1);
+                int const column = (first_column_tile + j + odd) * 8 + lane % 4 / 2 * 4;
+                if (row >= queries.slot || column >= p.sizes.head_dim) continue;
+                store_half_chunk(dq + row * p.dq.stride_row + column, odd ? uint2{got, second} : uint2{first, got},
+                                 p.sizes.head_dim - column);
             }
         }
-        store_chunk(dq + row * p.dq.stride_row + chunk * kChunk, packed, p.sizes.head_dim - chunk * kChunk);
     }
 }
 

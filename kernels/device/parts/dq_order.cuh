@@ -14,11 +14,4 @@ CUTE_DEVICE int accumulator_offset(int row_tile, int column_tile, int columns) {
     return (row_tile * (columns / 8) + column_tile) * kAccumulatorFloats;
 }
 
-// Place of column 8 * column_tile + j of a row. `lane_floats`: 1 or 4, neighbouring floats of a lane.
-CUTE_DEVICE int element_offset(int row, int column_tile, int j, int columns, int lane_floats) {
-    int const lane = row % 8 * 4 + j / 2;
-    int const i = row % 16 / 8 * 2 + j % 2;
-    return accumulator_offset(row / 16, column_tile, columns) + (lane_floats == 4 ? lane * 4 + i : i * 32 + lane);
-}
-
 }  // namespace fa3
