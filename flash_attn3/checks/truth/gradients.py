@@ -24,12 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gradients:
-    """``dq`` (batch, seqlen_q, heads, head_dim), ``dk`` and ``dv`` likewise; ``dsink`` (heads,) or None."""
+    """``dq`` (batch, seqlen_q, heads, head_dim), ``dk`` and ``dv`` likewise; ``dsink`` (heads,) or None.
+
+    ``dsink_spread`` (heads,), with ``dsink``: the standard deviation of ``dsink`` if that of each element of
+    ``out``, relative to the element, is 1.
+    """
 
     dq: Tensor
     dk: Tensor
     dv: Tensor
     dsink: Tensor | None
+    dsink_spread: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,12 @@ def gradients(
         torch.zeros_like(q),
         torch.zeros_like(k),
         torch.zeros_like(v),
-        None if scoring.sink is None else torch.zeros(heads, dtype=torch.float64, device=q.device),
+        *(
+            None if scoring.sink is None else torch.zeros(heads, dtype=torch.float64, device=q.device)
+            for _ in range(2)
+        ),
     )
-    if q.numel() == 0 or k.numel() == 0:
+    if q.numel() == 0:
         return found
     out, lse = forward.out.to(dtype), forward.lse
     for rows in row_blocks(Rows(0, seqlen_q), q, k):
@@ -82,9 +90,11 @@ def gradients(
         scores = visible_scores(raw, rows, seqlen_q, scoring)
         block_lse = _grouped(lse[:, :, here], heads_kv)
         reachable = torch.where(block_lse == -torch.inf, 0.0, block_lse)
-        p = torch.exp(scores.double() - reachable[..., None]).masked_fill(scores == -torch.inf, 0.0).to(dtype)
+        p = torch.exp(scores.double() - reachable[..., None]).masked_fill(scores == -torch.inf, 0.0)
+        p = p.clamp(max=1.0).to(dtype)  # of rows that are not used it may be of any size
         of_out = _by_head(dout[:, here], heads_kv)
-        delta = (_by_head(out[:, here], heads_kv) * of_out).sum(-1)
+        products = _by_head(out[:, here], heads_kv) * of_out
+        delta = products.sum(-1)
         if dlse is not None:
             usable = torch.where(lse[:, :, here] == -torch.inf, 0.0, dlse[:, :, here].double())
             delta = delta - _grouped(usable, heads_kv).to(dtype)
@@ -96,10 +106,15 @@ def gradients(
         found.dv.add_(torch.einsum("bhgqk,bhgqd->bkhd", p, of_out))
         found.dk.add_(torch.einsum("bhgqk,bhgqd->bkhd", ds, _by_head(q[:, here], heads_kv)))
         found.dq[:, here] = torch.einsum("bhgqk,bkhd->bqhgd", ds, k).reshape(batch, -1, heads, q.shape[3])
-        if scoring.sink is not None and found.dsink is not None:
+        if scoring.sink is not None and found.dsink is not None and found.dsink_spread is not None:
             sink = scoring.sink.double().reshape(1, heads_kv, -1, 1)
             weight = torch.where(block_lse == -torch.inf, 0.0, torch.exp(sink - reachable))
             found.dsink.sub_((weight * delta.double()).sum((0, 3)).flatten())
+            found.dsink_spread.add_(
+                (weight**2 * products.double().square().sum(-1)).sum((0, 3)).flatten()
+            )  # squares until the end
+    if found.dsink_spread is not None:
+        found.dsink_spread.sqrt_()
     return found
 
 

@@ -1,4 +1,4 @@
-// Last launch of the backward pass: dq from the workspace, dsink, and zeros behind the last sequence of packed tensors.
+// Last launch of the backward pass: dq from the workspace, dsink, and zeros in rows of packed tensors that no sequence uses.
 // Design note: bwd.md.
 //
 // Thread blocks: one for each tile of query rows of each head; then, with a sink, one for each head; then
@@ -112,10 +112,10 @@ CUTE_DEVICE void finish_sink(BwdParams const& p, int head, float* of_warps) {
     p.dsink[head] = total;
 }
 
-// Zeros in rows [first, total) of a packed tensor: this block's share.
-CUTE_DEVICE void clear_rows(Operand const& operand, int first, int total, int heads, int columns, int block, int blocks) {
+// Zeros in rows [first, end) of a packed tensor: this block's share.
+CUTE_DEVICE void clear_rows(Operand const& operand, int first, int end, int heads, int columns, int block, int blocks) {
     int const chunks = (columns + kChunk - 1) / kChunk;
-    fa3_i64 const count = fa3_i64(max(0, total - first)) * heads * chunks;
+    fa3_i64 const count = fa3_i64(max(0, end - first)) * heads * chunks;
     for (fa3_i64 i = fa3_i64(block) * kThreads + threadIdx.x; i < count; i += fa3_i64(blocks) * kThreads) {
         fa3_i64 const row = i / (heads * chunks);
         int const within = static_cast<int>(i - row * (heads * chunks));
@@ -127,16 +127,25 @@ CUTE_DEVICE void clear_rows(Operand const& operand, int first, int total, int he
     }
 }
 
-CUTE_DEVICE void clear_tails(BwdParams const& p, int block) {
-    if (p.sequences.cu_seqlens_q != nullptr) {
-        clear_rows(p.dq, p.sequences.cu_seqlens_q[p.sizes.batch], p.total_q, p.sizes.heads_q, p.sizes.head_dim, block,
-                   p.tail_blocks);
-    }
-    if (p.sequences.cu_seqlens_k != nullptr) {
-        int const end = p.sequences.cu_seqlens_k[p.sizes.batch];
-        clear_rows(p.dk, end, p.total_k, p.sizes.heads_kv, p.sizes.head_dim, block, p.tail_blocks);
-        clear_rows(p.dv, end, p.total_k, p.sizes.heads_kv, p.sizes.head_dim_v, block, p.tail_blocks);
-    }
+// Zeros in rows of packed tensors that no tile covers: behind the last sequence, and, where fewer rows are used than there
+// are, within a sequence behind its longest used length.
+CUTE_DEVICE void clear_unused(BwdParams const& p, int block) {
+    auto const clear = [&](int const* cu_seqlens, int longest, int total, auto const& clear_between) {
+        if (cu_seqlens == nullptr) return;
+        for (int batch = 0; batch < p.sizes.batch; ++batch) {
+            int const end = cu_seqlens[batch + 1];
+            int const covered = cu_seqlens[batch] + longest;
+            if (covered < end) clear_between(covered, end);
+        }
+        clear_between(cu_seqlens[p.sizes.batch], total);
+    };
+    clear(p.sequences.cu_seqlens_q, p.sizes.seqlen_q, p.total_q, [&](int first, int end) {
+        clear_rows(p.dq, first, end, p.sizes.heads_q, p.sizes.head_dim, block, p.tail_blocks);
+    });
+    clear(p.sequences.cu_seqlens_k, p.sizes.seqlen_k, p.total_k, [&](int first, int end) {
+        clear_rows(p.dk, first, end, p.sizes.heads_kv, p.sizes.head_dim, block, p.tail_blocks);
+        clear_rows(p.dv, first, end, p.sizes.heads_kv, p.sizes.head_dim_v, block, p.tail_blocks);
+    });
 }
 
 }  // namespace fa3
@@ -160,5 +169,5 @@ extern "C" __global__ void __launch_bounds__(fa3::kThreads) FA3_KERNEL(const __g
         }
         index -= p.sizes.heads_q;
     }
-    clear_tails(p, index);
+    clear_unused(p, index);
 }

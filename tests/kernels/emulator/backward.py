@@ -155,7 +155,9 @@ class Backward:
         starts_q, starts_k = (np.array(_starts(slots), np.int32) for slots in (self.slots_q, self.slots_k))
         used_q, used_k = (np.array(n, np.int32) for n in (case.lengths_q, case.lengths_k))
         tile_m = variant.tile_m
-        longest_q, longest_k = max(self.slots_q), max(self.slots_k)
+        # Of packed sequences, callers may give the longest used length.
+        longest_q = max(case.lengths_q if self.packed else self.slots_q)
+        longest_k = max(case.lengths_k if self.packed else self.slots_k)
         tiles_m = -(-longest_q // tile_m)
         total_q = sum(self.slots_q) + call.tail
         total_k = sum(self.slots_k) + call.tail

@@ -31,6 +31,9 @@ extern Index threadIdx;
 extern Index blockIdx;
 extern Index gridDim;
 
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
 struct alignas(16) uint4 {
     uint32_t x, y, z, w;
 };

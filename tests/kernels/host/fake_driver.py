@@ -167,7 +167,7 @@ class BwdWorkspace(ctypes.Structure):
     _fields_ = (
         ("workspace_dq", ctypes.c_uint64),
         ("lse_log2", ctypes.c_uint64),
-        ("delta", ctypes.c_uint64),
+        ("minus_delta", ctypes.c_uint64),
         ("sink_partials", ctypes.c_uint64),
         ("turns", ctypes.c_uint64),
         ("tiles", ctypes.c_int32),
