@@ -67,7 +67,7 @@ def _add_entry(root: ET.Element, release: Sequence[Wheel]) -> None:
     channel = "stable" if any(wheel.channel == "stable" for wheel in release) else "candidate"
     state = ", yanked" if all(wheel.yanked is not None for wheel in release) else ""
     entry = _element("entry", root)
-    _element("id", entry, _id(f"{first.project}=={first.version}"))
+    _element("id", entry, _id(first.pin))
     _element("title", entry, f"{first.project} {first.version} ({channel}{state})")
     _element("updated", entry, _updated(release))
     _element("published", entry, _published(release))

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from index_site.manifest import GpuSupport, Proof
     from matrix.serving import Code
 
+OLDEST_DRIVER = "12.0"
+"""The oldest CUDA version of a driver that loads the kernels."""
 _TITLES = {"fwd": "forward", "bwd": "backward"}
 
 

@@ -193,9 +193,14 @@ class Wheel(Record):
         """Whether this is a compatibility wheel."""
         return self.project == COMPAT_PROJECT
 
+    @property
+    def pin(self) -> str:
+        """The requirement of exactly this project and version, as ``requires_dist`` has it."""
+        return f"{self.project}=={self.version}"
+
     def required_among(self, wheels: Iterable[Wheel]) -> list[Wheel]:
         """Return those of ``wheels`` whose project and version this wheel requires exactly."""
-        return [other for other in wheels if f"{other.project}=={other.version}" in self.requires_dist]
+        return [other for other in wheels if other.pin in self.requires_dist]
 
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
@@ -303,7 +308,7 @@ class Manifest(Record):
     def _compat_wheels_have_what_they_require(self) -> Manifest:
         stable = self.on_channel("stable")
         compat = [wheel for wheel in stable if wheel.is_compat]
-        listed = {f"{wheel.project}=={wheel.version}" for wheel in stable} if compat else set()
+        listed = {wheel.pin for wheel in stable} if compat else set()
         for wheel in compat:
             if listed.isdisjoint(wheel.requires_dist):
                 raise ValueError(f"{wheel.filename} is on stable without {', '.join(wheel.requires_dist)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from index_site.docs import docs_pages
+from index_site.doctor import DOCTOR_NAME, doctor_page
 from index_site.feed import FEED_NAME, feed
 from index_site.human import human_pages
 from index_site.machine import machine_pages
@@ -21,4 +22,5 @@ def render(manifest: Manifest) -> dict[str, bytes]:
     """
     offered = offered_release(manifest)
     people = docs_pages(manifest, offered) | human_pages(manifest, offered)
-    return machine_pages(manifest) | {FEED_NAME: feed(manifest)} | people
+    programs = {DOCTOR_NAME: doctor_page(manifest, offered)}
+    return machine_pages(manifest) | {FEED_NAME: feed(manifest)} | programs | people

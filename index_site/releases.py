@@ -58,9 +58,5 @@ def current_candidates(manifest: Manifest, stable: Sequence[Wheel]) -> tuple[Whe
         floor = Version(stable[0].version)
         versions = parsed_versions(wheel for wheel in manifest.wheels if wheel.project == PROJECT)
         older = {f"{PROJECT}=={text}" for text, version in versions.items() if version < floor}
-        candidates = [
-            wheel
-            for wheel in candidates
-            if older.isdisjoint((f"{wheel.project}=={wheel.version}", *wheel.requires_dist))
-        ]
+        candidates = [wheel for wheel in candidates if older.isdisjoint((wheel.pin, *wheel.requires_dist))]
     return tuple(candidates[::-1][:_SHOWN_CANDIDATES])

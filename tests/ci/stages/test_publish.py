@@ -567,10 +567,10 @@ def test_kill_at_any_moment_leaves_a_good_site_and_the_next_run_completes_it(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB."""
+    """A disk of 512 KiB, twice what the pages of a small site take."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("mounting a small disk needs root")
     yield folder
@@ -581,7 +581,7 @@ def test_full_disk_is_one_error_and_the_old_site_stays(small_disk: Path, tmp_pat
     site = small_disk / "site"
     put(site, flash_wheel(tmp_path / "dist"))
     before = tree(site)
-    members = {**flash_members(version="0.2.0"), "flash_attn3/big.bin": os.urandom(400_000)}
+    members = {**flash_members(version="0.2.0"), "flash_attn3/big.bin": os.urandom(800_000)}
     big = write_wheel(
         tmp_path / "dist", name=f"flash_attn3-0.2.0-py3-none-{PLATFORM_TAG}.whl", members=members
     )
