@@ -18,8 +18,9 @@ from ci.cli.options import work_option
     required=True,
     help="The JSON report to write.",
 )
+@click.option("--quick", is_flag=True, help="Leave out the slowest checks; the report proves no wheel.")
 @work_option
-def emulate(wheel: Path, report: Path, work: Path) -> None:
+def emulate(wheel: Path, report: Path, quick: bool, work: Path) -> None:
     """Run the host part of WHEEL, for another processor, in an emulator, and write a report.
 
     A Python for that processor with a real torch imports the wheel, traces it and gets its errors; the
@@ -37,6 +38,7 @@ def emulate(wheel: Path, report: Path, work: Path) -> None:
             matrix=read_matrix(),
             cache=work.resolve() / "cache",
             progress=progress,
+            quick=quick,
         )
     click.echo(
         f"{found.wheel_filename}: all {found.checks_passed} checks passed under {found.emulator} with Python "

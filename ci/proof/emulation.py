@@ -37,6 +37,7 @@ class EmulationReport(_Record):
     """A report, bound to a wheel by the wheel's sha256.
 
     Attributes:
+        quick: whether the slowest checks were left out.
         emulator: the first line that it prints about itself.
         machine: the emulated processor, as its Python names it.
     """
@@ -49,6 +50,7 @@ class EmulationReport(_Record):
     platform: str
     started: str
     finished: str
+    quick: bool
     emulator: str
     machine: str
     libc: str

@@ -61,9 +61,18 @@ class _Suite:
     machine: Machine
     wheel: Path
     scratch: Path
+    quick: bool
 
 
-def emulate(*, wheel: Path, report: Path, matrix: Matrix, cache: Path, progress: Reporter) -> EmulationReport:
+def emulate(
+    *,
+    wheel: Path,
+    report: Path,
+    matrix: Matrix,
+    cache: Path,
+    progress: Reporter,
+    quick: bool = False,
+) -> EmulationReport:
     """Run the suite of a wheel's host part, write the report, and return it.
 
     Args:
@@ -72,6 +81,7 @@ def emulate(*, wheel: Path, report: Path, matrix: Matrix, cache: Path, progress:
         matrix: lists the platforms.
         cache: holds the emulated machines.
         progress: receives a line for each section that ended.
+        quick: leave out the slowest checks; such a report proves no wheel.
 
     Raises:
         NotJudged: a program or a package is missing here; nothing was written.
@@ -79,13 +89,14 @@ def emulate(*, wheel: Path, report: Path, matrix: Matrix, cache: Path, progress:
         CorruptWheel, DiskFull: the wheel or the disk.
         EmulationFailed: a check failed; the report holds each.
     """
+    cache = cache.resolve()  # the suite runs in another folder
     facts = read_wheel(wheel)
     emulated, platform = _platform_of(facts, matrix)
     machine = emulated_machine(emulated, cache=cache, progress=progress)
     started = _now()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        suite = _Suite(machine, scratch / "wheel", scratch)
+        suite = _Suite(machine, scratch / "wheel", scratch, quick)
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(suite.wheel)
         _compile_doubles(str(platform.target), scratch, cache)
@@ -102,6 +113,7 @@ def emulate(*, wheel: Path, report: Path, matrix: Matrix, cache: Path, progress:
         "platform": platform.name,
         "started": started,
         "finished": _now(),
+        "quick": quick,
         "emulator": machine.emulator_version,
         **ended[0],
         "checks": checks,
@@ -136,7 +148,7 @@ def _compile_doubles(target: str, folder: Path, cache: Path) -> None:
     for made in (driver, torch):
         made.mkdir()
     command = [sys.executable, "-m", "tests.kernels.host.doubles", target, str(driver), str(torch)]
-    variables = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache.resolve() / "zig")}
+    variables = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache / "zig")}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildFailed(f"the doubles could not be compiled for {target}: {last_line(done.stderr, '')}")
@@ -147,8 +159,10 @@ def _run(suite: _Suite, process: _Process, progress: Reporter) -> dict[str, Any]
     begun = time.monotonic()
     name = " and ".join(process.sections)
     outcomes = suite.scratch / f"{process.sections[0]}.json"
+    options = ["--quick"] if suite.quick else []
     command = suite.machine.python(
-        *("-W", "ignore::UserWarning", "-m", "tests.emulated.suite", outcomes, suite.wheel),
+        *("-W", "ignore::UserWarning", "-m", "tests.emulated.suite", *options),
+        *(outcomes, suite.wheel),
         *process.sections,
         path=(suite.wheel, ROOT),
         libraries=[suite.scratch / double for double in process.doubles],

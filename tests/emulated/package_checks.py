@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import torch
-import torch._dynamo  # once, for all checks: it takes half a minute in an emulator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import flash_attn3

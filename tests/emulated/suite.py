@@ -1,15 +1,16 @@
 """Runs sections of the suite of one wheel's host part, and writes their outcomes as JSON.
 
-Run as a program, `python -m tests.emulated.suite OUTCOMES WHEEL SECTION...`: WHEEL is the folder of an
-unpacked wheel, on the path of this Python before the tree. The sections `torch` and `package` need torch,
-`runtime` and `operators` the doubles in the library path; none needs a GPU or a compiler.
+Run as a program, `python -m tests.emulated.suite [--quick] OUTCOMES WHEEL SECTION...`: WHEEL is the folder
+of an unpacked wheel, on the path of this Python before the tree. The sections `torch` and `package` need
+torch, `runtime` and `operators` the doubles in the library path; none needs a GPU or a compiler. `--quick`
+leaves out the checks that take longest in an emulator.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
-import sys
 import tempfile
 from dataclasses import asdict
 from functools import partial
@@ -20,20 +21,22 @@ from tests.emulated.forked import Outcome, run_forked
 from tests.emulated.host_checks import operator_checks, runtime_checks, torch_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tests.emulated.host_checks import Check
 
 _HOST = {"runtime": runtime_checks, "operators": operator_checks, "torch": torch_checks}
 _WITH_TORCH = frozenset({"torch", "package"})
+SLOW = frozenset({"maps_are_of_their_tensors", "torch_compile_traces_one_graph"})
+"""Two thirds of the time of all checks in an emulator, where to load torch.compile alone takes 30 s."""
 
 
-def main(outcomes: str, wheel: str, *sections: str) -> None:
-    """Run the sections in order."""
+def main(outcomes: Path, wheel: Path, sections: Sequence[str], *, quick: bool) -> None:
+    """Run the sections in order, without the slow checks if `quick`."""
     found: list[Outcome] = []
     for section in sections:
         with tempfile.TemporaryDirectory() as scratch:
-            found += _run(section, Path(wheel), Path(scratch))
+            found += _run(section, wheel, Path(scratch), SLOW if quick else frozenset())
     document = {
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -41,24 +44,25 @@ def main(outcomes: str, wheel: str, *sections: str) -> None:
         "torch": _torch_version() if _WITH_TORCH.intersection(sections) else "",
         "checks": [asdict(outcome) for outcome in found],
     }
-    Path(outcomes).write_text(json.dumps(document), encoding="utf-8")
+    outcomes.write_text(json.dumps(document), encoding="utf-8")
 
 
-def _run(section: str, wheel: Path, scratch: Path) -> Iterator[Outcome]:
+def _run(section: str, wheel: Path, scratch: Path, left_out: frozenset[str]) -> Iterator[Outcome]:
     if section in _HOST:
-        yield from _each(section, _HOST[section](wheel / "flash_attn3" / "lib", scratch))
+        yield from _each(section, _HOST[section](wheel / "flash_attn3" / "lib", scratch), left_out)
         return
     imported = run_forked(section, "import_takes_the_wheel", partial(_import_takes, wheel))
     yield imported
     if not imported.failure:
         from tests.emulated.package_checks import CHECKS  # noqa: PLC0415 - imports the package
 
-        yield from _each(section, ((check.__name__, check) for check in CHECKS))
+        yield from _each(section, ((check.__name__, check) for check in CHECKS), left_out)
 
 
-def _each(section: str, checks: Iterable[Check]) -> Iterator[Outcome]:
+def _each(section: str, checks: Iterable[Check], left_out: frozenset[str]) -> Iterator[Outcome]:
     for name, check in checks:
-        yield run_forked(section, name, check)
+        if name not in left_out:
+            yield run_forked(section, name, check)
 
 
 def _import_takes(wheel: Path) -> None:
@@ -74,4 +78,10 @@ def _torch_version() -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m tests.emulated.suite")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("outcomes", type=Path)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("sections", nargs="+")
+    given = parser.parse_args()
+    main(given.outcomes, given.wheel, given.sections, quick=given.quick)

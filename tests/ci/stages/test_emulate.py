@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ import pytest
 from ci.engine.local import LocalEngine
 from ci.errors import CorruptReport, NotJudged, UnknownCell
 from ci.gpu_side.report_file import write_report
-from ci.platforms.linux_aarch64 import LINUX_AARCH64
 from ci.proof.emulation import read_emulation
 from ci.stages.audit import audit
 from ci.stages.build import Workshop, build
@@ -28,6 +26,7 @@ from kernels.build.payload import PACK_NAME
 from matrix.cell import Artefact
 from matrix.model import read_matrix
 from tests.emulated.forked import run_forked
+from tests.emulated.suite import SLOW
 from tests.kernels.host.conftest import NATIVE_TARGET
 from tests.kernels.host.doubles import main as compile_doubles
 from tests.quiet import Quiet
@@ -39,15 +38,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 CACHE = ROOT / ".farm" / "cache"
-LACKING = [
-    name
-    for name, found in {
-        "QEMU's user mode emulation": any(map(shutil.which, LINUX_AARCH64.emulators)),
-        "apt-get": shutil.which("apt-get"),
-        "dpkg-deb": shutil.which("dpkg-deb"),
-    }.items()
-    if not found
-]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +59,8 @@ def doubles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return driver
 
 
-def emulated(wheel: Path, report: Path) -> None:
-    emulate(wheel=wheel, report=report, matrix=read_matrix(), cache=CACHE, progress=Quiet())
+def emulated(wheel: Path, report: Path, *, quick: bool = False) -> None:
+    emulate(wheel=wheel, report=report, matrix=read_matrix(), cache=CACHE, progress=Quiet(), quick=quick)
 
 
 def test_the_wheel_is_one_for_aarch64_with_the_kernels_of_x86(aarch64_wheel: Path, wheel: Path):
@@ -85,17 +75,24 @@ def test_the_wheel_is_one_for_aarch64_with_the_kernels_of_x86(aarch64_wheel: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(LACKING), reason=f"{' and '.join(LACKING)} not installed")
 def test_the_wheel_works_in_an_emulator(aarch64_wheel: Path, tmp_path: Path):
-    """A real Python and torch for aarch64 import it, trace it and get its errors; no check is left out."""
-    emulated(aarch64_wheel, tmp_path / "report.json")
+    """A real Python and torch for aarch64 import it, call it and get its errors.
+
+    To import torch takes 45 s of processor time there; `farm emulate` alone runs the slowest checks as well.
+    """
+    try:
+        emulated(aarch64_wheel, tmp_path / "report.json", quick=True)
+    except NotJudged as error:
+        pytest.skip(str(error))
     report = read_emulation(tmp_path / "report.json")
     assert report.passed
+    assert report.quick
     assert (report.machine, report.platform) == ("aarch64", "linux_aarch64")
     assert "qemu-aarch64" in report.emulator
     assert report.torch.startswith("2.9.")
     names = {check.name for check in report.checks}
-    assert {"import_takes_the_wheel", "torch_compile_traces_one_graph", "launch_carries_the_problem"} <= names
+    assert {"import_takes_the_wheel", "every_operator_is_registered", "launch_carries_the_problem"} <= names
+    assert names.isdisjoint(SLOW)
     assert {check.section for check in report.checks} == {"torch", "package", "runtime", "operators"}
 
 
@@ -206,6 +203,7 @@ class TestReport:
         return {
             "schema_version": 1,
             "kind": "emulation",
+            "quick": False,
             "wheel_filename": "w.whl",
             "wheel_sha256": "0" * 64,
             "wheel_size": 1,
