@@ -12,11 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ci.errors import CorruptReport, OtherReportSchema
 from ci.gpu_side.report_file import DIGEST_FIELD, report_digest
+from ci.proof.report import Signature, report_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SCHEMA_VERSION = 1
+KIND = "emulation"
+SECTIONS = ("torch", "package", "tracing", "runtime", "operators")
+"""Of the suite, all of which a wheel needs."""
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -61,11 +66,18 @@ class EmulationReport(_Record):
     checks_failed: Annotated[int, Field(ge=0)]
     passed: bool
     report_sha256: _Sha256
+    signature: Signature | None = None
 
     @property
     def failed(self) -> tuple[EmulatedCheck, ...]:
         """The checks that failed."""
         return tuple(check for check in self.checks if check.failure)
+
+
+def find_emulation_gaps(report: EmulationReport) -> Iterator[str]:
+    """Yield a sentence for each section of the suite that a report lacks."""
+    ran = {check.section for check in report.checks}
+    return (f"the section {section} ran no check" for section in SECTIONS if section not in ran)
 
 
 def read_emulation(path: Path) -> EmulationReport:
@@ -75,14 +87,26 @@ def read_emulation(path: Path) -> EmulationReport:
         OtherReportSchema: it is of another schema.
         CorruptReport: the file cannot be read, is no such report, was altered or contradicts itself.
     """
+    return parse_emulation(report_bytes(path), path)
+
+
+def is_emulation(raw: bytes) -> bool:
+    """Whether the bytes of a report are of this kind; those of no report are not."""
     try:
-        text = path.read_text(encoding="utf-8")
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("kind") == KIND
+
+
+def parse_emulation(raw: bytes, path: Path) -> EmulationReport:
+    """Read a report from the bytes of ``path``; raises as :func:`read_emulation` does."""
+    try:
+        text = raw.decode()
         document = json.loads(text)
-    except OSError as error:
-        raise CorruptReport(f"{path}: cannot be read as an emulation report: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise CorruptReport(f"{path}: cannot be read as an emulation report: {error}") from error
-    if not isinstance(document, dict) or document.get("kind") != "emulation":
+    if not isinstance(document, dict) or document.get("kind") != KIND:
         raise CorruptReport(f"{path}: not an emulation report")
     if document.get("schema_version") != SCHEMA_VERSION:
         raise OtherReportSchema(

@@ -21,7 +21,7 @@ from ci.output import last_line
 from ci.platforms.emulated import emulated_machine
 from ci.platforms.linux_aarch64 import LINUX_AARCH64
 from ci.project import ROOT
-from ci.proof.emulation import SCHEMA_VERSION, read_emulation
+from ci.proof.emulation import KIND, SCHEMA_VERSION, read_emulation
 from ci.wheel.read import read_wheel
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Process:
 
 
 _PROCESSES = (
-    _Process(("torch", "package")),  # the longest, and the one that reports torch's version
+    _Process(("torch", "package", "tracing")),  # the longest, and the one that reports torch's version
     _Process(("runtime",), ("driver",)),
     _Process(("operators",), ("torch", "driver")),
 )
@@ -106,7 +106,7 @@ def emulate(
     failed = [check for check in checks if check["failure"]]
     document = {
         "schema_version": SCHEMA_VERSION,
-        "kind": "emulation",
+        "kind": KIND,
         "wheel_filename": facts.filename,
         "wheel_sha256": facts.sha256,
         "wheel_size": facts.size,

@@ -1,9 +1,9 @@
 """Runs sections of the suite of one wheel's host part, and writes their outcomes as JSON.
 
 Run as a program, `python -m tests.emulated.suite [--quick] OUTCOMES WHEEL SECTION...`: WHEEL is the folder
-of an unpacked wheel, on the path of this Python before the tree. The sections `torch` and `package` need
-torch, `runtime` and `operators` the doubles in the library path; none needs a GPU or a compiler. `--quick`
-leaves out the checks that take longest in an emulator.
+of an unpacked wheel, on the path of this Python before the tree. The sections `torch`, `package` and
+`tracing` need torch, `runtime` and `operators` the doubles in the library path; none needs a GPU or a
+compiler. `--quick` leaves out what takes longest in an emulator: tracing, and one check.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import platform
 import tempfile
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,22 +22,23 @@ from tests.emulated.forked import Outcome, run_forked
 from tests.emulated.host_checks import operator_checks, runtime_checks, torch_checks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from tests.emulated.host_checks import Check
 
 _HOST = {"runtime": runtime_checks, "operators": operator_checks, "torch": torch_checks}
-_WITH_TORCH = frozenset({"torch", "package"})
-SLOW = frozenset({"maps_are_of_their_tensors", "torch_compile_traces_one_graph"})
-"""Two thirds of the time of all checks in an emulator, where to load torch.compile alone takes 30 s."""
+_WITH_TORCH = frozenset({"torch", "package", "tracing"})
+SLOW = ("tracing", "maps_are_of_their_tensors")
+"""A section and a check: half of the time of all in an emulator, 100 s of processor time."""
 
 
 def main(outcomes: Path, wheel: Path, sections: Sequence[str], *, quick: bool) -> None:
-    """Run the sections in order, without the slow checks if `quick`."""
+    """Run the sections in order, without what is slow if `quick`."""
     found: list[Outcome] = []
     for section in sections:
-        with tempfile.TemporaryDirectory() as scratch:
-            found += _run(section, wheel, Path(scratch), SLOW if quick else frozenset())
+        if section not in SLOW or not quick:
+            with tempfile.TemporaryDirectory() as scratch:
+                found += _run(section, wheel, Path(scratch), SLOW if quick else ())
     document = {
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -47,19 +49,18 @@ def main(outcomes: Path, wheel: Path, sections: Sequence[str], *, quick: bool) -
     outcomes.write_text(json.dumps(document), encoding="utf-8")
 
 
-def _run(section: str, wheel: Path, scratch: Path, left_out: frozenset[str]) -> Iterator[Outcome]:
+def _run(section: str, wheel: Path, scratch: Path, left_out: Collection[str]) -> Iterator[Outcome]:
     if section in _HOST:
         yield from _each(section, _HOST[section](wheel / "flash_attn3" / "lib", scratch), left_out)
         return
     imported = run_forked(section, "import_takes_the_wheel", partial(_import_takes, wheel))
     yield imported
     if not imported.failure:
-        from tests.emulated.package_checks import CHECKS  # noqa: PLC0415 - imports the package
+        checks = import_module(f"tests.emulated.{section}_checks").CHECKS  # imports the package
+        yield from _each(section, ((check.__name__, check) for check in checks), left_out)
 
-        yield from _each(section, ((check.__name__, check) for check in CHECKS), left_out)
 
-
-def _each(section: str, checks: Iterable[Check], left_out: frozenset[str]) -> Iterator[Outcome]:
+def _each(section: str, checks: Iterable[Check], left_out: Collection[str]) -> Iterator[Outcome]:
     for name, check in checks:
         if name not in left_out:
             yield run_forked(section, name, check)
