@@ -10,7 +10,7 @@ from ci.store.serve import served
 from index_site.manifest import ExcludedCells
 from index_site.snippets import snippets
 from matrix.block import Block
-from tests.page_kit import write_pages
+from tests.page_kit import release_manifest, write_pages
 from tests.site_kit import manifest_wheel, proof, site_manifest
 
 if TYPE_CHECKING:
@@ -148,6 +148,25 @@ def test_the_selector_answers_with_the_line_the_proof_or_the_reason(browser: Any
         choose(page, python="3.11", sm="90")
         assert page.inner_text("#verdict") == first
         assert page.is_visible("[data-command=pip]")
+    assert messages == []
+
+
+def test_the_selector_says_where_a_platform_is_emulated(browser: Any, tmp_path: Path) -> None:
+    """With the release of this tree: no reader takes a validation elsewhere for one of his platform."""
+    folder = write_pages(tmp_path / "site", release_manifest())
+    page, messages = opened(browser, (folder / "index.html").as_uri())
+    assert page.input_value("#selector [name=platform]") == "linux_x86_64"
+    assert page.inner_text("#verdict").startswith("Served; validated on NVIDIA H200")
+    assert page.evaluate("document.querySelector('#verdict').classList.contains('proven')")
+    choose(page, platform="linux_aarch64")
+    said = page.inner_text("#verdict")
+    assert said.startswith("Served; emulated: no linux_aarch64 machine with a GPU has validated this file.")
+    assert "passed 130 checks under qemu-aarch64 version 7.2.22 with torch 2.9.1+cpu; its kernels are" in said
+    assert "-py3-none-manylinux_2_17_x86_64.whl, which ran on NVIDIA H200." in said
+    assert "On this GPU: forward: exact sm_90 kernels" in said
+    assert "in the wheel for another platform, validated on NVIDIA H200" in said
+    assert not page.evaluate("document.querySelector('#verdict').classList.contains('proven')")
+    assert page.is_visible("[data-command=pip]")
     assert messages == []
 
 
