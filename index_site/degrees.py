@@ -35,8 +35,7 @@ def platform_rows(manifest: Manifest, release: Sequence[Wheel]) -> tuple[Platfor
     return tuple(
         PlatformRow(name, degree_of(wheel), _status(wheel, name, manifest))
         for wheel in release
-        if (support := manifest.support_of(wheel)) is not None
-        for name in dict.fromkeys(name for block in support.cells for name in block.platform)
+        for name in _platforms(wheel, manifest)
     )
 
 
@@ -65,10 +64,11 @@ def _status(wheel: Wheel, platform: str, manifest: Manifest) -> str:
             return f"validated: exactly this file ran on {_gpus(wheel)}"
         case "emulated":
             run = next(run for run in wheel.emulations if run.counts)
+            emulator = run.emulator.partition(" (")[0]  # without the distribution's version of it
             return (
-                f"emulated: no {platform} machine with a GPU has validated this file. Its host part passed "
-                f"{run.checks_passed} checks under {run.emulator} with torch {run.torch}; "
-                f"{_kernels(wheel, manifest)}"
+                f"emulated: no {platform} machine with a GPU has validated this file; "
+                f"{_kernels(wheel, manifest)}, and its host part passed {run.checks_passed} checks "
+                f"under {emulator}"
             )
         case "built":
             return f"built only: {wheel.channel_reason or 'nothing has run it'}"
@@ -76,8 +76,17 @@ def _status(wheel: Wheel, platform: str, manifest: Manifest) -> str:
 
 def _kernels(wheel: Wheel, manifest: Manifest) -> str:
     for other in wheel.kernels_proven_by(manifest.on_channel("stable")):
-        return f"its kernels are, byte for byte, those of {other.filename}, which ran on {_gpus(other)}"
+        names = ", ".join(_platforms(other, manifest)) or other.filename
+        return f"its kernels are, byte for byte, those of the wheel for {names}, which ran on {_gpus(other)}"
     return "no GPU has proven its kernels"
+
+
+def _platforms(wheel: Wheel, manifest: Manifest) -> tuple[str, ...]:
+    """Return the platforms of the matrix that a wheel serves."""
+    support = manifest.support_of(wheel)
+    return tuple(
+        dict.fromkeys(name for block in (support.cells if support else ()) for name in block.platform)
+    )
 
 
 def _gpus(wheel: Wheel) -> str:

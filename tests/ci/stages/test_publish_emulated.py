@@ -93,9 +93,9 @@ def test_it_goes_to_stable_and_the_page_says_how_far_the_proof_goes(release: Rel
     assert check_store(release.site, read_manifest(release.site)).ok
     text = unescape(re.sub(r"<[^>]+>", " ", (release.site / "index.html").read_text()))
     assert (
-        "emulated: no linux_aarch64 machine with a GPU has validated this file. Its host part passed 5 "
-        "checks under qemu-aarch64 version 7.2.22 with torch 2.9.1+cpu; its kernels are, byte for byte, those of "
-        f"{release.x86.name}, which ran on NVIDIA H200"
+        "emulated: no linux_aarch64 machine with a GPU has validated this file; its kernels are, byte for "
+        "byte, those of the wheel for linux_x86_64, which ran on NVIDIA H200, and its host part passed 5 "
+        "checks under qemu-aarch64 version 7.2.22"
     ) in text
     assert "validated: exactly this file ran on NVIDIA H200" in text
     assert re.search(r"Passed under emulation\s*, qemu-aarch64 version 7.2.22, aarch64, Python 3.11.2", text)
