@@ -133,10 +133,13 @@ def _flash_attn_backward(  # noqa: PLR0917  callers pass these by position
     deterministic: bool = False,
     sm_margin: int = 0,
 ) -> Tensor:
-    """Call the operator ``flash_attn_3::bwd`` and return the first of its results.
+    """Write the gradients of q, k and v to dq, dk and dv, see ``flash_attn_3._backward``.
+
+    Returns:
+        The first result of the operator ``flash_attn_3::bwd``, a tensor without elements.
 
     Raises:
-        NotImplementedError: there is no backward kernel yet.
+        TypeError, ValueError: an argument is wrong; the text names it.
     """
     softmax_d: Tensor
     softmax_d, *_ = torch.ops.flash_attn_3.bwd(

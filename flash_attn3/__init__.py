@@ -3,18 +3,26 @@
 ``flash_attn_func``, ``flash_attn_varlen_func``, ``flash_attn_qkvpacked_func`` and ``flash_attn_combine`` are
 the public calls.
 ``python -m flash_attn3`` prints what is installed and whether it can run on this machine;
-``python -m flash_attn3 selftest`` checks the install on the GPU of this machine.
+``python -m flash_attn3 selftest`` checks the install on the GPU of this machine;
+``python -m flash_attn3 doctor`` says what is missing here, and explains an error.
 """
 
 import sys
+
+from flash_attn3._command import is_command
+
+if is_command("doctor"):
+    # It runs where torch is missing, too old or damaged, and so before anything imports torch.
+    from flash_attn3.doctor.installed import run_doctor
+
+    sys.exit(run_doctor(sys.argv[2:]))
 
 try:
     from flash_attn3 import _library
 
     _library.load()
 except ImportError as error:
-    # `python -m flash_attn3` imports this module first; its user gets the reason and no traceback.
-    if sys.argv[:1] == ["-m"] and any(word.split(".")[0] == "flash_attn3" for word in sys.orig_argv):
+    if is_command():  # its user gets the reason and no traceback
         sys.exit(f"cannot run here: {error}")
     raise
 

@@ -12,11 +12,16 @@ _FILE = Path(__file__).parent / "build.json"
 
 @dataclass(frozen=True)
 class Build:
-    """The build of this package. The version is defined here alone."""
+    """The build of this package. The version is defined here alone.
+
+    Attributes:
+        targets: operator, SM such as ``90a`` and code (``cubin`` or ``ptx``) of its kernels, each once.
+    """
 
     version: str
     content_digest: str
     platform: str
+    targets: tuple[tuple[str, str, str], ...]
 
     @property
     def release(self) -> str:
@@ -33,7 +38,10 @@ def read_build() -> Build:
     """
     try:
         document = json.loads(_FILE.read_text(encoding="utf-8"))
-        return Build(document["version"], document["content_digest"], document["platform"])
+        targets = {(kernel["op"], kernel["sm"], kernel["code"]) for kernel in document["kernels"]}
+        return Build(
+            document["version"], document["content_digest"], document["platform"], tuple(sorted(targets))
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImportError(
             f"flash_attn3: {_FILE} is no build record ({error!r}); reinstall the package"

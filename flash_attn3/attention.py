@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flash_attn3._check.arguments import resolve_options
 from flash_attn3._check.qkvpacked import unpack
-from flash_attn3._forward import forward, forward_masked
+from flash_attn3._forward import forward, forward_masked, forward_packed, needs_gradient
 from flash_attn3._ops.fwd import FWD, FWD_QKVPACKED
 from flash_attn3._ops.operator import REFUSALS
 
@@ -71,7 +71,8 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         num_splits: the most parts that the keys may be split into, 0 to let the library choose. They are
             never split, so every value gives the same bits.
         pack_gqa: a hint, without effect on the result.
-        deterministic: without effect; forward is always deterministic.
+        deterministic: gradients have the same bits every time; without it, those of q may differ in the last
+            bits. Forward always has the same bits.
         sm_margin: multiprocessors to leave free for other work on the device.
         return_attn_probs: return the LSE as well; the probabilities themselves are never formed.
         learnable_sink: (heads,), any floating dtype: for each head the logit of one more key, whose value
@@ -89,7 +90,7 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
     Raises:
         TypeError: an argument has a wrong type or dtype.
         ValueError: a shape, device or value does not fit.
-        NotImplementedError: the argument is valid and has no kernel yet; also raised by the backward pass.
+        NotImplementedError: the argument is valid and has no kernel yet; also raised by second derivatives.
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
     # Without stars, which would take half a microsecond.
@@ -99,12 +100,12 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
     )  # fmt: skip
     result: tuple[Tensor, Tensor]
     if options or out is not None:
-        result = forward(forward_masked, q, k, v, softmax_scale, causal, (), options, out)
+        result = forward(forward_masked, q, k, v, softmax_scale, causal, (), options, out, deterministic)
         return result if return_attn_probs else result[0]
     # Most calls come here; `forward` gives the same results in more time.
     try:
         if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-            result = FWD.with_gradient(q, k, v, softmax_scale, causal)
+            result = FWD.with_gradient(q, k, v, softmax_scale, causal, deterministic)
         else:
             result = _forward(q, k, v, softmax_scale, causal)
     except REFUSALS as error:
@@ -173,6 +174,9 @@ def flash_attn_qkvpacked_func(  # noqa: PLR0917  callers pass these by position
     except REFUSALS as error:
         raise FWD_QKVPACKED.explain(error, qkv, softmax_scale, causal, heads_q) from None
     q, k, v = unpack(qkv, num_heads_q)
+    if out is None and needs_gradient(qkv, options):
+        result = forward_packed(qkv, num_heads_q, softmax_scale, causal, options, deterministic)
+        return result if return_attn_probs else result[0]
     return flash_attn_func(
         *(q, k, v, softmax_scale, causal, None, q_descale, k_descale, v_descale),
         *(window_size, attention_chunk, softcap, 1, None, deterministic, sm_margin),

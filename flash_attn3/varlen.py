@@ -79,7 +79,7 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
         softcap: as in ``flash_attn_func``.
         num_splits: as in ``flash_attn_func``.
         pack_gqa: a hint, without effect on the result.
-        deterministic: without effect; forward is always deterministic.
+        deterministic: as in ``flash_attn_func``.
         sm_margin: multiprocessors to leave free for other work on the device.
         return_attn_probs: return the LSE as well; the probabilities themselves are never formed.
         page_table: (batch, pages of the longest sequence) int32, on the device of q: key j of sequence i is
@@ -97,7 +97,7 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
     Raises:
         TypeError: an argument has a wrong type or dtype.
         ValueError: a shape, device or value does not fit.
-        NotImplementedError: the argument is valid and has no kernel yet; also raised by the backward pass.
+        NotImplementedError: the argument is valid and has no kernel yet; also raised by second derivatives.
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
     # Without stars, which would take half a microsecond.
@@ -116,5 +116,5 @@ def flash_attn_varlen_func(  # noqa: PLR0917  callers pass these by position
     if seqused_q is not None or seqused_k is not None or page_table is not None:
         lengths += (seqused_q, seqused_k, page_table)
         operator = forward_general
-    result = forward(operator, q, k, v, softmax_scale, causal, lengths, options, out)
+    result = forward(operator, q, k, v, softmax_scale, causal, lengths, options, out, deterministic)
     return result if return_attn_probs else result[0]

@@ -17,7 +17,6 @@ from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from index_site.gpus import OLDEST_DRIVER
 from index_site.projects import PROJECT
 from index_site.releases import has_compat
 from index_site.rendering import UNKNOWN_BASE
@@ -59,6 +58,15 @@ if __name__ == "__main__":
 """.encode()
 
 
+@cache
+def oldest_driver() -> str:
+    """Return the oldest CUDA version of a driver that loads the kernels."""
+    for node in ast.parse(_source("release")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "OLDEST_DRIVER":
+            return str(ast.literal_eval(node.value))
+    raise LookupError(f"{_SOURCES / 'release.py'}: OLDEST_DRIVER should be assigned there")
+
+
 def release_facts(manifest: Manifest, offered: tuple[Wheel, ...]) -> dict[str, Any]:
     """Return the fields of the doctor's ``Release``."""
     base = manifest.base_url or UNKNOWN_BASE
@@ -75,7 +83,6 @@ def release_facts(manifest: Manifest, offered: tuple[Wheel, ...]) -> dict[str, A
         "base_url": base,
         "python": _oldest(f"python{offered[0].requires_python}") if offered else "",
         "torch": _oldest(next((need for wheel in offered for need in wheel.requires_dist), "torch")),
-        "driver": OLDEST_DRIVER,
         "tags": sorted(
             {tag.platform for wheel in offered for tag in parse_wheel_filename(wheel.filename)[3]}
         ),
@@ -102,7 +109,11 @@ def _oldest(requirement: str) -> str:
 @cache
 def _joined_modules() -> str:
     """Return the modules of the doctor as one, without what they import from each other."""
-    return "\n\n".join(_body((_SOURCES / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES)
+    return "\n\n".join(_body(_source(name)) for name in _MODULES)
+
+
+def _source(module: str) -> str:
+    return (_SOURCES / f"{module}.py").read_text(encoding="utf-8")
 
 
 def _body(source: str) -> str:

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from index_site.proofs import Proof
     from matrix.serving import Code
 
-OLDEST_DRIVER = "12.0"
-"""The oldest CUDA version of a driver that loads the kernels."""
 _TITLES = {"fwd": "forward", "bwd": "backward"}
 
 

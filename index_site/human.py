@@ -10,8 +10,9 @@ from markupsafe import Markup, escape
 from index_site.cells import block_words, cell_rows
 from index_site.degrees import kernel_proofs, platform_rows
 from index_site.docs import DOCS
+from index_site.doctor import oldest_driver
 from index_site.feed import next_build
-from index_site.gpus import OLDEST_DRIVER, gpu_rows
+from index_site.gpus import gpu_rows
 from index_site.hosting import file_href
 from index_site.operators import missing_operators, operator_inputs
 from index_site.releases import current_candidates, has_compat
@@ -69,7 +70,7 @@ def human_pages(manifest: Manifest, offered: tuple[Wheel, ...]) -> dict[str, byt
             excluded=[(item.cells, block_words(item.cells), item.reason) for item in manifest.exclusions],
             docs=DOCS,
             next_build=next_build(manifest),
-            oldest_driver=OLDEST_DRIVER,
+            oldest_driver=oldest_driver(),
             total=len(newest_first),
             trusts_unsigned=any(r.voucher == "site" for wheel in manifest.wheels for r in wheel.reports),
         ),

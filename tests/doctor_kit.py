@@ -45,12 +45,13 @@ def fake_driver(folder: Path) -> Path:
 
 
 def distribution(
-    site: Path, name: str, version: str, *, modules: Sequence[str] = (), requires: str = ""
+    site: Path, name: str, version: str, *, modules: Sequence[str] = (), requires: str = "", python: str = ""
 ) -> None:
     """Install a distribution with empty modules into a folder of packages."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     need = f"Requires-Dist: {requires}\n" if requires else ""
+    need += f"Requires-Python: {python}\n" if python else ""
     (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{need}")
     for module in modules:
         (site / module).parent.mkdir(parents=True, exist_ok=True)

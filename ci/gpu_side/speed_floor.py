@@ -19,7 +19,7 @@ def cudnn_floor(floor: float, races: Iterable[dict[str, Any]]) -> dict[str, Any]
 
 def portable_floor(floor: float, races: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return the outcome that fails if portable kernels are below ``floor`` times torch's flash backend."""
-    portable = (race for race in races if race.get("kernels") == "portable")
+    portable = (race for race in races if _is_judged(race) and race.get("kernels") == "portable")
     return _floor("min_portable_ratio", "flash", floor, portable)
 
 
@@ -50,7 +50,12 @@ def _floor(name: str, other: str, floor: float, races: Iterable[dict[str, Any]])
 
 
 def _is_plain(race: dict[str, Any]) -> bool:
-    """Return whether cuDNN has a fast path for a race, and ours chose the kernel."""
+    """Return whether a race is judged, cuDNN has a fast path for it, and ours chose the kernel."""
     setting = race["setting"]
     special = (race.get("kernels"), *(setting.get(key) for key in ("head_dim_v", "window", "varlen")))
-    return setting.get("group", 1) == 1 and not any(special)
+    return _is_judged(race) and setting.get("group", 1) == 1 and not any(special)
+
+
+def _is_judged(race: dict[str, Any]) -> bool:
+    """Return whether a floor holds for a race; the ratios of others are recorded, with no bar yet."""
+    return bool(race.get("judged", True))

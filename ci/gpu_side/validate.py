@@ -275,7 +275,8 @@ def _race_line(race: dict[str, Any]) -> str:
     ratios = ", ".join(
         f"{race[key]:.3f} x {shown}" for key, shown in names.items() if race.get(key) is not None
     )
-    return f"{race['name']}: {speeds} TFLOP/s; {ratios or 'nothing to compare with'}"
+    remark = "" if race.get("judged", True) else " (recorded; no bar yet)"
+    return f"{race['name']}: {speeds} TFLOP/s; {ratios or 'nothing to compare with'}{remark}"
 
 
 def _host_line(host_time: dict[str, Any]) -> str:

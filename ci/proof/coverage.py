@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _WITHOUT_CASES = frozenset({"race", "host_time"})
 """Sections that put nothing among a report's cases."""
+_BESIDE = " + "
+"""Between the kernels of one call in a report."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ def _of_kernels(report: Report, kernels: Sequence[CompiledKernel], minimum: int)
     passed: dict[tuple[str, str, str], int] = {}
     for row in report.cases:
         if section := report.operators.get(row.section):
-            key = section.op, row.kernel, row.category
-            passed[key] = passed.get(key, 0) + row.passed
+            for name in row.kernel.split(_BESIDE):
+                key = section.op, name, row.category
+                passed[key] = passed.get(key, 0) + row.passed
     categories = {section.op: section.categories for section in report.operators.values()}
     running = [kernel for kernel in kernels if runs_on(report.sm, kernel.sm, kernel.code)]
     if not running:

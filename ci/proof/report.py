@@ -32,7 +32,7 @@ class CaseRow(_Record):
         section: of the wheel's checks.
         category: what the cases test, see :class:`OperatorSection`; empty for what is no case of an operator.
         code: of the kernels that the checks were restricted to; empty for a free choice of kernels.
-        kernel: the kernel that they ran; empty if they ran several.
+        kernel: the kernel that they ran, or those of each call, joined by `` + ``; empty if they ran others.
         passed: number of checks that passed.
         failed: number of checks that failed; the report's ``outcomes`` hold each.
         error_ratio: the largest error of those that passed, as a fraction of its limit; None without errors.
@@ -105,6 +105,7 @@ class RaceSetting(_Record):
     seqlen: int
     batch: int
     heads: int
+    op: str = "fwd"
     head_dim_v: int | None = None
     group: int = 1
     window: int | None = None
@@ -134,7 +135,8 @@ class RaceResult(_Record):
     """One race. Ratios are above 1 where ours is faster, and None where the other provider could not run.
 
     ``kernels`` is the code that ours was restricted to, empty for a free choice; ``run`` numbers the races of
-    one name; ``best`` is the fastest other provider.
+    one name; ``best`` is the fastest other provider. ``judged`` false: no floor on speed holds for it, the
+    ratios are recorded.
     """
 
     name: str
@@ -149,6 +151,7 @@ class RaceResult(_Record):
     best: str | None = None
     ratio_to_best: float | None = None
     multiple_of_best: float | None
+    judged: bool = True
     state: GpuState
     absent: dict[str, str]
     failures: tuple[str, ...]

@@ -5,12 +5,13 @@ FlashAttention-3 has a compiled extension of this name, which callers import to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from flash_attn3 import flash_attn_combine
+from flash_attn_3._backward import flash_attn_backward
 from flash_attn_3._forward import flash_attn_forward
 from flash_attn_3._refusals import refuse_given
 from flash_attn_3._schemas import SCHEMAS
@@ -25,10 +26,6 @@ def _combine(
     out_partial: Tensor, lse_partial: Tensor, out: Tensor | None = None, out_dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
     return flash_attn_combine(out_partial, lse_partial, out=out, out_dtype=out_dtype)
-
-
-def _backward(*_arguments: Any) -> NoReturn:
-    raise NotImplementedError("flash_attn_3::bwd has no kernel in flash_attn3 yet: there is no backward pass")
 
 
 def _scheduler_metadata(
@@ -71,8 +68,8 @@ def _register() -> torch.library.Library:
         raise ImportError(_second_provider(f"operators {_NAMESPACE}::")) from None
     for schema in SCHEMAS.values():
         library.define(schema)
-    library.impl("bwd", _backward, "CompositeExplicitAutograd")
     for name, function in (
+        ("bwd", flash_attn_backward),
         ("fwd", flash_attn_forward),
         ("fwd_combine", _combine),
         ("get_scheduler_metadata", _scheduler_metadata),
@@ -87,7 +84,7 @@ def _implement(library: torch.library.Library, name: str, function: Callable[...
     # For CPU tensors the error of the function names the device; that of torch would name dispatch keys.
     for key in ("CUDA", "CPU"):
         library.impl(name, below_autograd, key)
-    # Every other call runs the operators of flash_attn3, whose backward pass raises.
+    # Every other call runs the operators of flash_attn3 with their backward passes.
     library.impl(name, function, "Autograd")
     torch.library.register_fake(f"{_NAMESPACE}::{name}", below_autograd, lib=library)
 

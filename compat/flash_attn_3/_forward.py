@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flash_attn3 import flash_attn_func, flash_attn_varlen_func
+from flash_attn_3._longest import longest
 from flash_attn_3._refusals import refuse_given, require_tensors
 
 if TYPE_CHECKING:
@@ -158,24 +159,11 @@ def attend(  # noqa: PLR0917  by position: keywords cost host time
     else:
         written, lse = flash_attn_varlen_func(
             q, k, v, cu_seqlens_q, cu_seqlens_k,
-            _longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
-            _longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
+            longest("max_seqlen_q", max_seqlen_q, cu_seqlens_q),
+            longest("max_seqlen_k", max_seqlen_k, cu_seqlens_k),
             seqused_q, seqused_k,
             softmax_scale, causal, None, q_descale, k_descale, v_descale,
             window_size, attention_chunk, softcap,
             num_splits, pack_gqa, False, sm_margin, True, page_table, learnable_sink, s_aux, out,
         )  # fmt: skip
     return written, lse, lse.new_empty(0), lse.new_empty(0)
-
-
-def _longest(name: str, value: int | Tensor | None, cu_seqlens: Tensor | None) -> int | Tensor:
-    """Return the length of the longest sequence; for packed sequences it must be given.
-
-    Raises:
-        ValueError: it is not given with packed sequences.
-    """
-    if value is not None:
-        return value
-    if cu_seqlens is not None:
-        raise ValueError(f"{name} must be given with {name.replace('max_seqlen', 'cu_seqlens')}; it is None")
-    return 0

@@ -21,9 +21,9 @@ _FP8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 
 
 def check_tensors(
-    q: Tensor, k: Tensor, v: Tensor, *, lengths: Lengths, sink: Any = None, out: Any = None
+    q: Tensor, k: Tensor, v: Tensor, *, lengths: Lengths, sink: Any = None, out: Any = None, op: str = "fwd"
 ) -> None:
-    """Refuse tensors that attention forward cannot take.
+    """Refuse tensors that attention forward, or another ``op`` on the same tensors, cannot take.
 
     Raises:
         TypeError: an argument is no tensor or has a wrong dtype.
@@ -48,7 +48,7 @@ def check_tensors(
         _check_operand(name, tensor, shapes[name], q)
     batch = _check_lengths(q, lengths)
     _check_shapes(q, k, v, batch, lengths)
-    _check_head_dims(q, v)
+    _check_head_dims(q, v, op)
     if sink is not None:
         _check_sink(q, sink)
     if out is not None:
@@ -144,14 +144,14 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, batch: int, lengths: Lengths)
         raise ValueError(f"k must have the head_dim of q, {q.shape[-1]}; its shape is {_shape(k)}")
 
 
-def _check_head_dims(q: Tensor, v: Tensor) -> None:
+def _check_head_dims(q: Tensor, v: Tensor, op: str) -> None:
     for name, tensor in (("q", q), ("v", v)):
         if tensor.shape[-1] == 0:
             raise ValueError(f"{name} must have a head_dim of 1 or more; its shape is {_shape(tensor)}")
     held = {
         (kernel.head_dim, kernel.head_dim_v)
         for kernel in _native.kernels()
-        if kernel.op == "fwd" and kernel.dtype_in == _DTYPES[q.dtype]
+        if kernel.op == op and kernel.head_dim and kernel.dtype_in == _DTYPES[q.dtype]
     }
     if not any(q.shape[-1] <= head_dim and v.shape[-1] <= head_dim_v for head_dim, head_dim_v in held):
         pairs = ", ".join(f"{head_dim}/{head_dim_v}" for head_dim, head_dim_v in sorted(held)) or "none"

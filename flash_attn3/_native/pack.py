@@ -103,14 +103,16 @@ def kernels() -> tuple[Kernel, ...]:
     return tuple(found)
 
 
-def kernel_for(function: str, arguments: ctypes.Structure) -> Kernel:
+def kernel_for(function: str, arguments: ctypes.Structure, *which: ctypes.c_uint32) -> Kernel:
     """Return the kernel that a call with these arguments would launch; ``function`` is its query.
+
+    ``which``: the number of the launch, for an operator with several.
 
     Raises:
         NativeError: the call would be refused, or there is no driver.
     """
     info = _new_info()
-    call_with(function, arguments, ctypes.byref(info))
+    call_with(function, arguments, *which, ctypes.byref(info))
     return _kernel(info)
 
 

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from flash_attn3._ops.bwd import REFUSE_BACKWARD
 from flash_attn3._ops.operator import refuse_vmap
+from flash_attn3._ops.refuse_backward import REFUSE_BACKWARD
 
 _refuse_backward = REFUSE_BACKWARD.call
 
@@ -27,7 +27,7 @@ class Differentiable(torch.autograd.Function):
 
 
 class ForwardOnly(Differentiable):
-    """An operator that has no backward kernel yet: its backward pass raises NotImplementedError."""
+    """An operator without a backward kernel: its backward pass raises NotImplementedError."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004  torch fixes the names

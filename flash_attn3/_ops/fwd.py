@@ -10,7 +10,7 @@ from torch import Tensor
 from flash_attn3._check.arguments import Lengths, Options, check_index, check_scalars
 from flash_attn3._check.qkvpacked import unpack
 from flash_attn3._check.tensors import check_tensors
-from flash_attn3._ops.autograd import ForwardOnly
+from flash_attn3._ops.bwd import AttentionGradient, PackedGradient, keep_call
 from flash_attn3._ops.operator import Operator
 
 _ROW_ELEMENTS = 8  # an output row starts at a multiple of 8 elements, 16 bytes, as TMA stores need
@@ -56,17 +56,24 @@ def _check_plain(  # noqa: PLR0917  the order of the operator
     _check(q, k, v, softmax_scale, causal, Lengths(), Options(sm_margin=sm_margin))
 
 
-class PlainForwardOnly(ForwardOnly):
+class PlainGradient(AttentionGradient):
     """``flash_attn3::fwd``."""
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        """Return (out, lse) for the arguments of the operator."""
-        out, lse = torch.ops.flash_attn3.fwd.default(*arguments)
+    def forward(
+        q: Tensor, k: Tensor, v: Tensor, softmax_scale: float | None, causal: bool, _deterministic: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return (out, lse)."""
+        out, lse = torch.ops.flash_attn3.fwd.default(q, k, v, softmax_scale, causal)
         return out, lse
 
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep what the backward pass needs."""
+        keep_call(ctx, inputs, output, 0)
 
-FWD = Operator("fwd", kernel="fwd", check=_check_plain, describe=_describe, autograd=PlainForwardOnly)
+
+FWD = Operator("fwd", kernel="fwd", check=_check_plain, describe=_describe, autograd=PlainGradient)
 
 
 def _check_qkvpacked(qkv: Tensor, softmax_scale: float | None, causal: bool, heads_q: int) -> None:
@@ -79,7 +86,13 @@ def _describe_qkvpacked(
     return _describe(*unpack(qkv, heads_q or None))
 
 
-FWD_QKVPACKED = Operator("fwd_qkvpacked", kernel="fwd", check=_check_qkvpacked, describe=_describe_qkvpacked)
+FWD_QKVPACKED = Operator(
+    "fwd_qkvpacked",
+    kernel="fwd",
+    check=_check_qkvpacked,
+    describe=_describe_qkvpacked,
+    autograd=PackedGradient,
+)
 
 
 def _check_masked(
@@ -115,18 +128,31 @@ def _check_general(
     _check(q, k, v, softmax_scale, causal, lengths, options, out)
 
 
-class GeneralForwardOnly(ForwardOnly):
+class GeneralGradient(AttentionGradient):
     """``flash_attn3::fwd_general``."""
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-        """Return (out, lse) for the arguments of the operator."""
-        out, lse = torch.ops.flash_attn3.fwd_general.default(*arguments)
+    def forward(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        softmax_scale: float | None,
+        causal: bool,
+        _deterministic: bool,
+        *arguments: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (out, lse)."""
+        out, lse = torch.ops.flash_attn3.fwd_general.default(q, k, v, softmax_scale, causal, *arguments)
         return out, lse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep what the backward pass needs."""
+        keep_call(ctx, inputs, output, len(Lengths._fields))
 
 
 FWD_GENERAL = Operator(
-    "fwd_general", kernel="fwd", check=_check_general, describe=_describe, autograd=GeneralForwardOnly
+    "fwd_general", kernel="fwd", check=_check_general, describe=_describe, autograd=GeneralGradient
 )
 
 

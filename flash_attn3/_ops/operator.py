@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 REFUSALS = (RuntimeError, AttributeError, TypeError)
 """What an operator raises for a wrong argument, and what Python raises for one that is no tensor at all."""
+_UNALLOCATED = "could not be allocated"  # the operators' words
+_FAULT = "CUDA error"  # torch's words for another reason than too little memory
 
 
 def refuse_vmap(_info: object, _in_dims: object, *_arguments: Any) -> NoReturn:
@@ -25,8 +27,11 @@ def explain(error: Exception, check: Callable[..., None], *arguments: Any) -> Ex
     """Return the error that ``check`` raises for the arguments, or ``error`` itself when it raises none.
 
     The operators check everything in C++, where it is fast, and can raise only RuntimeError. So the checks
-    that raise the right type of error run only when a call has failed.
+    that raise the right type of error run only when a call has failed. A result or workspace without room
+    becomes torch.OutOfMemoryError, as in torch.
     """
+    if _UNALLOCATED in str(error) and _FAULT not in str(error):
+        return torch.OutOfMemoryError(str(error))
     try:
         check(*arguments)
     except (TypeError, ValueError, NotImplementedError) as clearer:

@@ -138,13 +138,12 @@ def _races(
         race,
         races,
         device=device,
-        rounds=7 if arguments.quick else 21,
+        rounds=7 if arguments.quick else races.rounds,
         run=run,
         with_peers=bool(arguments.peer),
     )
     kinds = [kind for kind in kinds_of(kernels) if not kind.as_long]
-    preferred = [kernel for kernel in kernels if kernel.code == kinds[0].name]
-    for setting in races.settings(arguments.quick, preferred):
+    for setting in races.settings(arguments.quick, kernels):
         yield race_name(setting, ""), partial(start, setting)
     for kind in kinds:
         for setting in races.restricted[kind.code]() if kind.code in races.restricted else ():

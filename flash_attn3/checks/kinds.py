@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _LONGEST = (1 << 31) - 1
 
 
+BESIDE = " + "
+"""Between the names of the kernels of one call, in the order of their launches."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """The kernels of one code: ``exact``, ``portable`` or ``ptx``.
@@ -36,13 +40,14 @@ class Kind:
         return self.code.name.lower() + "_long" * self.as_long
 
     def find_kernel(self, kernel: Callable[[], str]) -> str | None:
-        """Return the name of the kernel of this kind that serves a call; None if none does.
+        """Return the kernel of this kind that serves a call, or its kernels; None if none does.
 
         With ``as_long``, only a kernel counts that the call would not take without: the kind without
         ``as_long`` runs the others.
 
         Args:
-            kernel: returns the name of the kernel that the call would launch, as the library says.
+            kernel: returns the name of the kernel that the call would launch, as the library says; of several
+                launches, joined by :data:`BESIDE`.
 
         Raises:
             NativeError: the library refused the call for another reason than that no kernel serves it.

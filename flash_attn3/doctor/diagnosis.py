@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flash_attn3.doctor.commands import install_release, install_torch, uninstall_lines
 from flash_attn3.doctor.packages import PROJECT
-from flash_attn3.doctor.release import cuda_version, numbers
+from flash_attn3.doctor.release import OLDEST_DRIVER, cuda_version, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ def diagnose(machine: Machine, release: Release) -> Diagnosis:
     cell = _cell(machine, release)
     problems = (
         *_system_problems(machine, release, cell),
-        *_driver_problems(machine, release),
+        *_driver_problems(machine),
         *_gpu_problems(machine, release, cell),
     )
     if any(problem.final for problem in problems):
@@ -109,13 +109,13 @@ def _platform_and_libc(tag: str) -> tuple[str, tuple[int, ...]]:
     return ("", ()) if tag.startswith("manylinux") else (tag, ())
 
 
-def _driver_problems(machine: Machine, release: Release) -> Iterator[Problem]:
+def _driver_problems(machine: Machine) -> Iterator[Problem]:
     driver = machine.driver
     if not driver.cuda:
         advice = "install the NVIDIA driver, or start the container with access to the GPU (--gpus all)"
         yield Problem("driver-missing", f"there is no NVIDIA driver ({driver.error}): {advice}")
-    elif numbers(driver.cuda) < numbers(release.driver):
-        cause = f"the driver supports CUDA {driver.cuda}; {release.driver} or newer is needed"
+    elif numbers(driver.cuda) < numbers(OLDEST_DRIVER):
+        cause = f"the driver supports CUDA {driver.cuda}; {OLDEST_DRIVER} or newer is needed"
         yield Problem("driver-too-old", f"{cause}: install a newer NVIDIA driver")
     elif driver.error:
         yield Problem("driver-failed", f"the driver cannot be used: {driver.error}{_hidden(machine)}")

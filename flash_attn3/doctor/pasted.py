@@ -15,6 +15,7 @@ from flash_attn3.doctor.commands import (
 )
 from flash_attn3.doctor.diagnosis import Problem
 from flash_attn3.doctor.packages import COMPAT, PROJECT
+from flash_attn3.doctor.release import OLDEST_DRIVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,7 +169,7 @@ def _driver_old(case: Case) -> tuple[str, tuple[str, ...]]:
     newer = _problem(case, "torch-newer-than-driver")
     if newer:
         return newer.cause, newer.commands
-    need = f"{PROJECT} needs a driver of CUDA {case.release.driver} or newer"
+    need = f"{PROJECT} needs a driver of CUDA {OLDEST_DRIVER} or newer"
     return f"the NVIDIA driver is too old for the CUDA of a package{here}. {need}: install a newer driver", ()
 
 
@@ -223,7 +224,7 @@ def _hashes(case: Case) -> tuple[str, tuple[str, ...]]:
 
 def _no_kernel(case: Case) -> tuple[str, tuple[str, ...]]:
     del case
-    return "the argument is valid, and no kernel serves it yet; the index page lists what is missing", ()
+    return "the call is valid, and no kernel serves it yet; the index page lists what is missing", ()
 
 
 def _problem(case: Case, code: str) -> Problem | None:
@@ -239,7 +240,11 @@ RULES = (
         r"(?: \(required by (?P<file>[^)]+)\))?",
         _old_libc,
     ),
-    Rule("no-kernel-image", r"no kernel image is available|has no fwd kernel; this build", _no_kernel_image),
+    Rule(
+        "no-kernel-image",
+        r"no kernel image is available|has no (?:\w+ )?kernel; this build",
+        _no_kernel_image,
+    ),
     Rule(
         "cuda-library",
         r"lib(?:cudart|cublas|cublasLt|cufft|nvrtc|nvJitLink)\.so\.(?P<major>\d+)(?:[\d.]*): cannot open"
@@ -284,5 +289,10 @@ RULES = (
     Rule("torch-too-old", r"flash_attn3 needs torch \S+ or newer", _torch_old),
     Rule("torch-without-cuda", r"torch not compiled with CUDA|was built without CUDA", _torch_cpu),
     Rule("hash-mismatch", r"do not match the hashes|hash mismatch for", _hashes),
-    Rule("no-kernel-yet", r"has no kernel in flash_attn3 yet", _no_kernel),
+    Rule(
+        "no-kernel-yet",
+        r"has no (?:FP8 )?kernel (?:in flash_attn3 )?yet|page_table has no backward kernel"
+        r"|flash_attn3 has no kernel for|this build (?:has kernels for|has no kernel that|combines up to)",
+        _no_kernel,
+    ),
 )

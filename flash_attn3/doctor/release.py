@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 AXES = ("platform", "torch", "cuda", "python", "sm")
+OLDEST_DRIVER = "12.0"
+"""The oldest CUDA version of a driver that loads the kernels; the pages of a site read it here, too."""
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -27,7 +29,6 @@ class Release:
         base_url: address of the site with its final slash, as it stands in the lines; empty for a wheel.
         python: the oldest Python.
         torch: the oldest torch.
-        driver: the oldest CUDA version of a driver.
         tags: the platform tags of its wheels, such as ``manylinux_2_17_x86_64``.
         sms: SM -> product names, of the GPUs that it serves; the SM ``newer`` stands for all later ones.
         cells: the combinations that it serves, as blocks of values of :data:`AXES`; empty if unknown.
@@ -41,7 +42,6 @@ class Release:
     base_url: str
     python: str
     torch: str
-    driver: str
     tags: Sequence[str]
     sms: Mapping[str, str]
     cells: Sequence[Mapping[str, Sequence[str]]]

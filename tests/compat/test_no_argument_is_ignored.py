@@ -9,7 +9,12 @@ import torch
 
 import flash_attn3
 import flash_attn_interface
-from flash_attn_interface import _flash_attn_forward, flash_attn_with_kvcache, get_scheduler_metadata
+from flash_attn_interface import (
+    _flash_attn_backward,
+    _flash_attn_forward,
+    flash_attn_with_kvcache,
+    get_scheduler_metadata,
+)
 from tests.compat.calls import dense, empty, index
 from tests.flash_attn3.argument_walk import (
     Hint,
@@ -101,7 +106,42 @@ FORWARD = {
     "window_size_left": Reaches(5, {"window_left": 5}),
     "window_size_right": Reaches(2, {"window_right": 2}),
 }
+LSE, OTHER_LSE = empty((2, 4, 16), torch.float32), empty((2, 4, 16), torch.float32)
+PACKED_Q_GRADIENT = {
+    **dict.fromkeys(("q", "out", "dout"), PACKED),
+    "softmax_lse": empty((4, 32), torch.float32),
+    "cu_seqlens_q": STARTS,
+    "max_seqlen_q": 16,
+}
+BACKWARD = {
+    "dout": Reaches(OTHER_Q, {"dout": OTHER_Q}),
+    "q": Reaches(OTHER_Q, {"q": OTHER_Q}),
+    "k": Reaches(OTHER_K, {"k": OTHER_K}),
+    "v": Reaches(OTHER_V, {"v": OTHER_V}),
+    "out": Reaches(OUT, {"out": OUT}),
+    "softmax_lse": Reaches(OTHER_LSE, {"lse": OTHER_LSE}),
+    "cu_seqlens_q": Reaches(STARTS, {"cu_seqlens_q": STARTS}, given=PACKED_Q_GRADIENT),
+    "cu_seqlens_k": Reaches(STARTS, {"cu_seqlens_k": STARTS}, given=PACKED_KV),
+    "sequed_q": Reaches(USED, {"seqused_q": USED}),
+    "sequed_k": Reaches(USED, {"seqused_k": USED}),
+    "max_seqlen_q": Reaches(11, {"max_seqlen_q": 11}, given=PACKED_Q_GRADIENT),
+    "max_seqlen_k": Reaches(13, {"max_seqlen_k": 13}, given=PACKED_KV),
+    "dq": Reaches(OTHER_Q, {"dq": OTHER_Q}),
+    "dk": Reaches(OTHER_K, {"dk": OTHER_K}),
+    "dv": Reaches(OTHER_V, {"dv": OTHER_V}),
+    "softmax_scale": Reaches(0.3, {"softmax_scale": 0.3}),
+    "is_causal": Reaches(True, {"causal": True}),
+    "window_size_left": Reaches(5, {"window_left": 5}),
+    "window_size_right": Reaches(2, {"window_right": 2}),
+    "softcap": Reaches(15.0, {"softcap": 15.0}),
+    "deterministic": Reaches(True, {"deterministic": True}),
+    "sm_margin": Reaches(3, {"sm_margin": 3}),
+}
 FUNCTIONS = {
+    _flash_attn_backward: (
+        {"dout": Q, "q": Q, "k": K, "v": V, "out": Q, "softmax_lse": LSE},
+        BACKWARD,
+    ),
     flash_attn_with_kvcache: ({"q": Q, "k_cache": K, "v_cache": V}, KVCACHE),
     _flash_attn_forward: ({"q": Q, "k": K, "v": V}, FORWARD),
 }
@@ -143,8 +183,7 @@ def test_every_function_is_walked_or_needs_no_walk():
         for name in flash_attn_interface.__all__
         if getattr(flash_attn3, name, None) is not getattr(flash_attn_interface, name)
     }
-    # A plan is empty whatever it is for, and a backward pass raises; see below.
-    assert own - walked == {"get_scheduler_metadata", "flash_attn_backward"}
+    assert own - walked == {"get_scheduler_metadata"}  # a plan is empty whatever it is for; see below
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
@@ -172,12 +211,3 @@ def test_a_plan_is_empty(name, value):
 def test_a_plan_for_a_call_without_a_kernel_is_refused(name, value):
     with pytest.raises(NotImplementedError, match=f"^{name} has no kernel"):
         get_scheduler_metadata(**{**PLANNED, name: value})
-
-
-def test_a_backward_pass_raises_whatever_it_gets():
-    parameters = inspect.signature(flash_attn_interface._flash_attn_backward).parameters
-    lse = empty((2, 4, 16), torch.float32)
-    required = {"dout": Q, "q": Q, "k": K, "v": V, "out": Q, "softmax_lse": lse}
-    assert required.keys() <= parameters.keys()
-    with pytest.raises(NotImplementedError, match="has no kernel"):
-        flash_attn_interface._flash_attn_backward(**required)

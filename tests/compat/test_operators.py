@@ -161,16 +161,45 @@ def test_tensors_off_the_gpu_are_named():
             call(q, k, v)
 
 
-def test_backward_is_refused():
+def test_backward_writes_gradients_in_place():
+    q, k, v = dense()
+    lse, gradients = empty(LSE_SHAPE, torch.float32), [torch.empty_like(tensor) for tensor in (q, k, v)]
+    by_name = dict(zip(("dq", "dk", "dv"), gradients, strict=True))
+    with Calls() as calls:
+        unused = torch.ops.flash_attn_3.bwd(q, q, k, v, q, lse, *gradients, is_causal=True)
+        flash_attn_interface._flash_attn_backward(q, q, k, v, q, lse, **by_name, is_causal=True)
+    assert [tensor.numel() for tensor in unused] == [0] * 5
+    assert [name for name, _ in calls.seen] == ["bwd_into"] * 2
+    for _, arguments in calls.seen:
+        assert all(arguments[name] is gradient for name, gradient in by_name.items())
+        assert arguments["causal"] is True
+
+
+def test_backward_of_packed_sequences_needs_their_longest_length():
+    q, k, v = (tensor.flatten(0, 1) for tensor in dense())
+    lse, starts = empty((4, 32), torch.float32), index(3)
+    with pytest.raises(ValueError, match=r"^max_seqlen_k must be given with cu_seqlens_k; it is None"):
+        flash_attn_interface._flash_attn_backward(
+            *(q, q, k, v, q, lse), cu_seqlens_q=starts, cu_seqlens_k=starts, max_seqlen_q=16
+        )
+
+
+def test_backward_off_the_gpu_is_named():
+    q, k, v = (torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in dense())
+    lse = torch.zeros(LSE_SHAPE)
+    for call in (torch.ops.flash_attn_3.bwd, flash_attn_interface._flash_attn_backward):
+        with pytest.raises(ValueError, match=r"^q must be a CUDA tensor; it is on cpu$"):
+            call(q, q, k, v, q, lse)
+
+
+def test_a_wrong_gradient_buffer_is_named():
     q, k, v = dense()
     lse = empty(LSE_SHAPE, torch.float32)
-    with pytest.raises(NotImplementedError, match="flash_attn_3::bwd has no kernel"):
-        torch.ops.flash_attn_3.bwd(q, q, k, v, q, lse)
-    with pytest.raises(NotImplementedError, match="flash_attn_3::bwd has no kernel"):
-        flash_attn_interface._flash_attn_backward(q, q, k, v, q, lse, is_causal=True)
+    with pytest.raises(ValueError, match=r"^dk must"):
+        torch.ops.flash_attn_3.bwd(q, q, k, v, q, lse, torch.empty_like(q), k[:, 1:], torch.empty_like(v))
 
 
-def test_a_gradient_reaches_the_refusal_of_flash_attn3():
+def test_a_gradient_reaches_the_backward_pass_of_flash_attn3():
     q, k, v = dense()
     q.requires_grad_()
     out, lse, *rest = fwd(q, k, v)
@@ -178,7 +207,7 @@ def test_a_gradient_reaches_the_refusal_of_flash_attn3():
     assert not any(tensor.requires_grad for tensor in rest)
     with Calls() as calls:
         out.float().sum().backward()
-    assert {name for name, _ in calls.seen} == {"refuse_backward"}
+    assert {name for name, _ in calls.seen} == {"bwd"}
     with torch.no_grad():
         assert not fwd(q, k, v)[0].requires_grad
 

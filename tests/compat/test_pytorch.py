@@ -89,11 +89,35 @@ def test_its_call_on_packed_sequences_in_pages_goes_through():
 
 
 @pytest.mark.usefixtures("activated")
-def test_its_backward_call_is_refused():
+def test_its_backward_call_goes_through():
+    """The call that the gradient of scaled_dot_product_attention makes on a GPU."""
     q, k, v = dense()
     lse = empty((2, 4, 16), torch.float32)
-    with pytest.raises(NotImplementedError, match="flash_attn_3::bwd has no kernel in flash_attn3 yet"):
-        _fa3._fa3_run_backward(q, q, k, v, q, lse, None, None, 16, 24, None, True, -1, -1)
+    with Calls() as calls:
+        gradients = _fa3._fa3_run_backward(
+            *(q, q, k, v, q, lse, None, None, 16, 24, None, True),
+            window_size_left=-1,
+            window_size_right=-1,
+            deterministic=True,
+        )
+    name, seen = calls.only
+    assert (name, seen["causal"], seen["deterministic"]) == ("bwd_into", True, True)
+    assert all(seen[key] is gradient for key, gradient in zip(("dq", "dk", "dv"), gradients, strict=True))
+    assert [tensor.shape for tensor in gradients] == [tensor.shape for tensor in (q, k, v)]
+
+
+@pytest.mark.usefixtures("activated")
+def test_its_backward_call_on_packed_sequences_goes_through():
+    q, k = empty((32, 4, 64)), empty((48, 2, 64))
+    with Calls() as calls:
+        _fa3._fa3_run_backward(
+            *(q, q, k, k, q, empty((4, 32), torch.float32), index(3), index(3), 16, 24, 0.5, False),
+            window_size_left=8,
+            window_size_right=0,
+        )
+    _, seen = calls.only
+    assert (seen["max_seqlen_q"], seen["max_seqlen_k"], seen["softmax_scale"]) == (16, 24, 0.5)
+    assert (seen["window_left"], seen["window_right"], seen["deterministic"]) == (8, 0, False)
 
 
 @pytest.mark.usefixtures("activated")

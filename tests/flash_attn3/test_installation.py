@@ -101,7 +101,7 @@ def test_json_says_it_for_each_operator(machine):
 )
 def test_the_library_is_of_the_release_of_the_package(machine, monkeypatch, version, agrees):
     """A trial has the libraries of its release."""
-    build = Build(version, "5" * 64, "manylinux_2_17_x86_64")
+    build = Build(version, "5" * 64, "manylinux_2_17_x86_64", ())
     monkeypatch.setattr("flash_attn3._installation.read_build", lambda: build)
     monkeypatch.setattr(_native, "version", lambda: "0.1.0")
     found = machine((9, 0))

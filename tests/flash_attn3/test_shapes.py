@@ -74,10 +74,10 @@ def test_compile_makes_one_graph(dynamic, needs_grad):
         assert out.requires_grad == needs_grad
 
 
-def test_the_backward_operator_raises():
+def test_the_refusal_of_a_backward_pass_raises():
     """With data: tensors without data trace a compiled graph. See also tests/gpu."""
     tensor = torch.zeros(1, 1, 1, 128, dtype=torch.bfloat16)
-    with pytest.raises(NotImplementedError, match="no backward kernel yet"):
+    with pytest.raises(NotImplementedError, match="no kernel for this backward pass"):
         torch.ops.flash_attn3.refuse_backward(tensor, [tensor])
 
 
@@ -86,7 +86,7 @@ def test_any_input_that_needs_a_gradient_records_the_backward(needing):
     tensors = [_empty(shape) for shape in (SHAPE_Q, SHAPE_K, SHAPE_K)]
     tensors[needing].requires_grad_()
     out, lse = _attention(*tensors)
-    assert type(out.grad_fn).__name__ == type(lse.grad_fn).__name__ == "PlainForwardOnlyBackward"
+    assert type(out.grad_fn).__name__ == type(lse.grad_fn).__name__ == "PlainGradientBackward"
 
 
 def test_without_grad_nothing_is_recorded():
@@ -285,7 +285,7 @@ def test_compile_writes_to_out(dynamic):
 def test_a_sink_alone_that_needs_a_gradient_records_the_backward():
     sink = torch.empty(4, device="meta", requires_grad=True)
     out = flash_attn_func(_empty(SHAPE_Q), _empty(SHAPE_K), _empty(SHAPE_K), learnable_sink=sink)
-    assert type(out.grad_fn).__name__ == "GeneralForwardOnlyBackward"
+    assert type(out.grad_fn).__name__ == "GeneralGradientBackward"
 
 
 @pytest.mark.parametrize(
@@ -339,3 +339,20 @@ def test_export_of_a_window_holds_for_any_length():
 def test_operators_say_what_they_write(name):
     schema = getattr(torch.ops.flash_attn3, name).default._schema
     assert schema.is_mutable == name.endswith("_into")
+
+
+def test_a_training_step_calls_both_operators():
+    leaves = [_empty(shape, requires_grad=True) for shape in (SHAPE_Q, SHAPE_K, SHAPE_K)]
+    with Calls() as calls:
+        out, lse = _attention(*leaves)
+        (out.float().sum() + lse.sum()).backward()
+    assert [name for name, _ in calls.seen] == ["fwd", "bwd"]
+    assert [leaf.grad.shape for leaf in leaves] == [leaf.shape for leaf in leaves]
+
+
+def test_the_gradient_of_one_tensor_of_q_k_and_v_is_one_tensor():
+    qkv = _empty((2, 64, 3, 4, 128), requires_grad=True)
+    with Calls() as calls:
+        flash_attn_qkvpacked_func(qkv, causal=True).float().sum().backward()
+    assert [name for name, _ in calls.seen] == ["fwd_masked", "bwd_into"]
+    assert qkv.grad.shape == qkv.shape

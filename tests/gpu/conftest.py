@@ -19,3 +19,11 @@ sys.path[:0] = filter(None, os.environ.get("FLASH_ATTN3_SITE", "").split(os.path
 @pytest.fixture(scope="session")
 def device():
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(scope="session")
+def transformers():
+    module = pytest.importorskip("transformers")
+    if not module.utils.is_flash_attn_3_available():
+        pytest.skip("transformers takes FlashAttention-3 of an installed wheel alone, and on its GPUs")
+    return module

@@ -91,14 +91,31 @@ def test_pytorchs_attention_is_ours(device, causal, layout):
     _assert_right((out.transpose(1, 2), lse), _exact(q, k, v, causal=causal))
 
 
-@pytest.mark.usefixtures("activated")
-def test_pytorchs_attention_under_autograd_runs_forward_and_says_why_not_backward(device):
-    q, k, v = (tensor.transpose(1, 2) for tensor in _tensors(device, 300, 300, heads_kv=8))
-    expected = scaled_dot_product_attention(q, k, v)
-    out = scaled_dot_product_attention(q.clone().requires_grad_(), k, v)
-    assert torch.equal(out, expected)
-    with pytest.raises(NotImplementedError, match="flash_attn_3::bwd has no kernel in flash_attn3 yet"):
-        out.sum().backward()
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
+@pytest.mark.usefixtures("activated", "deterministic")
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+def test_the_gradient_of_pytorchs_attention_is_ours(device, causal, layout):
+    q, k, v = (tensor.requires_grad_() for tensor in _tensors(device, 300, 300, heads_kv=8))
+    turned = [tensor.transpose(1, 2) for tensor in (q, k, v)]
+    if layout == "bhsd":
+        turned = [tensor.contiguous() for tensor in turned]
+    dout = torch.randn_like(q)
+    ours = flash_attn_func(q, k, v, causal=causal)
+    expected = torch.autograd.grad(ours, (q, k, v), dout)
+    out = scaled_dot_product_attention(*turned, is_causal=causal)
+    found = torch.autograd.grad(out, (q, k, v), dout.transpose(1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    exact = _exact(*(tensor.double() for tensor in (q, k, v)), causal=causal)[0]
+    wanted = torch.autograd.grad(exact, (q, k, v), dout.double())
+    for gradient, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(gradient.double(), right.double(), rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.usefixtures("activated")
@@ -110,6 +127,19 @@ def test_pytorchs_attention_compiles(device):
 
 
 # ---- the operators, called by position
+
+
+def test_gradients_by_position_are_written_to_given_tensors(device):
+    """As diffusers calls it: everything by position, gradients in layouts of their own."""
+    q, k, v = (tensor.requires_grad_() for tensor in _tensors(device))
+    out, lse = flash_attn_func(q, k, v, causal=True, return_attn_probs=True)
+    dout = torch.randn_like(out)
+    expected = torch.autograd.grad(flash_attn_func(q, k, v, causal=True, deterministic=True), (q, k, v), dout)
+    operands = [tensor.detach() for tensor in (dout, q, k, v, out, lse)]
+    given = [torch.full_like(tensor.transpose(1, 2), torch.nan).transpose(1, 2) for tensor in (q, k, v)]
+    none = [None] * 6  # sequences and their longest lengths
+    fa3._flash_attn_backward(*operands, *none, *given, None, True, -1, -1, 0.0, True)
+    assert all(torch.equal(a, b) for a, b in zip(given, expected, strict=True))
 
 
 def test_a_dense_call_by_position(device):
@@ -251,14 +281,6 @@ def test_parts_of_the_keys_are_combined(device, dtype):
 
 
 # ---- transformers
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    module = pytest.importorskip("transformers")
-    if not module.utils.is_flash_attn_3_available():
-        pytest.skip("transformers takes FlashAttention-3 of an installed wheel alone, and on its GPUs")
-    return module
 
 
 def _models(transformers, device):

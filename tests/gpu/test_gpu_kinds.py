@@ -10,10 +10,12 @@ if not torch.cuda.is_available():
 
 from torch.profiler import ProfilerActivity, profile
 
+from flash_attn3._native import Code
+from flash_attn3.checks.cases.backward import quick_backward_cases
 from flash_attn3.checks.cases.case import AttentionCase
 from flash_attn3.checks.cases.forms import FORMS, PAGED
 from flash_attn3.checks.data.layouts import LAYOUTS, PACKED_LAYOUTS
-from flash_attn3.checks.kinds import Kind, kernels_on, kinds_of
+from flash_attn3.checks.kinds import BESIDE, Kind, kernels_on, kinds_of
 from flash_attn3.checks.ops import op_check, op_checks
 from flash_attn3.checks.ops.combine import CombineCase
 from flash_attn3.checks.ops.opcheck import Selection
@@ -22,10 +24,12 @@ from flash_attn3.checks.trial import Trial, run_case
 # The profiler warns of its own parts, of others in every version.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 DEVICE = torch.device("cuda", torch.cuda.current_device())
-FORWARD, COMBINE = op_check("fwd"), op_check("combine")
+FORWARD, BACKWARD, COMBINE = op_check("fwd"), op_check("bwd"), op_check("combine")
 KERNELS = {check.op: kernels_on(DEVICE, check.op) for check in op_checks()}
-NAMES = {kernel.name for kernels in KERNELS.values() for kernel in kernels}
+NAMES = {op: {kernel.name for kernel in kernels} for op, kernels in KERNELS.items()}
 KINDS = kinds_of(KERNELS["fwd"])
+# The driver takes seconds to compile the PTX of each.
+COMPILED_KINDS = [kind for kind in kinds_of(KERNELS["bwd"]) if kind.code != Code.PTX]
 CASE = AttentionCase("bf16", True, 1, 256, 256, 4, 4)
 # One of each way in which a call reaches the choice of a kernel.
 CASES = [
@@ -52,13 +56,14 @@ CASES = [
 
 
 def _kernels_run(call):
-    """The names of kernels that a call ran on the device."""
+    """The names of kernels that a call ran on the device, in their order."""
     call()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         call()
         torch.cuda.synchronize()
-    return [event.name for event in profiled.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    device_events = [e for e in profiled.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return [event.name for event in sorted(device_events, key=lambda event: event.time_range.start)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,7 @@ def _assert_named_kernel_runs(check, kind, case, device):
         pytest.skip(f"no {kind.name} kernel serves {case.name}")
     with kind.alone():
         names = _kernels_run(lambda: check.call(check.function, case, trial.inputs))
-    assert [name for name in names if name in NAMES] == [kernel], names
+    assert [name for name in names if name in NAMES[check.op]] == [*filter(None, kernel.split(BESIDE))], names
 
 
 @pytest.mark.usefixtures("profiler")
@@ -82,6 +87,13 @@ def _assert_named_kernel_runs(check, kind, case, device):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_kernel_that_the_library_names_runs(kind, case, device):
     _assert_named_kernel_runs(FORWARD, kind, case, device)
+
+
+@pytest.mark.usefixtures("profiler")
+@pytest.mark.parametrize("case", quick_backward_cases()[::20], ids=lambda case: case.name)
+@pytest.mark.parametrize("kind", COMPILED_KINDS, ids=lambda kind: kind.name)
+def test_the_kernels_of_a_gradient_that_the_library_names_run(kind, case, device):
+    _assert_named_kernel_runs(BACKWARD, kind, case, device)
 
 
 @pytest.mark.usefixtures("profiler")
@@ -116,7 +128,8 @@ def test_the_cases_reach_every_compiled_kernel(device):
             if case.params().get("layout") == "far_batches":
                 continue
             kernel = Trial(check, case, device).kernel
-            found |= {kind.find_kernel(kernel) for kind in kinds}
+            for kind in kinds:
+                found |= {*(kind.find_kernel(kernel) or "").split(BESIDE)}
     preferred_sm = {}
     for kernel in (kernel for kernels in KERNELS.values() for kernel in kernels if kernel.code != "ptx"):
         key = (kernel.op, kernel.code)

@@ -263,7 +263,10 @@ ERRORS = [
     ("torch-too-old", "ImportError: flash_attn3 needs torch 2.9 or newer; this is torch 2.8.1", "torch here: 2.12.1+cu130", "torch=="),
     ("torch-without-cuda", "AssertionError: Torch not compiled with CUDA enabled", "built without CUDA", "torch=="),
     ("hash-mismatch", "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "proxy", ""),
-    ("no-kernel-yet", "NotImplementedError: the backward pass has no kernel in flash_attn3 yet", "no kernel serves it", ""),
+    ("no-kernel-yet", "NotImplementedError: k_new has no kernel in flash_attn3 yet: it must be None; it is a Tensor", "no kernel serves it", ""),
+    ("no-kernel-yet", "NotImplementedError: q has no FP8 kernel yet: it must be torch.float16", "no kernel serves it", ""),
+    ("no-kernel-yet", "NotImplementedError: page_table has no backward kernel: call attention on pages under torch.no_grad()", "no kernel serves it", ""),
+    ("no-kernel-yet", "NotImplementedError: flash_attn3 has no kernel for this backward pass: combine and second derivatives have none", "no kernel serves it", ""),
 ]  # fmt: skip
 
 

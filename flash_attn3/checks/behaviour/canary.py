@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from flash_attn3.checks.outcome import Outcome
 
 CaseT = TypeVar("CaseT")
-Results = tuple[Tensor, Tensor]
+Results = tuple[Tensor, ...]
+"""What a call returns: (out, lse) of forward operators."""
 
 _POISON = {torch.int16: 0x7FAD, torch.int32: 0x7FADBEEF}
 _CANARY = {torch.int16: 0x5AC3, torch.int32: 0x5AC35AC3}
@@ -104,7 +105,8 @@ def find_wrong_writes(
     written, lse = call(out)
     if written is not out:
         yield "the call returned another tensor than out"
-    found, wanted = (out, lse), (expected_out, expected_lse)
+    found: Results = (out, lse)
+    wanted: Results = (expected_out, expected_lse)
     if used_rows is not None:
         found, wanted = used_rows(*found), used_rows(*wanted)
     if not all(torch.equal(bits_of(a), bits_of(b)) for a, b in zip(found, wanted, strict=True)):

@@ -123,8 +123,8 @@ def _error_of(forward: Forward, tensors: tuple[Tensor, Tensor, Tensor]) -> Excep
     return None
 
 
-def backward_refused(_forward: Forward, device: torch.device) -> Iterator[str]:
-    """Inputs that require a gradient give the same output, and the backward pass raises."""
+def second_derivative_refused(_forward: Forward, device: torch.device) -> Iterator[str]:
+    """Inputs that require a gradient give the same output, and a derivative of their gradient raises."""
     inputs = make_inputs(CASES[1], device)
     q = inputs.q.clone().requires_grad_()
     out = flash_attn_func(q, inputs.k, inputs.v)
@@ -132,11 +132,12 @@ def backward_refused(_forward: Forward, device: torch.device) -> Iterator[str]:
     if not (isinstance(out, Tensor) and isinstance(plain, Tensor) and torch.equal(out, plain)):
         yield "a forward call on tensors that require a gradient gives another result"
         return
+    (gradient,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     try:
-        out.sum().backward()
+        gradient.sum().backward()
     except NotImplementedError:
         return
-    yield "the backward pass did not raise NotImplementedError"
+    yield "the derivative of a gradient did not raise NotImplementedError"
 
 
 def out_refused(forward: Forward, device: torch.device) -> Iterator[str]:

@@ -12,7 +12,7 @@ from flash_attn3.checks.cases.options import NATIVE, WIDE, with_head_dims
 from flash_attn3.checks.cases.ragged import PAGE_SIZES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _MASKS: tuple[dict[str, Any], ...] = (
     {"causal": False},
@@ -29,10 +29,12 @@ _LAYOUTS = ("padded", "bhsd", "head_dim_slice", "offset", "misaligned")
 _VALUES = ("uniform", "outliers", "peaked", "rising_keys", "outrunning_keys")
 
 
-def per_kernel(dtypes: Iterable[str]) -> Iterator[AttentionCase]:
-    """Return at least five cases of each category for each dtype, head dimension and class of mask."""
+def per_kernel(
+    dtypes: Iterable[str], pairs: Sequence[tuple[int, int]] = (*NATIVE, WIDE[0])
+) -> Iterator[AttentionCase]:
+    """Return five cases or more of each category for each dtype, pair of head dimensions and mask."""
     page_sizes = cycle(PAGE_SIZES)
-    for dtype, pair, mask in product(dtypes, (*NATIVE, WIDE[0]), _MASKS):
+    for dtype, pair, mask in product(dtypes, pairs, _MASKS):
         for shape in _SHAPES:
             yield with_head_dims(replace(AttentionCase(dtype, False, *shape), **mask), pair)
         usual = with_head_dims(replace(AttentionCase(dtype, False, 2, 130, 200, 4, 2), **mask), pair)

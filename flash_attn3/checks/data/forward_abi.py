@@ -42,7 +42,7 @@ def forward_arguments(
         set_tensor(getattr(arguments, name), tensor, dtype)
     arguments.lse = lse.data_ptr()
     arguments.sink = None if inputs.sink is None else inputs.sink.data_ptr()
-    _set_sequences(arguments.sequences, case, inputs)
+    set_sequences(arguments.sequences, case, inputs)
     arguments.mask.causal = case.causal
     arguments.mask.window_left, arguments.mask.window_right = case.window
     arguments.mask.attention_chunk = case.attention_chunk
@@ -60,7 +60,8 @@ def set_tensor(view: ctypes.Structure, tensor: Tensor, dtype: _native.Dtype) -> 
     view.dtype = dtype
 
 
-def _set_sequences(sequences: ctypes.Structure, case: AttentionCase, inputs: AttentionInputs) -> None:
+def set_sequences(sequences: ctypes.Structure, case: AttentionCase, inputs: AttentionInputs) -> None:
+    """Describe the sequences of a case."""
     options = inputs.options
     for name in _ARRAYS:
         array = options.get(name)
@@ -82,24 +83,24 @@ def forward_kernel(case: AttentionCase, inputs: AttentionInputs) -> Callable[[],
     allowed kernel serves the case. The C ABI takes only layouts that kernels can read; a tensor in another
     layout, which the torch operators would copy, is replaced by memory of its shape, which nothing reads.
     """
-    q, k, v = (_readable(tensor) for tensor in (inputs.q, inputs.k, inputs.v))
-    out = _new_rows(q, (*q.shape[:-1], v.shape[-1]))
+    q, k, v = (readable(tensor) for tensor in (inputs.q, inputs.k, inputs.v))
+    out = new_rows(q, (*q.shape[:-1], v.shape[-1]))
     lse = q.new_empty(max(1, out.shape[:-1].numel()), dtype=torch.float32)
-    readable = replace(inputs, q=q, k=k, v=v)
+    usable = replace(inputs, q=q, k=k, v=v)
     # The closure keeps the tensors alive whose addresses the arguments hold.
-    return lambda: _native.forward_kernel(forward_arguments(case, readable, out, lse)).name
+    return lambda: _native.forward_kernel(forward_arguments(case, usable, out, lse)).name
 
 
-def _readable(tensor: Tensor) -> Tensor:
+def readable(tensor: Tensor) -> Tensor:
     """Return the tensor, or other memory of its shape where the torch operators would copy it."""
     steps = zip(tensor.shape[:-1], tensor.stride()[:-1], strict=True)
     aligned = all(size == 1 or stride % ROW_ELEMENTS == 0 for size, stride in steps)
     if aligned and tensor.data_ptr() % _ALIGNMENT == 0 and 1 in {tensor.stride(-1), tensor.shape[-1]}:
         return tensor
-    return _new_rows(tensor, tuple(tensor.shape))
+    return new_rows(tensor, tuple(tensor.shape))
 
 
-def _new_rows(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+def new_rows(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return memory of a shape whose rows start at multiples of 16 bytes."""
     columns = -(-shape[-1] // ROW_ELEMENTS) * ROW_ELEMENTS
     return like.new_empty((*shape[:-1], columns))[..., : shape[-1]]

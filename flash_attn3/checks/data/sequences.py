@@ -33,6 +33,7 @@ class PlacedSequences:
         options: the other arguments of ``flash_attn_varlen_func``: lengths, starts, pages.
         rows_q: (batch, seqlen_q) int64: row in the packed q of each padded row; None if q is padded.
         used_q: (batch, seqlen_q) bool: whether a row is below its sequence's length.
+        rows_k: the same of k and v, which are not in pages; and so used_k.
     """
 
     q: Tensor
@@ -41,6 +42,8 @@ class PlacedSequences:
     options: dict[str, Tensor | int]
     rows_q: Tensor | None
     used_q: Tensor
+    rows_k: Tensor | None
+    used_k: Tensor
 
     def padded(self, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
         """Return out (batch, seqlen_q, ...) and lse (batch, heads, seqlen_q); unused rows are 0 and -inf."""
@@ -80,8 +83,9 @@ def place_sequences(
     draw = random.Random(seed)  # noqa: S311  test data, not secrets
     device = q.device
     options: dict[str, Tensor | int] = {}
-    batch, seqlen_q = q.shape[:2]
+    seqlen_q = q.shape[1]
     starts_q, rows_q = _starts(lengths[0], form.used_q, draw), None
+    rows_k = None
     if form.packed_q:
         placed_q = _place(q, lengths[0], starts_q, new((starts_q[-1], *q.shape[2:])))
         options |= {"cu_seqlens_q": _index(starts_q, device), "max_seqlen_q": seqlen_q}
@@ -101,12 +105,42 @@ def place_sequences(
             _place(x, lengths[1], starts_k, new((starts_k[-1], *x.shape[2:]))) for x in (k, v)
         )
         options |= {"cu_seqlens_k": _index(starts_k, device), "max_seqlen_k": k.shape[1]}
+        rows_k = _row_numbers(starts_k, lengths[1], k.shape[1]).to(device)
     else:
         placed_k, placed_v = (_place_padded(x, lengths[1], new(tuple(x.shape))) for x in (k, v))
     if form.used_k:
         options["seqused_k"] = _index(lengths[1], device)
-    used_q = torch.arange(seqlen_q)[None, :] < torch.tensor(list(lengths[0])).reshape(batch, 1)
-    return PlacedSequences(placed_q, placed_k, placed_v, options, rows_q, used_q.to(device))
+    used_q, used_k = (
+        _used(of, seqlen).to(device) for of, seqlen in zip(lengths, (seqlen_q, k.shape[1]), strict=True)
+    )
+    return PlacedSequences(placed_q, placed_k, placed_v, options, rows_q, used_q, rows_k, used_k)
+
+
+def _used(lengths: Sequence[int], seqlen: int) -> Tensor:
+    """Return which of the padded rows are used, (batch, seqlen)."""
+    return torch.arange(seqlen)[None, :] < torch.tensor(list(lengths)).reshape(len(lengths), 1)
+
+
+def padded_rows(placed: Tensor, rows: Tensor | None, used: Tensor) -> Tensor:
+    """Return the used rows of a tensor as (batch, seqlen, heads, columns), 0 in the others.
+
+    Args:
+        placed: packed or padded.
+        rows: row in the packed tensor of each padded row; None if it is padded.
+        used: (batch, seqlen) which padded rows are used.
+    """
+    if rows is not None:
+        placed = placed[rows] if placed.shape[0] else placed.new_zeros(*rows.shape, *placed.shape[1:])
+    return placed.masked_fill(~used[:, :, None, None], 0.0)
+
+
+def unused_rows(placed: Tensor, rows: Tensor | None, used: Tensor) -> Tensor:
+    """Return the rows of a tensor that no sequence uses, (rows, heads, columns); arguments as above."""
+    if rows is None:
+        return placed[~used]
+    unused = torch.ones(placed.shape[0], dtype=torch.bool, device=placed.device)
+    unused[rows[used]] = False
+    return placed[unused]
 
 
 def _starts(lengths: Sequence[int], gaps: bool, draw: random.Random) -> list[int]:

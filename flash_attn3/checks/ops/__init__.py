@@ -38,7 +38,7 @@ def op_check(op: str) -> OpCheck[Any, Any, Any]:
     return found[op]
 
 
-def races_of(op: str) -> Races[Any, Any]:
+def races_of(op: str) -> Races[Any, Any, Any]:
     """Return the races of one operator.
 
     Raises:

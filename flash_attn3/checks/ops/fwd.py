@@ -14,17 +14,25 @@ from flash_attn3.checks.cases.per_kernel import per_kernel
 from flash_attn3.checks.data.call import call, public_forward
 from flash_attn3.checks.data.forward_abi import forward_kernel
 from flash_attn3.checks.data.inputs import AttentionInputs, make_inputs
+from flash_attn3.checks.kinds import kinds_of
 from flash_attn3.checks.ops.opcheck import OpCheck, Selection, Selftest
 from flash_attn3.checks.speed import race_attention
 from flash_attn3.checks.speed.host_calls import forward_calls
 from flash_attn3.checks.speed.providers import CUDNN, FA3, FLASH
 from flash_attn3.checks.speed.race import Races
 from flash_attn3.checks.speed.race_peer import call_fa3
-from flash_attn3.checks.speed.race_settings import AttentionSetting, portable_settings, settings
+from flash_attn3.checks.speed.race_settings import (
+    AttentionSetting,
+    head_dims,
+    portable_settings,
+    settings,
+)
 from flash_attn3.checks.truth.forward import ForwardTruth, find_truth, judge_case
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
     from flash_attn3._native import Kernel
     from flash_attn3.checks.cases.case import AttentionCase
@@ -40,21 +48,17 @@ def _names_on_ptx() -> frozenset[str]:
     return frozenset(case.name for case in (*quick_cases(), *per_kernel(DTYPES)))
 
 
-def _head_dims(kernels: Sequence[Kernel]) -> tuple[tuple[int, int], ...]:
-    """Return (head_dim, head_dim_v) of the kernels, in order."""
-    return tuple(sorted({(kernel.head_dim, kernel.head_dim_v) for kernel in kernels}))
-
-
 def _race_settings(quick: bool, kernels: Sequence[Kernel]) -> tuple[AttentionSetting, ...]:
-    return settings(quick, _head_dims(kernels))
+    preferred = kinds_of(tuple(kernels))[0].name
+    return settings(quick, head_dims([kernel for kernel in kernels if kernel.code == preferred]))
 
 
 def _selftest_setting(kernels: Sequence[Kernel]) -> AttentionSetting:
-    head_dims = {kernel.head_dim for kernel in kernels}
-    return AttentionSetting("bf16", 128 if 128 in head_dims else min(head_dims), True, 4096)
+    found = {kernel.head_dim for kernel in kernels}
+    return AttentionSetting("bf16", 128 if 128 in found else min(found), True, 4096)
 
 
-_RACES: Races[AttentionSetting, RaceInputs] = Races(
+_RACES: Races[AttentionSetting, RaceInputs, Tensor] = Races(
     settings=_race_settings,
     inputs=race_attention.random_inputs,
     ours=race_attention.call_ours,
@@ -96,7 +100,6 @@ CHECK: OpCheck[AttentionCase, AttentionInputs, ForwardTruth] = OpCheck(
         "sm_margin": interface.sm_margin,
         "caches_in_place": interface.caches_in_place,
         "errors_then_success": interface.errors_then_success,
-        "backward_refused": interface.backward_refused,
         "out_refused": interface.out_refused,
         "varying_batches": invariance.varying_batches,
         "varying_batches_of_outrunning_rows": invariance.varying_batches_of_outrunning_rows,

@@ -81,7 +81,7 @@ class OpCheck(Generic[CaseT, InputsT, TruthT]):
         truth: what a result is judged against, in float64.
         judge: judges the result of a call.
         kernel: returns a function that returns the name of the kernel which a call would launch, see
-            ``data.forward_abi.forward_kernel``.
+            ``data.forward_abi.forward_kernel``; of several launches, their names (``kinds.BESIDE``).
         out_buffer: a buffer for ``out``, given the case and the result of the call without: each case is then
             also run with ``out``. None: the memory checks cover ``out``.
         selftest: what ``selftest`` runs.
@@ -110,5 +110,5 @@ class OpCheck(Generic[CaseT, InputsT, TruthT]):
     behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
     mixed_behaviours: Mapping[str, Behaviour] = field(default_factory=dict)
     fresh: Mapping[str, Callable[[], list[str]]] = field(default_factory=dict)
-    races: Races[Any, Any] | None = None
+    races: Races[Any, Any, Any] | None = None
     host_calls: Callable[[torch.device], Mapping[str, HostCall]] = lambda _device: {}

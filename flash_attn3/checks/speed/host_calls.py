@@ -1,4 +1,4 @@
-"""Calls of attention forward whose host time is measured."""
+"""Calls of attention whose host time is measured."""
 
 from __future__ import annotations
 
@@ -50,6 +50,32 @@ def forward_calls(device: torch.device) -> dict[str, HostCall]:
         ),
     }
     return {f"{OURS}{way}": HostCall(call) for way, call in calls.items()} | _torch_calls(device)
+
+
+def backward_calls(device: torch.device) -> dict[str, HostCall]:
+    """Return the backward operator alone, and forward and backward through autograd, ours and torch's."""
+    q, k, v = _tensors(device)
+    dout, lse = torch.randn_like(q), torch.zeros(1, q.shape[2], q.shape[1], device=device)
+    lq, lk, lv = (tensor.detach().requires_grad_() for tensor in (q, k, v))
+    sq, sk, sv = (tensor.detach().transpose(1, 2).requires_grad_() for tensor in (q, k, v))
+
+    def operator() -> object:
+        return torch.ops.flash_attn3.bwd(dout, q, k, v, q, lse, None, None, True)
+
+    def ours() -> object:
+        return torch.autograd.grad(flash_attn_func(lq, lk, lv, causal=True), (lq, lk, lv), dout)
+
+    def sdpa() -> object:
+        out = scaled_dot_product_attention(sq, sk, sv, is_causal=True)
+        return torch.autograd.grad(out, (sq, sk, sv), dout.transpose(1, 2))
+
+    both = "forward and backward"
+    return {
+        f"{OURS} backward operator": HostCall(operator),
+        f"{OURS} {both}": HostCall(ours),
+        f"{CUDNN} {both}": HostCall(sdpa, partial(sdpa_kernel, SDPBackend.CUDNN_ATTENTION)),
+        f"{FLASH} {both}": HostCall(sdpa, partial(sdpa_kernel, SDPBackend.FLASH_ATTENTION)),
+    }
 
 
 def _torch_calls(device: torch.device) -> dict[str, HostCall]:

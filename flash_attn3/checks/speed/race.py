@@ -46,32 +46,37 @@ class Setting(Protocol):
 
 SettingT = TypeVar("SettingT", bound=Setting)
 InputsT = TypeVar("InputsT")
+OutT = TypeVar("OutT", bound="Tensor | tuple[Tensor, ...]")
 
 
 @dataclass(frozen=True)
-class Races(Generic[SettingT, InputsT]):
+class Races(Generic[SettingT, InputsT, OutT]):
     """The races of one operator.
 
     Attributes:
         settings: the settings to race, given whether a small selection is enough and the operator's kernels
             for this GPU.
         inputs: fresh random inputs of a setting on a device.
-        ours: calls the public function of this package and returns ``out``.
+        ours: calls the public function of this package and returns its results.
         others: calls other implementations, by provider name.
         peers: the same for implementations that have to be loaded first; see ``race_peer``.
-        new_out: a NaN-filled tensor of the size of ``out``.
-        judge: returns a sentence for each error in an ``out``.
+        new_out: NaN-filled tensors of the sizes of the results.
+        judge: returns a sentence for each error in results of ours.
         restricted: settings that are raced once more with kernels of one code alone.
+        rounds: number of times that each provider is timed.
+        judged: whether the floors on speed of a validation hold for the ratios. False: recorded; no bar yet.
     """
 
     settings: Callable[[bool, Sequence[Kernel]], Sequence[SettingT]]
     inputs: Callable[[SettingT, torch.device], InputsT]
-    ours: Callable[[SettingT, InputsT], Tensor]
-    others: Mapping[str, Callable[[SettingT, InputsT], Tensor]]
-    new_out: Callable[[InputsT], Tensor]
-    judge: Callable[[SettingT, InputsT, Tensor], tuple[str, ...]]
-    peers: Mapping[str, Callable[[SettingT, InputsT], Tensor]] = field(default_factory=dict)
+    ours: Callable[[SettingT, InputsT], OutT]
+    others: Mapping[str, Callable[[SettingT, InputsT], OutT]]
+    new_out: Callable[[InputsT], OutT]
+    judge: Callable[[SettingT, InputsT, OutT], tuple[str, ...]]
+    peers: Mapping[str, Callable[[SettingT, InputsT], OutT]] = field(default_factory=dict)
     restricted: Mapping[Code, Callable[[], Sequence[SettingT]]] = field(default_factory=dict)
+    rounds: int = 21
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Race:
         ratios: for each other provider its time over ours, so above 1 where ours is faster.
         absent: for each provider that could not run, the reason.
         failures: errors in the output of the last timed call of ours.
+        judged: see ``Races``.
     """
 
     setting: Setting
@@ -107,6 +113,7 @@ class Race:
     state: GpuState
     absent: Mapping[str, str]
     failures: tuple[str, ...]
+    judged: bool = True
 
     @property
     def name(self) -> str:
@@ -137,6 +144,7 @@ class Race:
             "best": self.best,
             "ratio_to_best": None if self.best is None else self.ratios[self.best],
             "multiple_of_best": self.multiple_of_best,
+            "judged": self.judged,
             "state": asdict(self.state),
             "absent": dict(self.absent),
             "failures": list(self.failures),
@@ -150,7 +158,7 @@ def race_name(setting: Setting, kernels: str) -> str:
 
 
 def race(
-    races: Races[SettingT, InputsT],
+    races: Races[SettingT, InputsT, OutT],
     setting: SettingT,
     device: torch.device,
     *,
@@ -207,11 +215,12 @@ def race(
         state=state,
         absent=absent,
         failures=failures,
+        judged=races.judged,
     )
 
 
 def _refusal(
-    call: Callable[[SettingT, InputsT], Tensor], setting: SettingT, inputs: InputsT
+    call: Callable[[SettingT, InputsT], OutT], setting: SettingT, inputs: InputsT
 ) -> RuntimeError | None:
     try:
         call(setting, inputs)
@@ -222,8 +231,8 @@ def _refusal(
 
 
 def calls_per_window(
-    races: Races[SettingT, InputsT],
-    call: Callable[[SettingT, InputsT], Tensor],
+    races: Races[SettingT, InputsT, OutT],
+    call: Callable[[SettingT, InputsT], OutT],
     setting: SettingT,
     inputs: InputsT,
 ) -> int:
@@ -234,30 +243,31 @@ def calls_per_window(
 
 
 @dataclass(frozen=True)
-class Window:
-    """A window of back-to-back calls: milliseconds a call, the last output, and the GPU's state meanwhile."""
+class Window(Generic[OutT]):
+    """Back-to-back calls: milliseconds of each, the last results, and the GPU's state meanwhile."""
 
     ms: float
-    out: Tensor
+    out: OutT
     state: GpuState
 
 
 def time_window(
-    races: Races[SettingT, InputsT],
-    call: Callable[[SettingT, InputsT], Tensor],
+    races: Races[SettingT, InputsT, OutT],
+    call: Callable[[SettingT, InputsT], OutT],
     setting: SettingT,
     inputs: InputsT,
     calls: int,
-) -> Window:
+) -> Window[OutT]:
     """Time ``calls`` back-to-back calls of a provider, with the host time hidden behind a sleeping device."""
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     # The allocator gives the memory that is freed here to the outputs of the calls, which alternate between
     # two blocks: an element that no call writes stays NaN.
     poisoned = [races.new_out(inputs) for _ in range(2)]
-    device = poisoned[0].device
+    first = poisoned[0]
+    device = (first if isinstance(first, Tensor) else first[0]).device
     # The device sleeps while the first calls are queued, so that the window contains no host time.
     torch.cuda._sleep(400_000)  # noqa: SLF001  cycles; the only delay that torch offers
-    del poisoned
+    del poisoned, first
     start.record()
     for _ in range(calls):
         out = call(setting, inputs)

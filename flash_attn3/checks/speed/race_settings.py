@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flash_attn3.checks.speed.bars import best_over_cudnn
+from flash_attn3.checks.speed.bars import best_backward_over_cudnn, best_over_cudnn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from flash_attn3._native import Kernel
 
 TOKENS = 16384
 VARLEN_TOKENS = 32768
@@ -19,6 +21,9 @@ _FEW_SEQLENS = (1024, 4096, 16384)
 _BARS = ((64, 64), (128, 128), (256, 256))  # head dimensions for which ``bars`` lists the best forward
 _WINDOW = 1024
 _GROUP = 8
+_BACKWARD_SEQLENS = (512, 1024, 4096, 16384)
+_DETERMINISTIC_SEQLENS = (1024, 4096)
+_BACKWARD_FLOPS = 2.5  # of those of the forward call: five products instead of two
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,43 @@ class AttentionSetting:
         return "_".join(parts)
 
 
+@dataclass(frozen=True)
+class BackwardSetting(AttentionSetting):
+    """The gradient of one call.
+
+    Attributes:
+        deterministic: whether ours adds in an order of its own, so that its bits repeat.
+    """
+
+    deterministic: bool = False
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the gradient alone."""
+        return _BACKWARD_FLOPS * super().flops
+
+    @property
+    def best_over_cudnn(self) -> float | None:
+        """Speed of the best gradient known, as a multiple of cuDNN's; None where none was measured."""
+        if not self.plain or self.deterministic:
+            return None
+        return best_backward_over_cudnn(self.head_dim, self.causal, self.seqlen)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"op": "bwd", **super().as_dict()}
+
+    @property
+    def name(self) -> str:
+        """The setting in one word."""
+        return f"bwd_{super().name}{'_deterministic' if self.deterministic else ''}"
+
+
+def head_dims(kernels: Sequence[Kernel]) -> tuple[tuple[int, int], ...]:
+    """Return (head_dim, head_dim_v) of kernels, in order."""
+    return tuple(sorted({(kernel.head_dim, kernel.head_dim_v) for kernel in kernels}))
+
+
 def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[AttentionSetting, ...]:
     """Return the settings to race, all bf16.
 
@@ -123,6 +165,30 @@ def settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[Attenti
 def portable_settings() -> tuple[AttentionSetting, ...]:
     """Return the settings in which portable kernels should reach ``bars.PORTABLE_OVER_FLASH``."""
     return tuple(_both_masks(((64, 64), (128, 128)), _FEW_SEQLENS))
+
+
+def backward_settings(quick: bool, head_dims: Sequence[tuple[int, int]]) -> tuple[BackwardSetting, ...]:
+    """Return the gradients to race, all bf16; the arguments are those of ``settings``."""
+    dims = [head_dim for head_dim, head_dim_v in head_dims if (head_dim, head_dim_v) in _BARS]
+    if quick:
+        return tuple(_backward(dims, (1024,)))
+    deterministic = _backward(dims, _DETERMINISTIC_SEQLENS)
+    return (
+        *_backward(dims, _BACKWARD_SEQLENS),
+        *(replace(setting, deterministic=True) for setting in deterministic),
+    )
+
+
+def portable_backward_settings() -> tuple[BackwardSetting, ...]:
+    """Return the gradients that are raced with portable kernels, too."""
+    return tuple(_backward((64, 128), _FEW_SEQLENS))
+
+
+def _backward(head_dims: Sequence[int], seqlens: Sequence[int]) -> Iterator[BackwardSetting]:
+    for head_dim in head_dims:
+        for causal in (False, True):
+            for seqlen in seqlens:
+                yield BackwardSetting("bf16", head_dim, causal, seqlen)
 
 
 def _all(head_dims: Sequence[tuple[int, int]]) -> Iterator[AttentionSetting]:

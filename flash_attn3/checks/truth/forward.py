@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flash_attn3.checks.data.call import call
 from flash_attn3.checks.data.inputs import make_inputs
-from flash_attn3.checks.truth.reference import Attention, Scoring, attention_fp64, attention_same_precision
+from flash_attn3.checks.truth.reference import Attention, attention_fp64, attention_same_precision, scoring_of
 from flash_attn3.checks.truth.rule import Judgement, judge, lse_tolerance
 
 if TYPE_CHECKING:
@@ -31,15 +31,7 @@ class ForwardTruth:
 def find_truth(case: AttentionCase, inputs: AttentionInputs) -> ForwardTruth:
     """Compute the truth of a case."""
     q, k, v = inputs.padded
-    scoring = Scoring(
-        case.scale,
-        case.causal,
-        window=case.window,
-        attention_chunk=case.attention_chunk,
-        softcap=case.softcap,
-        sink=inputs.sink,
-        lengths=inputs.lengths,
-    )
+    scoring = scoring_of(case, inputs)
     reference = attention_fp64(q, k, v, scoring)
     return ForwardTruth(
         reference,
@@ -49,7 +41,7 @@ def find_truth(case: AttentionCase, inputs: AttentionInputs) -> ForwardTruth:
 
 
 def judge_case(
-    case: AttentionCase, inputs: AttentionInputs, truth: ForwardTruth, result: tuple[Tensor, Tensor]
+    case: AttentionCase, inputs: AttentionInputs, truth: ForwardTruth, result: tuple[Tensor, ...]
 ) -> Judgement:
     """Judge (out, lse) of a call: values, shapes, dtypes and contiguity."""
     out, lse = result

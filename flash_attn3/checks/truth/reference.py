@@ -15,7 +15,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flash_attn3.checks.data.inputs import Lengths
+    from flash_attn3.checks.cases.case import AttentionCase
+    from flash_attn3.checks.data.inputs import AttentionInputs, Lengths
 
 _BLOCK_SCORES = 1 << 25  # scores held at once: 256 MiB in float64
 
@@ -59,6 +60,19 @@ class Scoring:
     lengths: Lengths | None = None
 
 
+def scoring_of(case: AttentionCase, inputs: AttentionInputs) -> Scoring:
+    """Return the scoring of a case."""
+    return Scoring(
+        case.scale,
+        case.causal,
+        window=case.window,
+        attention_chunk=case.attention_chunk,
+        softcap=case.softcap,
+        sink=inputs.sink,
+        lengths=inputs.lengths,
+    )
+
+
 def attention_fp64(
     q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, *, rows: Rows | None = None
 ) -> Attention:
@@ -80,9 +94,9 @@ def attention_fp64(
     if out.numel() == 0:
         return Attention(out, lse)
     keys, values = k.double(), v.double()
-    for block in _blocks(rows, q, k):
-        scores = _scores(q[:, block.start : block.stop].double() * scoring.softmax_scale, keys)
-        scores = _cap_and_mask(scores, block, q.shape[1], scoring)
+    for block in row_blocks(rows, q, k):
+        scores = scores_of(q[:, block.start : block.stop].double() * scoring.softmax_scale, keys)
+        scores = visible_scores(scores, block, q.shape[1], scoring)
         block_lse = torch.logsumexp(scores, dim=-1)
         peak = scores.amax(-1) if scores.shape[-1] else torch.full_like(block_lse, -torch.inf)
         sink = torch.full_like(block_lse, -torch.inf)
@@ -115,9 +129,9 @@ def attention_same_precision(
     if k.shape[1] == 0 or out.numel() == 0:
         return out
     keys = k * scoring.softmax_scale
-    for block in _blocks(rows, q, k):
-        scores = _scores(q[:, block.start : block.stop], keys)
-        scores = _cap_and_mask(scores, block, q.shape[1], scoring)
+    for block in row_blocks(rows, q, k):
+        scores = scores_of(q[:, block.start : block.stop], keys)
+        scores = visible_scores(scores, block, q.shape[1], scoring)
         sees_none = (scores == -torch.inf).all(-1, keepdim=True)
         if scoring.sink is not None:
             sink = _by_group(scoring.sink.to(q.dtype), k.shape[2])
@@ -135,13 +149,14 @@ def _unused(lengths: Lengths, rows: Rows) -> Tensor:
     return torch.arange(rows.start, rows.stop, device=lengths.q.device) >= lengths.q[:, None]
 
 
-def _blocks(rows: Rows, q: Tensor, k: Tensor) -> Iterator[Rows]:
+def row_blocks(rows: Rows, q: Tensor, k: Tensor) -> Iterator[Rows]:
+    """Yield blocks of query rows whose scores fit into memory."""
     step = max(1, _BLOCK_SCORES // max(1, q.shape[0] * q.shape[2] * k.shape[1]))
     for start in range(rows.start, rows.stop, step):
         yield Rows(start, min(start + step, rows.stop))
 
 
-def _scores(q: Tensor, k: Tensor) -> Tensor:
+def scores_of(q: Tensor, k: Tensor) -> Tensor:
     """Return (batch, heads_kv, group, rows, seqlen_k): the query heads of a group share a key head."""
     batch, rows, heads, head_dim = q.shape
     heads_kv, seqlen_k = k.shape[2], k.shape[1]
@@ -161,7 +176,8 @@ def _by_group(sink: Tensor, heads_kv: int) -> Tensor:
     return sink.reshape(1, heads_kv, -1, 1)
 
 
-def _cap_and_mask(scores: Tensor, block: Rows, seqlen_q: int, scoring: Scoring) -> Tensor:
+def visible_scores(scores: Tensor, block: Rows, seqlen_q: int, scoring: Scoring) -> Tensor:
+    """Return scaled scores of a block of rows, capped, -inf for hidden keys; ``scores`` may be changed."""
     if scoring.softcap:
         scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
     hidden = _hidden(scores, block, seqlen_q, scoring)

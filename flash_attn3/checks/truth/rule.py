@@ -28,7 +28,7 @@ _LSE_ROUNDINGS = 2.0**-20
 _COLUMNS_FOR_RMSE = 8
 # Relative RMSE of rounding to nearest, in eps: uniform within half a unit, 1 / sqrt(12), with mantissas m
 # spread evenly on a logarithmic scale, sqrt(mean of 1 / m ** 2) = sqrt(3 / (8 ln 2)).
-_ROUNDED_ONCE = math.sqrt(3 / (8 * math.log(2)) / 12)
+ROUNDED_ONCE = math.sqrt(3 / (8 * math.log(2)) / 12)
 
 
 @dataclass
@@ -151,7 +151,7 @@ def _hold_out(judgement: Judgement, found: dict[str, float], result: Attention, 
     few_rows = 4 / math.sqrt(result.lse.numel())
     # Where one key outweighs all others, plain PyTorch is exact: its P is 1, and the output is a row of V. A
     # kernel whose reference is below the row maximum rounds there as elsewhere.
-    once = _ROUNDED_ONCE * eps * found["truth_norm"] / usable
+    once = ROUNDED_ONCE * eps * found["truth_norm"] / usable
     # Over so few columns the two roundings of P, before and after its division, do not average out.
     if result.out.shape[-1] >= _COLUMNS_FOR_RMSE:
         judgement.hold(

@@ -75,12 +75,10 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
     Cursor<C::kStagesQ> at_q;
     Cursor<C::kStages> at_k, at_v;
     Cursor<2> at_work;
-    while (true) {
-        smem.work_pipe.wait_full(at_work);
+    // Computes a tile; in the second pass, one whose scores outran the references of the first.
+    auto compute_tile = [&](auto is_second_pass) {
         WorkSlot<C::kConsumerWarps>& slot = smem.work_slots[at_work.stage];
         WorkItem const item = slot.item;
-        if (item.head < 0) break;
-
         int const row = item.first_row + warp * 16 + lane / 4;  // of this thread; so is row + 8
         int const first_row = item.first_row + warpgroup * 64;  // of the warpgroup
         auto visible_to = [&](int tile_row) {
@@ -359,16 +357,26 @@ CUTE_DEVICE void consume(FwdParams const& p, SharedStorage<C>& smem, int warpgro
                          lse_out + at.head * p.lse.stride_head + at.position, lse[i]);
             }
         };
-        // The first pass and its epilogue lie side by side, without the second between them: up to 1.5 % faster. With
-        // halves a second copy of the epilogue runs out of registers.
-        if (any_lane(slot.recompute)) {
+        if constexpr (is_second_pass.value) {
             revisit_blocks();
-            if constexpr (!kHalves) store_tile();
         } else {
             visit_blocks();
-            if constexpr (!kHalves) store_tile();
         }
-        if constexpr (kHalves) store_tile();
+        store_tile();
+    };
+    // Second passes are rare and lie behind the loop of first passes, not in it: up to 1.5 % faster.
+    auto next_slot = [&]() -> WorkSlot<C::kConsumerWarps> const& {
+        smem.work_pipe.wait_full(at_work);
+        return smem.work_slots[at_work.stage];
+    };
+    while (true) {
+        while (true) {
+            auto const& slot = next_slot();
+            if (slot.item.head < 0 || any_lane(slot.recompute)) break;
+            compute_tile(false_type{});
+        }
+        if (smem.work_slots[at_work.stage].item.head < 0) break;
+        compute_tile(true_type{});
     }
     if (lane == 0) cute::tma_store_wait<0>();
 }

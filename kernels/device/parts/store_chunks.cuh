@@ -6,9 +6,11 @@
 
 namespace fa3 {
 
-// Writes a warp's RowTiles x 16 rows of Columns accumulators to `staging`: slabs of TileM rows for all warps.
+// Writes RowTiles x 16 rows of Columns accumulators to columns `first_column` on of `staging`: slabs of TileM rows. `group`:
+// of those rows.
 template <class Element, int TileM, int RowTiles, int Columns>
-CUTE_DEVICE void stage_rows(unsigned char* staging, float const (&o)[RowTiles][Columns / 2], int warp) {
+CUTE_DEVICE void stage_rows(unsigned char* staging, float const (&o)[RowTiles][Columns / 2], int group,
+                            int first_column = 0) {
     constexpr int kSlab = kSlabColumns<Element>;
     constexpr int kChunk = kChunkColumns<Element>;
     int const lane = cutlass::canonical_lane_idx();
@@ -16,11 +18,12 @@ CUTE_DEVICE void stage_rows(unsigned char* staging, float const (&o)[RowTiles][C
     for (int t = 0; t < RowTiles; ++t) {
         CUTE_UNROLL
         for (int half = 0; half < 2; ++half) {
-            int const row = warp * RowTiles * kMmaRows + t * kMmaRows + half * 8 + lane / 4;
+            int const row = group * RowTiles * kMmaRows + t * kMmaRows + half * 8 + lane / 4;
             CUTE_UNROLL
-            for (int column = 0; column < Columns; column += kChunk) {
+            for (int i = 0; i < Columns; i += kChunk) {
+                int const column = first_column + i;
                 auto* const slab = staging + column / kSlab * TileM * kSlabRowBytes;
-                float const* const pair = &o[t][column / 2 + 2 * half];
+                float const* const pair = &o[t][i / 2 + 2 * half];
                 *reinterpret_cast<uint32_t*>(slab + chunk_offset(row, column % kSlab / kChunk) + lane % 4 * 4) =
                     pack(Element{}, pair[0], pair[1]);
             }

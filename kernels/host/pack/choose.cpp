@@ -22,10 +22,11 @@ bool has_instructions(const Key& key, int sm) {
     return key.sm <= sm && (key.code == Code::kPtx || key.sm / kSmsPerMajor == sm / kSmsPerMajor);
 }
 
-bool runs_on(const Key& key, const Device& device) {
-    return has_instructions(key, device.sm) && key.smem_bytes <= static_cast<uint32_t>(device.shared_bytes) &&
-           is_allowed(key.code);
+bool can_run_on(const Key& key, const Device& device) {
+    return has_instructions(key, device.sm) && key.smem_bytes <= static_cast<uint32_t>(device.shared_bytes);
 }
+
+bool runs_on(const Key& key, const Device& device) { return can_run_on(key, device) && is_allowed(key.code); }
 
 bool takes_dtype(uint8_t dtype, int32_t wanted) { return dtype == wanted || dtype == kAnyDtype; }
 
@@ -33,7 +34,7 @@ bool takes_dtype(uint8_t dtype, int32_t wanted) { return dtype == wanted || dtyp
 bool serves_type(const Key& key, const Device& device, const Wanted& wanted) {
     return takes_dtype(key.dtype_in, wanted.dtype_in) && takes_dtype(key.dtype_out, wanted.dtype_out) &&
            (key.masks >> static_cast<int>(wanted.mask) & 1) != 0 && key.op == wanted.op &&
-           runs_on(key, device);
+           can_run_on(key, device) && (wanted.any_code || is_allowed(key.code));
 }
 
 // As "sm_90a", "sm_80" or "sm_80 PTX".

@@ -15,6 +15,7 @@ struct Wanted {
     int32_t dtype_out;
     int64_t head_dim;
     int64_t head_dim_v;
+    bool any_code = false;  // whatever `fa3_allow_kernels` allows
 };
 
 // Whether a kernel runs on the device, is allowed, and covers the call by its common fields.

@@ -29,6 +29,8 @@ fa3_status launch_all(const Target& target, std::initializer_list<Launch> launch
     }
     count = 0;
     for (const Launch& launch : launches) {
+        const cuda::Function function = functions[count++];
+        if (launch.blocks == 0) continue;
         cuda::LaunchAttribute overlap = {};
         overlap.id = cuda::LaunchAttribute::kProgrammaticStreamSerialization;
         overlap.programmatic_stream_serialization_allowed = 1;
@@ -42,7 +44,7 @@ fa3_status launch_all(const Target& target, std::initializer_list<Launch> launch
         config.attributes = &overlap;
         config.attribute_count = launch.overlaps_previous ? 1 : 0;
         void* parameters[] = {launch.params};
-        const cuda::Result result = target.driver->launch(&config, functions[count++], parameters, nullptr);
+        const cuda::Result result = target.driver->launch(&config, function, parameters, nullptr);
         if (result != cuda::kSuccess) return target.driver->fail(result, "cuLaunchKernelEx", error);
     }
     return FA3_OK;

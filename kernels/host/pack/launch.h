@@ -22,7 +22,7 @@ fa3_status find_target(int32_t ordinal, Target* target, Error error);
 
 struct Launch {
     const Record* kernel;
-    uint32_t blocks;
+    uint32_t blocks;         // 0: nothing to launch
     void* params;            // the one structure that the kernel takes
     bool overlaps_previous;  // programmatic dependent launch: the kernel waits for the previous launch itself
 };

@@ -54,7 +54,7 @@ def test_help_lists_the_stages_in_order():
         (["plan", "linux_x86_64-py39-*"], 16, ["'linux_x86_64-py39-*'", "linux_x86_64-py3"]),
         (["build", "--toolkit", "11.8"], 11, ["'11.8'", "12.8"]),
         (["build", "--sm", "75"], 12, ["'75'", "80"]),
-        (["build", "--only", "bwd_*"], 10, ["bwd_*", "fwd_"]),
+        (["build", "--only", "fwdd_*"], 10, ["fwdd_*", "fwd_"]),
         (["build", "macos_arm64-cuda12.8"], 16, ["'macos_arm64-cuda12.8'", "linux_aarch64-cuda12.8"]),
         (["build", "win_amd64-cuda12.8"], 16, ["win_amd64-cuda12.8: no Windows wheel is built yet"]),
         (["build", "win*"], 16, ["win*: no Windows wheel is built yet"]),

@@ -155,6 +155,23 @@ class TestRun:
         assert report.totals.failed == 0
         assert not report.passed
 
+    def test_a_race_that_is_not_judged_is_recorded(self, tmp_path: Path):
+        setting = {"op": "bwd", "deterministic": False, **RACE["setting"]}
+        slow = {**RACE, "name": "slow", "setting": setting, "judged": False, "ratio_to_cudnn": 0.7}
+        portable = {**slow, "name": "slow@portable", "kernels": "portable", "ratio_to_flash": 0.6}
+        fast = {**RACE, "name": "fast@portable", "kernels": "portable", "ratio_to_flash": 1.2}
+        code = "".join(f"emit('race', race={race!r})\n" for race in (RACE, slow, portable, fast))
+        wheel = make_wheel(tmp_path, {**FULL, "race": code})
+        code, lines = _validate(wheel, tmp_path / "r.json", min_ratio=1.1, min_portable_ratio=0.9)
+        assert code == 0
+        shown = [line.split(": ")[0].strip() for line in lines if line.endswith("(recorded; no bar yet)")]
+        assert shown == ["slow", "slow@portable"]
+        report = read_report(tmp_path / "r.json")
+        assert [case.figures for case in report.outcomes] == [{RACE["name"]: 1.13}, {"fast@portable": 1.2}]
+        raced = {race.name: (race.setting.op, race.judged, race.ratio_to_cudnn) for race in report.races}
+        assert raced["slow"] == ("bwd", False, 0.7)
+        assert raced[RACE["name"]] == ("fwd", True, 1.13)
+
     @pytest.mark.parametrize(
         "special", [{"window": 1024}, {"varlen": True}, {"group": 8}, {"head_dim_v": 64}]
     )
@@ -220,6 +237,7 @@ def test_the_checks_of_a_wheel_of_this_tree_list_sections_and_operators(wheel: P
     assert {"correctness", "memory", "behaviour", "fresh", "host_time", "race"} < set(event["sections"])
     assert {section: run["op"] for section, run in event["operators"].items()} == {
         "correctness": "fwd",
+        "gradients": "bwd",
         "combine": "combine",
     }
     assert all(run["categories"] for run in event["operators"].values())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ci.proof.coverage import CompiledKernel, find_gaps
 from ci.proof.report import Report
+from flash_attn3.checks.kinds import BESIDE
 from tests.ci.validation_kit import CASE, KERNEL, document, tallied
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ def test_cases_count_for_their_own_operator_and_category() -> None:
     assert find_gaps(report_of([*every(COMBINE), case(EXACT), other]), [EXACT, COMBINE], 1) == (
         f"{KERNEL}: 0 cases of category layout passed, of 1 needed",
     )
+
+
+def test_a_call_of_several_launches_counts_for_each_of_their_kernels() -> None:
+    before, main = replace(PORTABLE, name="before"), replace(EXACT, name="main")
+    together = replace(main, name=f"{before.name}{BESIDE}{main.name}")
+    cases = every(together)
+    assert find_gaps(report_of([*cases, *every(COMBINE)]), [before, main, COMBINE], 1) == ()
+    assert find_gaps(report_of([*cases, *every(COMBINE)]), [before, EXACT, COMBINE], 1) != ()
 
 
 def test_a_gpu_needs_the_kernels_that_run_on_it() -> None:

@@ -184,7 +184,9 @@ def test_portable_kernels_are_raced_alone_and_once(capsys, allowed, monkeypatch)
     offered = []
 
     def choose(quick, kernels):
-        offered.append((quick, [kernel.name for kernel in kernels]))
+        offered.append((quick, {kernel.code for kernel in kernels}))
+        of_the_preferred = fwd.CHECK.races.settings(quick, kernels)
+        assert {(setting.head_dim, setting.head_dim_v) for setting in of_the_preferred} == {(64, None)}
         return settings
 
     races = replace(fwd.CHECK.races, settings=choose, restricted={Code.PORTABLE: lambda: settings})
@@ -196,7 +198,7 @@ def test_portable_kernels_are_raced_alone_and_once(capsys, allowed, monkeypatch)
     arguments = argparse.Namespace(quick=True, peer=[], race=[], race_runs=1)
     command.sections()["race"](arguments, CPU)
     assert capsys.readouterr().out.count('"event": "race"') == 2
-    assert offered == [(True, ["exact", "exact_from2048"])]  # the kernels that a call prefers
+    assert offered == [(True, {"exact", "portable", "ptx"})]
     assert raced == [(settings[0].name, ""), (settings[0].name, "portable")]
     assert allowed == [(tuple(Code), False), ((Code.PORTABLE,), False)]
 

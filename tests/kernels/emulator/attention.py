@@ -56,7 +56,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class _Store:
+class Store:
     """Rows of all sequences in memory, as 16-bit patterns: (batch or page, row, head, column)."""
 
     data: NDArray[np.uint16]
@@ -67,14 +67,14 @@ class _Store:
         return Operand(self.data.ctypes.data, 0 if self.packed else batch, row, head)
 
 
-def _new_store(lengths: tuple[int, ...], heads: int, columns: int, *, packed: bool) -> _Store:
+def new_store(lengths: tuple[int, ...], heads: int, columns: int, *, packed: bool) -> Store:
     batch, rows = (1, sum(lengths)) if packed else (len(lengths), max(lengths))
     padded = -(-columns // 8) * 8 + 8  # rows start where 16 bytes can be copied
     data = np.full((batch, rows + _MARGIN, heads, padded), NAN, np.uint16)
-    return _Store(data, packed)
+    return Store(data, packed)
 
 
-def _rows_of(store: _Store, lengths: tuple[int, ...], columns: int) -> list[NDArray[np.uint16]]:
+def rows_of(store: Store, lengths: tuple[int, ...], columns: int) -> list[NDArray[np.uint16]]:
     """Return the rows of each sequence, as views."""
     if not store.packed:
         return [store.data[i, :length, :, :columns] for i, length in enumerate(lengths)]
@@ -82,10 +82,10 @@ def _rows_of(store: _Store, lengths: tuple[int, ...], columns: int) -> list[NDAr
     return [store.data[0, end - n : end, :, :columns] for end, n in zip(ends, lengths, strict=True)]
 
 
-def _fill(store: _Store, rows: list[NDArray[np.uint16]], dtype: str, draw: np.random.Generator) -> _Store:
+def fill(rows: list[NDArray[np.uint16]], dtype: str, draw: np.random.Generator) -> None:
+    """Write random elements."""
     for row in rows:
         row[...] = encode(draw.standard_normal(row.shape).astype(np.float32), dtype)
-    return store
 
 
 class _Pages:
@@ -94,7 +94,7 @@ class _Pages:
     def __init__(self, rows: list[NDArray[np.uint16]], case: Case, order: NDArray[np.int32]) -> None:
         heads, columns = rows[0].shape[1:]
         padded = -(-columns // 8) * 8 + 8
-        self.store = _Store(
+        self.store = Store(
             np.full((order.size + 1, case.page_size, heads, padded), NAN, np.uint16), packed=False
         )
         for sequence, pages in zip(rows, order, strict=True):
@@ -112,17 +112,20 @@ class Attention:
         self.head_dim = case.head_dim or variant.head_dim
         self.head_dim_v = case.head_dim_v or variant.head_dim_v
         ragged = case.form != "dense"
-        q = _new_store(case.lengths_q, case.heads, self.head_dim, packed=ragged)
-        k = _new_store(case.lengths_k, case.heads_kv, self.head_dim, packed=ragged)
-        v = _new_store(case.lengths_k, case.heads_kv, self.head_dim_v, packed=ragged)
-        self.q_rows = _rows_of(q, case.lengths_q, self.head_dim)
-        self.k_rows = _rows_of(k, case.lengths_k, self.head_dim)
-        self.v_rows = _rows_of(v, case.lengths_k, self.head_dim_v)
-        self.q = _fill(q, self.q_rows, variant.dtype_in, draw)
-        self.k = _fill(k, self.k_rows, variant.dtype_in, draw)
-        self.v = _fill(v, self.v_rows, variant.dtype_in, draw)
+        q = new_store(case.lengths_q, case.heads, self.head_dim, packed=ragged)
+        k = new_store(case.lengths_k, case.heads_kv, self.head_dim, packed=ragged)
+        v = new_store(case.lengths_k, case.heads_kv, self.head_dim_v, packed=ragged)
+        self.q_rows = rows_of(q, case.lengths_q, self.head_dim)
+        self.k_rows = rows_of(k, case.lengths_k, self.head_dim)
+        self.v_rows = rows_of(v, case.lengths_k, self.head_dim_v)
+        self.q = q
+        fill(self.q_rows, variant.dtype_in, draw)
+        self.k = k
+        fill(self.k_rows, variant.dtype_in, draw)
+        self.v = v
+        fill(self.v_rows, variant.dtype_in, draw)
         for rows_k, rows_v, queries in zip(self.k_rows, self.v_rows, case.lengths_q, strict=True):
-            unseen = ~_visible(case, queries, len(rows_k)).any(axis=0)
+            unseen = ~visible_keys(case, queries, len(rows_k)).any(axis=0)
             rows_k[unseen], rows_v[unseen] = NAN, NAN
         self.sink = draw.standard_normal(case.heads).astype(np.float32) if case.sink else None
         self.page_table: NDArray[np.int32] | None = None
@@ -136,7 +139,7 @@ class Attention:
                 self.page_table, case.lengths_k, case.lengths_q, strict=True
             ):
                 seen = np.zeros(pages * case.page_size, bool)
-                seen[:length_k] = _visible(case, queries, length_k).any(axis=0)
+                seen[:length_k] = visible_keys(case, queries, length_k).any(axis=0)
                 entries[~seen.reshape(pages, case.page_size).any(axis=1)] = -1
 
     def run(self, kernel: Kernel) -> list[tuple[NDArray[np.uint16], NDArray[np.float32]]]:
@@ -147,7 +150,7 @@ class Attention:
         case = self.case
         packed = case.form != "dense"
         longest_q, longest_k = max(case.lengths_q), max(case.lengths_k)
-        out = _new_store(case.lengths_q, case.heads, self.head_dim_v, packed=packed)
+        out = new_store(case.lengths_q, case.heads, self.head_dim_v, packed=packed)
         lse = np.full((out.data.shape[0], case.heads, out.data.shape[1]), np.nan, np.float32)
         starts_q = np.concatenate(([0], np.cumsum(case.lengths_q))).astype(np.int32)
         starts_k = np.concatenate(([0], np.cumsum(case.lengths_k))).astype(np.int32)
@@ -195,7 +198,7 @@ class Attention:
             l2_heads=min(2, units * len(case.lengths_q)),
         )
         kernel.launch(params, params.count)
-        rows = _rows_of(out, case.lengths_q, self.head_dim_v)
+        rows = rows_of(out, case.lengths_q, self.head_dim_v)
         if packed:
             lse_rows = [lse[0, :, end - n : end] for n, end in zip(used_q, starts_q[1:], strict=True)]
         else:
@@ -232,7 +235,7 @@ class Attention:
         """Yield for each head out, out with |v|, and LSE, in float64, from the definition."""
         case, dtype = self.case, self.variant.dtype_in
         q, k, v = (decode(rows[index], dtype) for rows in (self.q_rows, self.k_rows, self.v_rows))
-        visible = _visible(case, len(q), len(k))
+        visible = visible_keys(case, len(q), len(k))
         k, v = (np.where(visible.any(axis=0)[:, None, None], rows, 0.0) for rows in (k, v))
         for head in range(case.heads):
             head_kv = head // (case.heads // case.heads_kv)
@@ -251,7 +254,7 @@ class Attention:
             yield shares @ v[:, head_kv], shares @ np.abs(v[:, head_kv]), lse
 
 
-def _visible(case: Case, seqlen_q: int, seqlen_k: int) -> NDArray[np.bool_]:
+def visible_keys(case: Case, seqlen_q: int, seqlen_k: int) -> NDArray[np.bool_]:
     """Return the visible keys of each row, (seqlen_q, seqlen_k)."""
     position = np.arange(seqlen_q)[:, None] + seqlen_k - seqlen_q
     key = np.arange(seqlen_k)[None, :]

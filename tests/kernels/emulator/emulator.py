@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kernels.table.variant import Variant
 
 HERE = Path(__file__).parent
-_PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams"}
+_PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams", "bwd": "fa3::BwdParams"}
 # Toolkit headers that the sources include; each is replaced by `gpu.h`.
 _TOOLKIT_HEADERS = ("cute/config.hpp", "cutlass/cutlass.h")
 # Texts that no macro can turn into C++ for the CPU: file name -> (text, replacement).
@@ -31,6 +31,7 @@ _TRANSLATED = {
         "y = exp2f(x);",
     ),
     "fwd_portable.cu": ("extern __shared__", "extern"),
+    "bwd_portable.cu": ("extern __shared__", "extern"),
 }
 
 
@@ -92,7 +93,7 @@ class Kernel:
 
     def launch(self, params: ctypes.Structure, grid: int) -> None:
         """Run all thread blocks; raise like `Program.launch`."""
-        self.program.launch(params, grid, alignment=64 if self.variant.op == "fwd" else 8)
+        self.program.launch(params, grid, alignment=8 if self.variant.op == "combine" else 64)
 
 
 def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change | None = None) -> Kernel:

@@ -34,6 +34,12 @@ extern Index gridDim;
 struct alignas(16) uint4 {
     uint32_t x, y, z, w;
 };
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
 
 namespace emulator {
 
@@ -99,11 +105,13 @@ template <class T>
 T __shfl_up_sync(uint32_t mask, T value, int step) {
     return __shfl_sync(mask, value, emulator::lane() >= step ? emulator::lane() - step : emulator::lane());
 }
-inline uint32_t atomicAdd(uint32_t* to, uint32_t value) {  // fibers do not interrupt one another
-    uint32_t const before = *to;
+template <class T>
+T atomicAdd(T* to, T value) {  // fibers do not interrupt one another
+    T const before = *to;
     *to += value;
     return before;
 }
+inline void __threadfence() {}
 
 inline int __ffs(uint32_t bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline float __int_as_float(int bits) {

@@ -163,6 +163,61 @@ class CombineParams(ctypes.Structure):
     )
 
 
+class BwdWorkspace(ctypes.Structure):
+    _fields_ = (
+        ("workspace_dq", ctypes.c_uint64),
+        ("lse_log2", ctypes.c_uint64),
+        ("delta", ctypes.c_uint64),
+        ("sink_partials", ctypes.c_uint64),
+        ("turns", ctypes.c_uint64),
+        ("tiles", ctypes.c_int32),
+        ("tile_m", ctypes.c_int32),
+        ("columns_q", ctypes.c_int32),
+        ("lane_floats", ctypes.c_int32),
+    )
+
+
+class BwdParams(ctypes.Structure):
+    """`fa3::BwdParams`, with the fields of its parts as its own; a test holds it against `params/bwd.h`."""
+
+    _anonymous_ = ("sequences", "scale", "mask", "sizes", "storage", "workspace")
+    _fields_ = (
+        ("q_map", ctypes.c_uint64 * 16),
+        ("k_map", ctypes.c_uint64 * 16),
+        ("v_map", ctypes.c_uint64 * 16),
+        ("dout_map", ctypes.c_uint64 * 16),
+        ("q", Operand),
+        ("k", Operand),
+        ("v", Operand),
+        ("out", Operand),
+        ("dout", Operand),
+        ("dq", Operand),
+        ("dk", Operand),
+        ("dv", Operand),
+        ("lse", LseOperand),
+        ("dlse", LseOperand),
+        ("sink", ctypes.c_uint64),
+        ("dsink", ctypes.c_uint64),
+        ("sequences", SequenceParams),
+        ("scale", ScaleParams),
+        ("mask", MaskParams),
+        ("sizes", SizeParams),
+        ("storage", StorageParams),
+        ("workspace", BwdWorkspace),
+        ("softmax_scale", ctypes.c_float),
+        ("total_q", ctypes.c_int32),
+        ("total_k", ctypes.c_int32),
+        ("tiles_m", ctypes.c_int32),
+        ("tiles_n", ctypes.c_int32),
+        ("l2_heads", ctypes.c_int32),
+        ("q_steps", MapSteps),
+        ("k_steps", MapSteps),
+        ("v_steps", MapSteps),
+        ("dout_steps", MapSteps),
+        ("tail_blocks", ctypes.c_int32),
+    )
+
+
 # The structure is aligned to 64 bytes, which ctypes cannot say.
 PARAMS_BYTES = -(-ctypes.sizeof(FwdParams) // 64) * 64
 

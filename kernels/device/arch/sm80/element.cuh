@@ -25,4 +25,15 @@ CUTE_DEVICE uint32_t pack(Bfloat16, float low, float high) {
     return out;
 }
 
+// Two elements of one register as fp32.
+CUTE_DEVICE void unpack(Half, uint32_t pair, float (&x)[2]) {
+    asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
+        : "=f"(x[0]), "=f"(x[1])
+        : "r"(pair));
+}
+CUTE_DEVICE void unpack(Bfloat16, uint32_t pair, float (&x)[2]) {
+    x[0] = __uint_as_float(pair << 16);
+    x[1] = __uint_as_float(pair & 0xFFFF0000u);
+}
+
 }  // namespace fa3

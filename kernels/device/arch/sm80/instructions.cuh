@@ -7,6 +7,14 @@
 
 namespace fa3 {
 
+// The lane, of which the compiler knows nothing: what is computed from it inside a loop stays there and takes no register
+// outside.
+CUTE_DEVICE int opaque_lane() {
+    int lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
 // Starts a copy of 16 bytes to shared memory: reads the first `bytes`, fills the rest with zeros.
 CUTE_DEVICE void copy_chunk(uint32_t to, void const* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");

@@ -33,16 +33,16 @@ CUTE_DEVICE uint32_t at_step(uint32_t address, int step) {
     return (address ^ static_cast<uint32_t>(step % kSlabSteps * kStepBytes)) + step / kSlabSteps * Rows * kSlabRowBytes;
 }
 
-// s (RowTiles x 16 x N) = q . k (N x HeadDim)^T. `load_q(step, a)` loads the fragments of q; `k`: address of the tile
-// plus LaneOffsets::columns_first.
-template <class Element, int RowTiles, int N, int HeadDim, class LoadQ>
+// s (RowTiles x 16 x N) = q . k (N x HeadDim)^T. `load_q(step, a)` loads the fragments of q; `k`: address of the first of
+// the N rows plus LaneOffsets::columns_first. `Rows`: of a slab of k.
+template <class Element, int RowTiles, int N, int HeadDim, int Rows = N, class LoadQ>
 CUTE_DEVICE void product_qk(LoadQ const& load_q, uint32_t k, float (&s)[RowTiles][N / 2]) {
     float const zeros[4] = {0.f, 0.f, 0.f, 0.f};
     CUTE_UNROLL
     for (int step = 0; step < HeadDim / kMmaK; ++step) {
         uint32_t a[RowTiles][4];
         load_q(step, a);
-        uint32_t const address = at_step<N>(k, step);
+        uint32_t const address = at_step<Rows>(k, step);
         CUTE_UNROLL
         for (int key = 0; key < N; key += 16) {
             uint32_t b[4];
@@ -58,15 +58,15 @@ CUTE_DEVICE void product_qk(LoadQ const& load_q, uint32_t k, float (&s)[RowTiles
     }
 }
 
-// o (RowTiles x 16 x HeadDimV) += p (RowTiles x 16 x 16) . v (16 keys from 16 * step on, of N x HeadDimV). `v`: address
-// of the tile plus LaneOffsets::rows_first.
-template <class Element, int RowTiles, int N, int HeadDimV>
-CUTE_DEVICE void product_pv(uint32_t const (&p)[RowTiles][4], uint32_t v, int step,
-                            float (&o)[RowTiles][HeadDimV / 2]) {
+// o (RowTiles x 16 x Columns) += p (RowTiles x 16 x 16) . v (16 rows from 16 * step on, of N rows; columns from
+// 16 * first on). `v`: address of the tile plus LaneOffsets::rows_first.
+template <class Element, int RowTiles, int N, int Columns>
+CUTE_DEVICE void product_pv(uint32_t const (&p)[RowTiles][4], uint32_t v, int step, float (&o)[RowTiles][Columns / 2],
+                            int first = 0) {
     CUTE_UNROLL
-    for (int column = 0; column < HeadDimV; column += 16) {
+    for (int column = 0; column < Columns; column += 16) {
         uint32_t b[4];
-        load_matrices_transposed(b, at_step<N>(v, column / 16) + step * kMmaK * kSlabRowBytes);
+        load_matrices_transposed(b, at_step<N>(v, first + column / 16) + step * kMmaK * kSlabRowBytes);
         CUTE_UNROLL
         for (int t = 0; t < RowTiles; ++t) {
             float* const left = &o[t][column / 2];

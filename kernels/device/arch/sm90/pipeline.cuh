@@ -14,6 +14,9 @@ struct Cursor {
     uint32_t stage = 0;
     uint32_t phase = 0;
 
+    CUTE_DEVICE static Cursor of(int index) {
+        return {static_cast<uint32_t>(index) % Stages, static_cast<uint32_t>(index) / Stages % 2};
+    }
     CUTE_DEVICE void advance() {
         if constexpr (Stages == 1) {
             phase ^= 1;
@@ -30,9 +33,9 @@ struct Pipeline {
     uint64_t full[Stages];
     uint64_t empty[Stages];
 
-    CUTE_DEVICE void init(uint32_t releases) {
+    CUTE_DEVICE void init(uint32_t releases, uint32_t publishers = 1) {
         for (int stage = 0; stage < Stages; ++stage) {
-            Barrier::init(&full[stage], 1);
+            Barrier::init(&full[stage], publishers);
             Barrier::init(&empty[stage], releases);
         }
     }

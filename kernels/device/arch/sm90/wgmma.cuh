@@ -21,11 +21,12 @@ struct Wgmma;
 #define FA3_WGMMA(ELEMENT, TYPE, N)                                                \
     template <>                                                                    \
     struct Wgmma<ELEMENT, N> {                                                     \
-        template <Major B>                                                         \
-        using SS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_SS<Major::K, B>; \
+        template <Major B, Major A = Major::K>                                     \
+        using SS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_SS<A, B>;   \
         template <Major B>                                                         \
         using RS = cute::SM90::GMMA::MMA_64x##N##x16_F32##TYPE##TYPE##_RS<Major::K, B>; \
     };
+FA3_WGMMA(Half, F16, 32)
 FA3_WGMMA(Half, F16, 64)
 FA3_WGMMA(Half, F16, 80)
 FA3_WGMMA(Half, F16, 96)
@@ -34,6 +35,7 @@ FA3_WGMMA(Half, F16, 128)
 FA3_WGMMA(Half, F16, 160)
 FA3_WGMMA(Half, F16, 192)
 FA3_WGMMA(Half, F16, 256)
+FA3_WGMMA(Bfloat16, BF16, 32)
 FA3_WGMMA(Bfloat16, BF16, 64)
 FA3_WGMMA(Bfloat16, BF16, 80)
 FA3_WGMMA(Bfloat16, BF16, 96)
@@ -52,8 +54,8 @@ CUTE_DEVICE constexpr uint32_t k_major_offset(int step) {
     return (step / kSlabSteps) * Rows * kSlabRowBytes + (step % kSlabSteps) * kStepBytes;
 }
 
-template <class Op, int... I>
-CUTE_DEVICE void fma_ss(uint64_t a, uint64_t b, float (&d)[sizeof...(I)], ScaleOut accumulate,
+template <class Op, int Count, int... I>
+CUTE_DEVICE void fma_ss(uint64_t a, uint64_t b, float (&d)[Count], ScaleOut accumulate,
                         cute::integer_sequence<int, I...>) {
     Op::fma(a, b, d[I]..., accumulate);
 }
@@ -71,25 +73,38 @@ CUTE_DEVICE void fence_registers(T (&d)[Count]) {
     for (int i = 0; i < Count; ++i) cute::warpgroup_fence_operand(d[i]);
 }
 
-// s (64 x N) = q (64 x HeadDim) . k (N x HeadDim)^T; both K-contiguous. `RowsQ`, `RowsK`: rows of a slab.
-template <class Element, int N, int HeadDim, int RowsQ, int RowsK>
-CUTE_DEVICE void gemm_qk(uint64_t q, uint64_t k, float (&s)[N / 2]) {
+// s (64 x N) = q (64 x HeadDim) . k (N x HeadDim)^T; both K-contiguous. `RowsQ`, `RowsK`: rows of a slab. `First`: One adds
+// to s.
+template <class Element, int N, int HeadDim, int RowsQ, int RowsK, ScaleOut First = ScaleOut::Zero, class Q, class K>
+CUTE_DEVICE void gemm_qk(Q q, K k, float (&s)[N / 2]) {
     using Op = typename Wgmma<Element, N>::template SS<Major::K>;
     CUTE_UNROLL
     for (int step = 0; step < HeadDim / kMmaK; ++step) {
         fma_ss<Op>(advance(q, k_major_offset<RowsQ>(step)), advance(k, k_major_offset<RowsK>(step)), s,
-                   step == 0 ? ScaleOut::Zero : ScaleOut::One, cute::make_integer_sequence<int, N / 2>{});
+                   step == 0 ? First : ScaleOut::One, cute::make_integer_sequence<int, N / 2>{});
     }
 }
 
 // o (64 x HeadDimV) += p (64 x N, registers) . v (N x HeadDimV), v contiguous along HeadDimV.
-template <class Element, int N, int HeadDimV>
-CUTE_DEVICE void gemm_pv(uint32_t const (&p)[N / 4], uint64_t v, float (&o)[HeadDimV / 2]) {
+template <class Element, int N, int HeadDimV, class V>
+CUTE_DEVICE void gemm_pv(uint32_t const (&p)[N / 4], V v, float (&o)[HeadDimV / 2]) {
     using Op = typename Wgmma<Element, HeadDimV>::template RS<Major::MN>;
     CUTE_UNROLL
     for (int step = 0; step < N / kMmaK; ++step) {
         fma_rs<Op>(&p[4 * step], advance(v, step * kMmaK * kSlabRowBytes), o,
                    ScaleOut::One, cute::make_integer_sequence<int, HeadDimV / 2>{});
+    }
+}
+
+// d (64 x Columns) = a (Inner x 64)^T . b (Inner x Columns), both contiguous along their outer dimension: 64 rows of a, and
+// columns of b within one slab or whole slabs, whose distance is in the descriptor. An inner step is 16 rows of a slab.
+template <class Element, int Inner, int Columns, class A, class B, int Count>
+CUTE_DEVICE void gemm_transposed(A a, B b, float (&d)[Count]) {
+    using Op = typename Wgmma<Element, Columns>::template SS<Major::MN, Major::MN>;
+    CUTE_UNROLL
+    for (int step = 0; step < Inner / kMmaK; ++step) {
+        fma_ss<Op>(advance(a, step * kMmaK * kSlabRowBytes), advance(b, step * kMmaK * kSlabRowBytes), d,
+                   step == 0 ? ScaleOut::Zero : ScaleOut::One, cute::make_integer_sequence<int, Columns / 2>{});
     }
 }
 

@@ -9,9 +9,10 @@ import torch
 
 from flash_attn3 import _native
 from flash_attn3._native import Code
+from flash_attn3.checks.cases.backward import BackwardCase, backward_cases_per_kernel
 from flash_attn3.checks.cases.case import DTYPES, AttentionCase
 from flash_attn3.checks.cases.per_kernel import per_kernel
-from flash_attn3.checks.kinds import Kind
+from flash_attn3.checks.kinds import BESIDE, Kind
 from flash_attn3.checks.ops import op_check, op_checks
 from flash_attn3.checks.ops.combine import CombineCase, combine_cases
 from flash_attn3.checks.ops.opcheck import Selection
@@ -64,15 +65,23 @@ def fewest_cases(kinds) -> dict[str, int]:
 
     Of attention the cases for each kernel alone: the others only add to them.
     """
-    fixed = {"fwd": tuple(per_kernel(DTYPES)), "combine": combine_cases(quick=False)}
+    fixed = {
+        "fwd": tuple(per_kernel(DTYPES)),
+        "bwd": backward_cases_per_kernel(),
+        "combine": combine_cases(quick=False),
+    }
     found = Counter()
     for check in op_checks():
         for case in fixed[check.op]:
             assert check.on_ptx(case)
             # What a tensor holds chooses no kernel, and takes time to draw.
             drawn = replace(case, values="normal") if isinstance(case, AttentionCase) else case
+            if isinstance(case, BackwardCase):
+                drawn = replace(case, attention=replace(case.attention, values="normal"))
             kernel = Trial(check, drawn, CPU).kernel
-            found.update((kind.find_kernel(kernel), case.category) for kind in kinds)
+            for kind in kinds:
+                names = (kind.find_kernel(kernel) or "").split(BESIDE)
+                found.update((name, case.category) for name in names)
     return {
         kernel.name: min(found[kernel.name, category] for category in op_check(kernel.op).categories)
         for kernel in _native.kernels()

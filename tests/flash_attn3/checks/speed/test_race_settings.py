@@ -6,17 +6,20 @@ import math
 import pytest
 
 from flash_attn3.checks.cases.options import NATIVE
-from flash_attn3.checks.speed.bars import BEST_OVER_CUDNN, best_over_cudnn
+from flash_attn3.checks.speed.bars import BEST_BACKWARD_OVER_CUDNN, BEST_OVER_CUDNN, best_over_cudnn
 from flash_attn3.checks.speed.race import race_name
 from flash_attn3.checks.speed.race_settings import (
     TOKENS,
     VARLEN_TOKENS,
     AttentionSetting,
+    backward_settings,
+    portable_backward_settings,
     portable_settings,
     settings,
 )
 
 ALL = settings(False, NATIVE)
+BACKWARD = backward_settings(False, NATIVE)
 
 
 def test_every_cell_of_the_bars_is_raced():
@@ -28,8 +31,17 @@ def test_every_cell_of_the_bars_is_raced():
     assert len(cells) == sum(len(row) for row in BEST_OVER_CUDNN.values()) == 30
 
 
+def test_every_cell_of_the_bars_of_backward_is_raced():
+    judged = [setting for setting in BACKWARD if setting.best_over_cudnn]
+    cells = {(s.head_dim, s.causal, s.seqlen) for s in judged}
+    assert len(cells) == len(judged) == sum(len(row) for row in BEST_BACKWARD_OVER_CUDNN.values()) == 24
+    assert {s.deterministic for s in judged} == {False}
+    in_order = {(s.head_dim, s.causal, s.seqlen) for s in BACKWARD if s.deterministic}
+    assert in_order == set(itertools.product((64, 128, 256), (False, True), (1024, 4096)))
+
+
 def test_names_tell_the_races_apart():
-    assert len({setting.name for setting in ALL}) == len(ALL)
+    assert len({setting.name for setting in (*ALL, *BACKWARD)}) == len(ALL) + len(BACKWARD)
     assert {s.head_dim_v for s in ALL} == {None, 128}
     assert {s.group for s in ALL} == {1, 8}
     assert {s.window for s in ALL} == {None, 1024}
@@ -43,6 +55,9 @@ def test_the_portable_kernels_are_raced_at_64_and_128_up_to_16k():
     names = {race_name(setting, "portable") for setting in portable_settings()}
     assert len(names) == 12
     assert names.isdisjoint(setting.name for setting in ALL)
+    gradients = portable_backward_settings()
+    assert {(s.head_dim, s.causal, s.seqlen) for s in gradients} == cells
+    assert {s.name for s in gradients} <= {s.name for s in BACKWARD}
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)

@@ -12,7 +12,7 @@ from flash_attn3.checks.cases.case import DTYPES, AttentionCase
 from flash_attn3.checks.cases.options import growing, with_head_dims
 from flash_attn3.checks.cases.ragged import growing_ragged
 from flash_attn3.checks.data.inputs import make_inputs
-from flash_attn3.checks.truth.reference import Rows, Scoring, _cap_and_mask, _scores
+from flash_attn3.checks.truth.reference import Rows, Scoring, scores_of, visible_scores
 from tests.flash_attn3.steady_attention import HIGH, OUTRUN, largest_share
 
 CPU = torch.device("cpu")
@@ -27,8 +27,8 @@ def follow(case, block):
     scoring = Scoring(
         case.scale, case.causal, window=case.window, softcap=case.softcap, lengths=inputs.lengths
     )
-    scores = _scores(q.double() * case.scale, k.double())
-    scores = _cap_and_mask(scores, Rows(0, q.shape[1]), q.shape[1], scoring).flatten(1, 2) / math.log(2)
+    scores = scores_of(q.double() * case.scale, k.double())
+    scores = visible_scores(scores, Rows(0, q.shape[1]), q.shape[1], scoring).flatten(1, 2) / math.log(2)
     reference = torch.full(scores.shape[:-1], -math.inf, dtype=torch.float64)
     raised, outrun = torch.zeros_like(reference), torch.zeros_like(reference, dtype=torch.bool)
     for start in reversed(range(0, k.shape[1], block)):

@@ -37,4 +37,10 @@ uint32_t pack(Element element, float low, float high) {
     return to_bits(element, low) | uint32_t{to_bits(element, high)} << 16;
 }
 
+template <class Element>
+void unpack(Element element, uint32_t pair, float (&x)[2]) {
+    x[0] = to_float(element, static_cast<uint16_t>(pair));
+    x[1] = to_float(element, static_cast<uint16_t>(pair >> 16));
+}
+
 }  // namespace fa3

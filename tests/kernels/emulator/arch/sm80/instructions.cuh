@@ -7,6 +7,8 @@
 
 namespace fa3 {
 
+inline int opaque_lane() { return emulator::lane(); }
+
 // In emulator.cpp.
 void copy_chunk(uint32_t to, void const* from, int bytes);
 void wait_copies();

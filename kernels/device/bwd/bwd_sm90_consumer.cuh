@@ -1,0 +1,281 @@
+// Consumer warpgroups of bwd_sm90: dk and dv of 64 keys each, and a part of dq of every step.
+#pragma once
+
+#include "arch/sm80/mma_sync.cuh"
+#include "arch/sm90/reduce.cuh"
+#include "arch/sm90/uniform.cuh"
+#include "arch/sm90/wgmma.cuh"
+#include "bwd/bwd_sm90_storage.cuh"
+#include "parts/dq_order.cuh"
+#include "parts/operand_rows.cuh"
+#include "parts/softcap.cuh"
+#include "parts/store_chunks.cuh"
+#include "parts/turns.cuh"
+
+namespace fa3 {
+
+// Overwrites rows of k and v that no query of the sequence sees with zeros: they may hold anything, and 0 * NaN is NaN.
+template <class C, int Slabs>
+CUTE_DEVICE void clear_unseen_rows(typename C::Element* tile, KeyTile const& item, int warpgroup) {
+    constexpr int kSlab = kSlabColumns<typename C::Element>;
+    CUTE_UNROLL
+    for (int slab = 0; slab < Slabs; ++slab) {
+        auto* const pairs = reinterpret_cast<uint32_t*>(tile + (slab * C::kTileN + warpgroup * 64) * kSlab);
+        for (int i = threadIdx.x % 128; i < 64 * kSlab / 2; i += 128) {
+            int const key = item.first_key + warpgroup * 64 + i / (kSlab / 2);
+            if (key < item.seen.begin || key >= item.seen.end) pairs[i] = 0;
+        }
+    }
+}
+
+// Sets P of one key of a lane to 0 where a query does not see the key; `first`: the lane's first query.
+template <int Scores>
+CUTE_DEVICE void hide_queries(float (&p)[Scores], int half, QueryRange sees, int first) {
+    CUTE_UNROLL
+    for (int i = 0; i < Scores / 4; ++i) {
+        CUTE_UNROLL
+        for (int j = 0; j < 2; ++j) {
+            int const query = first + i * 8 + j;
+            if (query < sees.begin || query >= sees.end) p[i * 4 + half * 2 + j] = 0.f;
+        }
+    }
+}
+
+// The statistics of the queries of one lane (`parts/query_tiles.cuh`).
+template <int TileM>
+CUTE_DEVICE float2 const* statistics_of_lane(float const (&rows)[TileM], int lane) {
+    return reinterpret_cast<float2 const*>(rows + lane % 4 * (TileM / 4));
+}
+
+// The accumulators of dq: those of the scores, which are dead by then, if there are as many; registers are short.
+template <int Count, class Scores, class Own>
+CUTE_DEVICE auto& accumulators_of_dq(Scores& scores, Own& own) {
+    if constexpr (sizeof(Scores) == Count * sizeof(float)) {
+        return scores;
+    } else {
+        return own;
+    }
+}
+
+// Writes the A operand of a warp, 16 keys by 64 queries, to its rows of a slab. Lane l writes a row of matrix l / 8.
+template <class Element>
+CUTE_DEVICE void stage_gradients(Element* slab, uint32_t const (&ds)[16], int warp, int lane) {
+    int const row = warp * 16 + lane % 16;
+    uint32_t const first = cute::cast_smem_ptr_to_uint(slab) + row * kSlabRowBytes + ((lane / 16 ^ row % 8) << 4);
+    CUTE_UNROLL
+    for (int step = 0; step < 4; ++step) {
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(first ^ step << 5),
+                     "r"(ds[4 * step]), "r"(ds[4 * step + 1]), "r"(ds[4 * step + 2]), "r"(ds[4 * step + 3])
+                     : "memory");
+    }
+}
+
+// `InOrder`: thread blocks take turns to add to a tile of dq. A body of its own: its branches would cost the other 4 %.
+template <class C, bool InOrder>
+CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem, int warpgroup) {
+    using Element = typename C::Element;
+    constexpr int kSlab = kSlabColumns<Element>;
+    constexpr uint32_t kAll = C::kConsumers * 128;
+    constexpr uint32_t kExchange = 1;  // named barriers; 0 is that of __syncthreads
+    constexpr uint32_t kOrder = 2;
+    int const lane = cutlass::canonical_lane_idx();
+    int const warp = warpgroup * 4 + threadIdx.x % 128 / 32;
+    KeyTile const& item = smem.item;
+    int const group = p.sizes.heads_q / p.sizes.heads_kv;
+    int const steps = uniform(item.steps(group));
+    float const scale_log2 = p.scale.scale_log2;
+    bool const capped = p.scale.softcap_scale != 0.f;
+
+    float dk[C::kHeadDim / 2];
+    float dv[C::kHeadDimV / 2];
+    CUTE_UNROLL
+    for (float& x : dk) x = 0.f;
+    CUTE_UNROLL
+    for (float& x : dv) x = 0.f;
+    if (steps > 0) {
+        Barrier::wait(&smem.keys_full, 0);
+        bool const unseen = item.first_key < item.seen.begin || item.first_key + C::kTileN > item.seen.end;
+        if (unseen) {
+            clear_unseen_rows<C, C::kSlabs>(smem.k, item, warpgroup);
+            clear_unseen_rows<C, C::kSlabsV>(smem.v, item, warpgroup);
+            cutlass::arch::fence_view_async_shared();
+            cutlass::arch::NamedBarrier::sync(kAll, kExchange);
+        }
+    }
+    // Descriptor of a place in shared memory, by its offset, so that it is computed in uniform registers.
+    using Storage = SharedStorage<C>;
+    constexpr uint32_t kRowsOfWarpgroup = 64 * kSlabRowBytes;
+    auto const descriptor_of = [&](uint32_t offset, uint32_t leading) {
+        return SplitDescriptor{(kSharedMemoryStart + offset) >> 4 | leading >> 4 << 16, kDescriptorHigh};
+    };
+    auto const q_offset = [](uint32_t stage) -> uint32_t { return offsetof(Storage, q) + stage * sizeof(Storage::q[0]); };
+    auto const dout_offset = [](uint32_t stage) -> uint32_t { return offsetof(Storage, dout) + stage * sizeof(Storage::dout[0]); };
+    int const first_column = warpgroup * C::kColumns;  // of this warpgroup's part of dq
+    // S of a step: keys by queries.
+    auto const issue_scores = [&](Cursor<C::kStages> at, float (&s)[C::kTileM / 2]) {
+        fence_registers(s);
+        cute::warpgroup_arrive();
+        gemm_qk<Element, C::kTileM, C::kHeadDim, C::kTileN, C::kTileM>(
+            descriptor_of(offsetof(Storage, k) + warpgroup * kRowsOfWarpgroup, 0), descriptor_of(q_offset(at.stage), 0), s);
+        cute::warpgroup_commit_batch();
+    };
+    // This warpgroup's columns of dq = dS k, from the dS of all warpgroups.
+    auto const issue_dq = [&](Cursor<2> at, float (&dq)[C::kColumns / 2]) {
+        fence_registers(dq);
+        cute::warpgroup_arrive();
+        gemm_transposed<Element, C::kTileN, C::kColumns>(
+            descriptor_of(offsetof(Storage, ds) + at.stage * sizeof(Storage::ds[0]), C::kTileN * kSlabRowBytes),
+            descriptor_of(offsetof(Storage, k) + first_column / kSlab * C::kTileN * kSlabRowBytes +
+                              first_column % kSlab * sizeof(Element), C::kTileN * kSlabRowBytes), dq);
+        cute::warpgroup_commit_batch();
+    };
+    int const first_sum = accumulator_offset(warp % 4, first_column / 8, C::kHeadDim) + lane * 4;
+    // Adds dq of a step to the sums, straight from its accumulators.
+    auto const add_dq = [&](QueryStep const& step, float const (&dq)[C::kColumns / 2]) {
+        auto* const turn = p.workspace.turns + step.place;
+        if constexpr (InOrder) {
+            int const before = key_tiles_before<C::kTileN>(p.mask, step.tile * C::kTileM, item.queries.length, item.keys.length);
+            if (threadIdx.x == 128) await_turn(turn, item.first_key / C::kTileN - before);
+            cutlass::arch::NamedBarrier::sync(kAll, kOrder);
+        }
+        float* const sums = p.workspace.dq + fa3_i64(step.place) * (C::kTileM * C::kHeadDim) + first_sum;
+        CUTE_UNROLL
+        for (int column = 0; column < C::kColumns; column += 8) {
+            if (C::kColumns * C::kConsumers > C::kHeadDim && first_column + column >= C::kHeadDim) break;
+            add_to_global(sums + accumulator_offset(0, column / 8, C::kHeadDim), dq[column / 2], dq[column / 2 + 1],
+                          dq[column / 2 + 2], dq[column / 2 + 3]);
+        }
+        if constexpr (InOrder) {
+            __threadfence();
+            cutlass::arch::NamedBarrier::sync(kAll, kOrder);
+            if (threadIdx.x == 128) atomicAdd(turn, 1u);
+        }
+    };
+    if (steps > 0) {
+        QueryStep step = item.first_step(p);
+        QueryStep before{};
+        float s[C::kTileM / 2];
+        smem.q_pipe.wait_full({});
+        issue_scores({}, s);
+        cute::warpgroup_wait<0>();
+        fence_registers(s);
+        CUTE_NO_UNROLL
+        for (; step.index < steps; item.advance(step, p.workspace.tiles)) {
+            int const first_query = step.tile * C::kTileM;
+            auto const at = Cursor<C::kStages>::of(uniform(step.index));
+            auto const next = Cursor<C::kStages>::of(step.index + 1);
+            float ds[C::kTileM / 2];
+            smem.dout_pipe.wait_full(at);
+            // dP - delta: the accumulators start from -delta.
+            auto const* const minus_delta = statistics_of_lane(smem.minus_delta[at.stage], lane);
+            CUTE_UNROLL
+            for (int i = 0; i < C::kTileM / 2; i += 4) {
+                float2 const of = minus_delta[i / 4];
+                ds[i] = ds[i + 2] = of.x;
+                ds[i + 1] = ds[i + 3] = of.y;
+            }
+            fence_registers(ds);
+            cute::warpgroup_arrive();
+            gemm_qk<Element, C::kTileM, C::kHeadDimV, C::kTileN, C::kTileM, ScaleOut::One>(
+                descriptor_of(offsetof(Storage, v) + warpgroup * kRowsOfWarpgroup, 0), descriptor_of(dout_offset(at.stage), 0), ds);
+            cute::warpgroup_commit_batch();
+
+            bool const masked = item.is_masked(step.tile);
+            // dS = P * (dP - delta), with the derivative of the cap as a factor; P takes the place of the scores.
+            if (capped) {
+                cap_scores(s, p.scale.softcap_scale);
+                cute::warpgroup_wait<0>();
+                fence_registers(ds);
+                CUTE_UNROLL
+                for (int i = 0; i < C::kTileM / 2; ++i) ds[i] *= 1.f - s[i] * s[i];
+            }
+            auto const* const lse = statistics_of_lane(smem.lse_log2[at.stage], lane);
+            CUTE_UNROLL
+            for (int i = 0; i < C::kTileM / 2; i += 4) {
+                float2 const of = lse[i / 4];
+                CUTE_UNROLL
+                for (int j = 0; j < 4; ++j) s[i + j] = exp2_approx(fmaf(s[i + j], scale_log2, j % 2 ? -of.y : -of.x));
+            }
+            if (masked) {
+                CUTE_UNROLL
+                for (int half = 0; half < 2; ++half) {
+                    int const key = item.first_key + warp * 16 + half * 8 + lane / 4;
+                    hide_queries(s, half, item.queries_of_key(p.mask, key), first_query + lane % 4 * 2);
+                }
+            }
+            // dv += P^T dout, with the transposed P in registers.
+            uint32_t pr[C::kTileM / 4];
+            to_operand<Element>(s, pr);
+            fence_registers(dv);
+            cute::warpgroup_arrive();
+            gemm_pv<Element, C::kTileM, C::kHeadDimV>(
+                pr, descriptor_of(dout_offset(at.stage), C::kTileM * kSlabRowBytes), dv);
+            cute::warpgroup_commit_batch();
+            cute::warpgroup_wait<1>();
+            fence_registers(ds);
+            CUTE_UNROLL
+            for (int i = 0; i < C::kTileM / 2; ++i) ds[i] *= s[i];
+            uint32_t dsr[C::kTileM / 4];
+            to_operand<Element>(ds, dsr);
+            // dq of the step before. In the first step its product is of no value and is not added.
+            auto const exchange = Cursor<2>::of(step.index);
+            auto const exchange_before = Cursor<2>::of(step.index + 1);
+            if (step.index > 0) smem.ds_pipe.wait_full(Cursor<2>::of(step.index - 1));
+            float own[C::kColumns / 2];
+            auto& dq = accumulators_of_dq<C::kColumns / 2>(s, own);
+            issue_dq(exchange_before, dq);
+            smem.ds_pipe.wait_empty(exchange);
+            stage_gradients(smem.ds[exchange.stage], dsr, warp, lane);
+            cutlass::arch::fence_view_async_shared();
+            __syncwarp();
+            if (lane == 0) smem.ds_pipe.publish(exchange);
+            // dk += dS^T q.
+            fence_registers(dk);
+            cute::warpgroup_arrive();
+            gemm_pv<Element, C::kTileM, C::kHeadDim>(
+                dsr, descriptor_of(q_offset(at.stage), C::kTileM * kSlabRowBytes), dk);
+            cute::warpgroup_commit_batch();
+            cute::warpgroup_wait<1>();  // dv and dq; dk is in flight
+            fence_registers(dv);
+            fence_registers(dq);
+            smem.dout_pipe.release(at);
+            if (step.index > 0) {
+                smem.ds_pipe.release(exchange_before);
+                add_dq(before, dq);
+            }
+            // S of the next step; behind the last step it is of no value.
+            if (step.index + 1 < steps) smem.q_pipe.wait_full(next);
+            issue_scores(next, s);
+            cute::warpgroup_wait<0>();
+            fence_registers(dk);
+            fence_registers(s);
+            smem.q_pipe.release(at);
+            before = step;
+        }
+        float dq[C::kColumns / 2];
+        smem.ds_pipe.wait_full(Cursor<2>::of(before.index));
+        issue_dq(Cursor<2>::of(before.index), dq);
+        cute::warpgroup_wait<0>();
+        fence_registers(dq);
+        add_dq(before, dq);
+    }
+
+    // dk and dv are staged where k and v lay, which all warpgroups have read.
+    cutlass::arch::NamedBarrier::sync(kAll, kExchange);
+    CUTE_UNROLL
+    for (float& x : dk) x *= p.softmax_scale;
+    auto const store = [&](auto& sums, Element* tile, Operand const& gradient, int const& columns) {
+        constexpr int kColumns = sizeof(sums) / sizeof(float) * 2;
+        auto* const staging = reinterpret_cast<unsigned char*>(tile);
+        stage_rows<Element, C::kTileN, 1, kColumns>(staging, reinterpret_cast<float(&)[1][kColumns / 2]>(sums), warp);
+        auto* const first = sequence_rows<Element>(gradient, item.batch, p.sequences.cu_seqlens_k != nullptr, item.keys.start) +
+                            item.head_kv * gradient.stride_head + item.first_key * gradient.stride_row;
+        store_staged_rows<Element, C::kTileN, 16, kColumns>(
+            staging, warp, 0, columns, [&](int row) { return item.first_key + row < item.keys.slot; },
+            [&](int row) { return first + row * gradient.stride_row; });
+    };
+    store(dk, smem.k, p.dk, p.sizes.head_dim);
+    store(dv, smem.v, p.dv, p.sizes.head_dim_v);
+}
+
+}  // namespace fa3

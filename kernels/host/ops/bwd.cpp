@@ -1,0 +1,275 @@
+// Attention backward: check, choose the kernels, divide the workspace, fill the parameters, launch.
+#include "ops/bwd.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "attention/mask.h"
+#include "attention/params.h"
+#include "attention/tensor_map.h"
+#include "ops/bwd_check.h"
+#include "pack/choose.h"
+#include "pack/entry.h"
+#include "pack/launch.h"
+#include "pack/workspace.h"
+#include "params/bwd.h"
+
+namespace fa3 {
+namespace {
+
+constexpr OpName kOp("bwd");
+
+// Share of the L2 for q and dout of the heads that are computed together; the rest is for dq.
+constexpr int64_t kHalf = 2;
+// Blocks that write zeros behind the last sequence of packed tensors.
+constexpr int64_t kTailBlocks = 64;
+
+// The launches of a call, in their order.
+enum class Step : uint32_t { kPrepare, kMain, kFinish };
+
+// The tail of a record of this operator.
+struct BwdTail {
+    uint32_t launch;       // Step
+    uint32_t tensor_maps;  // 1: loads through tensor maps
+    uint32_t lane_floats;  // neighbouring floats of a lane in the sums of dq: 1 or 4
+};
+
+fa3_status check_tail(const Record& record, Error error) {
+    BwdTail tail;
+    const bool sound = read_tail(record, &tail) && tail.tensor_maps <= 1 &&
+                       (tail.lane_floats == 1 || tail.lane_floats == 4) && record.head_dim % 8 == 0 &&
+                       record.head_dim != 0 && record.head_dim_v != 0 && record.tile_n != 0;
+    if (sound) return FA3_OK;
+    return error.fail(FA3_BAD_PACK, "kernel %s of the pack is malformed: a field of bwd is out of range",
+                      record.name);
+}
+
+bool is_step(const Record& record, Step step) {
+    BwdTail tail;
+    return read_tail(record, &tail) && tail.launch == static_cast<uint32_t>(step);
+}
+
+int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+// A checked call and its kernels.
+struct Plan {
+    Problem problem;
+    ResolvedMask mask;
+    Target target;
+    const Record* kernel = nullptr;  // of the main launch; null: nothing to compute
+    const Record* prepare = nullptr;
+    const Record* finish = nullptr;
+    BwdTail tail = {};
+    BwdParams params = {};
+    size_t workspace_size = 0;
+};
+
+fa3_status choose(const fa3_bwd_args& args, const Plan& plan, Step step, const Record** record, Error error) {
+    Wanted wanted = {kOp, plan.mask.mask, args.q.dtype, args.q.dtype, plan.problem.head_dim,
+                     plan.problem.head_dim_v};
+    if (step != Step::kMain) wanted.head_dim = wanted.head_dim_v = 0;
+    const auto accepts = [&](const Record& candidate) { return is_step(candidate, step); };
+    const auto precedes = [](const Record& a, const Record& b) {
+        const uint32_t columns = a.head_dim + a.head_dim_v;
+        const uint32_t other_columns = b.head_dim + b.head_dim_v;
+        return columns != other_columns ? columns < other_columns : a.head_dim < b.head_dim;
+    };
+    const Pack& pack = *plan.target.pack;
+    const fa3_status status = choose_kernel(pack, *plan.target.device, wanted, accepts, precedes, record, error);
+    if (status != FA3_UNSUPPORTED || step == Step::kMain) return status;
+    // The kernels of the first and last launch have no code for one SM exactly: they run beside any main kernel.
+    wanted.any_code = true;
+    return choose_kernel(pack, *plan.target.device, wanted, accepts, precedes, record, error);
+}
+
+// Pairs of a sequence and a key head whose q and dout fit into half of the L2 together.
+int32_t pairs_in_l2(const Problem& problem, int32_t dtype, const Device& device) {
+    const int64_t all = problem.batch * problem.heads_kv;
+    const int64_t columns = problem.heads_q / problem.heads_kv * (problem.head_dim + problem.head_dim_v);
+    const int64_t bytes = std::max<int64_t>(1, problem.seqlen_q * columns * info_of(dtype).bytes);
+    const int64_t fitting = device.l2_bytes / kHalf / bytes;
+    return static_cast<int32_t>(std::clamp<int64_t>(fitting, 1, all));
+}
+
+// Takes the parts of the workspace. With null memory it measures them.
+Workspace divide(const fa3_bwd_args& args, const Problem& problem, void* memory, BwdParams* params) {
+    Workspace workspace(memory);
+    BwdWorkspace& parts = params->workspace;
+    const int64_t tiles = problem.heads_q * parts.tiles;
+    const int64_t rows = tiles * parts.tile_m;
+    parts.dq = workspace.take<float>(rows * parts.columns_q);
+    parts.lse_log2 = workspace.take<float>(rows);
+    parts.minus_delta = workspace.take<float>(rows);
+    if (args.sink != nullptr) {
+        parts.sink_partials = workspace.take<float>(problem.heads_q * problem.batch * params->tiles_m);
+    }
+    if (args.deterministic == 1) parts.turns = workspace.take<fa3_u32>(tiles);
+    return workspace;
+}
+
+// Tiles of query rows of a head. A packed sequence can start and end inside a tile.
+int64_t tiles_of_a_head(const Problem& problem, int64_t tiles_m, int64_t tile_m) {
+    const int64_t all = problem.batch * tiles_m;
+    return problem.storage_q == Storage::kPacked ? problem.bound_q / tile_m + problem.batch : all;
+}
+
+// What of the parameters needs no address.
+fa3_status fill_sizes(const fa3_bwd_args& args, Plan* plan, Error error) {
+    const Problem& problem = plan->problem;
+    BwdParams& params = plan->params;
+    const int64_t tile_m = plan->kernel->tile_m;
+    const int64_t tiles_m = std::max<int64_t>(1, ceil_div(problem.seqlen_q, tile_m));
+    const int64_t tiles_n = std::max<int64_t>(1, ceil_div(problem.seqlen_k, plan->kernel->tile_n));
+    const int64_t tiles = tiles_of_a_head(problem, tiles_m, tile_m);
+    const int64_t sequences = problem.batch * std::max(problem.heads_q, problem.heads_kv);
+    if (sequences > INT32_MAX / std::max(tiles_m, tiles_n) || tiles > INT32_MAX) {
+        return error.fail(FA3_INVALID_ARGUMENT,
+                          "q has batch %lld, seqlen %lld and %lld heads, and k has seqlen %lld, which is more than "
+                          "the %d tiles that a launch can number",
+                          shown(problem.batch), shown(problem.seqlen_q), shown(problem.heads_q),
+                          shown(problem.seqlen_k), INT32_MAX);
+    }
+    const Inputs inputs = inputs_of(args);
+    params.scale = scale_params(inputs);
+    params.softmax_scale = args.scale.softmax_scale;
+    params.mask = plan->mask.params;
+    params.sizes = size_params(problem);
+    params.storage = storage_params(inputs, problem);
+    params.total_q = static_cast<int32_t>(args.q.shape[kSeqlen]);
+    params.total_k = static_cast<int32_t>(args.k.shape[kSeqlen]);
+    params.tiles_m = static_cast<int32_t>(tiles_m);
+    params.tiles_n = static_cast<int32_t>(tiles_n);
+    params.l2_heads = pairs_in_l2(problem, args.q.dtype, *plan->target.device);
+    params.tail_blocks =
+        problem.storage_q == Storage::kPacked || problem.storage_k == Storage::kPacked ? kTailBlocks : 0;
+    params.workspace.tiles = static_cast<int32_t>(tiles);
+    params.workspace.tile_m = static_cast<int32_t>(tile_m);
+    params.workspace.columns_q = static_cast<int32_t>(plan->kernel->head_dim);
+    params.workspace.lane_floats = static_cast<int32_t>(plan->tail.lane_floats);
+    plan->workspace_size = divide(args, problem, nullptr, &params).size();
+    return FA3_OK;
+}
+
+// `check`: of the arguments, check_bwd or, where no address is read, check_bwd_shapes.
+template <typename Check>
+fa3_status make_plan_of(const fa3_bwd_args& args, const Check& check, Plan* plan, Error error) {
+    const Inputs inputs = inputs_of(args);
+    plan->problem = problem_of(inputs);
+    fa3_status status = check(args, plan->problem, error);
+    if (status != FA3_OK || has_no_gradient(args)) return status;
+    plan->mask = resolve_mask(inputs, plan->problem);
+    status = find_target(args.device, &plan->target, error);
+    if (status == FA3_OK) status = choose(args, *plan, Step::kMain, &plan->kernel, error);
+    if (status == FA3_OK) status = check_tail(*plan->kernel, error);
+    if (status == FA3_OK) status = choose(args, *plan, Step::kPrepare, &plan->prepare, error);
+    if (status == FA3_OK) status = choose(args, *plan, Step::kFinish, &plan->finish, error);
+    if (status != FA3_OK) return status;
+    read_tail(*plan->kernel, &plan->tail);
+    return fill_sizes(args, plan, error);
+}
+
+fa3_status make_plan(const fa3_bwd_args& args, Plan* plan, Error error) {
+    return make_plan_of(args, check_bwd, plan, error);
+}
+
+void fill_addresses(const fa3_bwd_args& args, Plan* plan) {
+    const Problem& problem = plan->problem;
+    BwdParams& params = plan->params;
+    params.q = operand(args.q, problem.storage_q);
+    params.k = operand(args.k, problem.storage_k);
+    params.v = operand(args.v, problem.storage_k);
+    params.out = operand(args.out, problem.storage_q);
+    params.dout = operand(args.dout, problem.storage_q);
+    params.dq = operand(args.dq, problem.storage_q);
+    params.dk = operand(args.dk, problem.storage_k);
+    params.dv = operand(args.dv, problem.storage_k);
+    params.lse = lse_operand(const_cast<float*>(args.lse), problem);
+    params.dlse = lse_operand(const_cast<float*>(args.dlse), problem);
+    params.sink = args.sink;
+    params.dsink = args.dsink;
+    params.sequences = sequence_params(inputs_of(args));
+}
+
+fa3_status encode_tensors(const fa3_bwd_args& args, Plan* plan, Error error) {
+    const Problem& problem = plan->problem;
+    const uint32_t rows_q = plan->kernel->tile_m;
+    const uint32_t rows_k = plan->kernel->tile_n;
+    BwdParams& params = plan->params;
+    const struct {
+        const fa3_tensor& tensor;
+        const char* argument;
+        Storage storage;
+        uint32_t rows;
+        TensorMap* map;
+        MapSteps* steps;
+    } operands[] = {
+        {args.q, "q", problem.storage_q, rows_q, &params.q_map, &params.q_steps},
+        {args.k, "k", problem.storage_k, rows_k, &params.k_map, &params.k_steps},
+        {args.v, "v", problem.storage_k, rows_k, &params.v_map, &params.v_steps},
+        {args.dout, "dout", problem.storage_q, rows_q, &params.dout_map, &params.dout_steps},
+    };
+    for (const auto& each : operands) {
+        if (is_empty(each.tensor)) continue;  // no step loads from it
+        *each.steps = map_steps(each.tensor, each.storage);
+        const fa3_status status =
+            encode_tensor_map(*plan->target.driver, args.device, each.tensor, each.storage, each.argument,
+                              {1, each.rows}, args.out.data, each.map, error);
+        if (status != FA3_OK) return status;
+    }
+    return FA3_OK;
+}
+
+fa3_status run(const fa3_bwd_args& args, Error error) {
+    Plan plan;
+    fa3_status status = make_plan(args, &plan, error);
+    if (status != FA3_OK || plan.kernel == nullptr) return status;
+    status = divide(args, plan.problem, args.workspace, &plan.params).check(args.workspace_size, error);
+    if (status != FA3_OK) return status;
+    fill_addresses(args, &plan);
+    ContextScope context(*plan.target.driver);
+    status = context.enter(*plan.target.device, error);
+    if (status == FA3_OK && plan.tail.tensor_maps == 1) status = encode_tensors(args, &plan, error);
+    if (status != FA3_OK) return status;
+    BwdParams& params = plan.params;
+    const int64_t query_tiles = int64_t{params.sizes.batch} * params.sizes.heads_q * params.tiles_m;
+    const int64_t key_tiles = int64_t{params.sizes.batch} * params.sizes.heads_kv * params.tiles_n;
+    const int64_t sinks = args.sink == nullptr ? 0 : params.sizes.heads_q;
+    return launch_all(plan.target,
+                      {{plan.prepare, static_cast<uint32_t>(query_tiles), &params, false},
+                       {plan.kernel, static_cast<uint32_t>(key_tiles), &params, false},
+                       {plan.finish, static_cast<uint32_t>(query_tiles + sinks + params.tail_blocks), &params,
+                        false}},
+                      static_cast<cuda::Stream>(args.stream), error);
+}
+
+}  // namespace
+}  // namespace fa3
+
+fa3_status fa3_bwd(const fa3_bwd_args* args, char* error, size_t error_size) {
+    return fa3::run_call(args, "fa3_bwd_args", fa3::run, {error, error_size});
+}
+
+fa3_status fa3_bwd_workspace(const fa3_bwd_args* args, size_t* size, char* error, size_t error_size) {
+    const auto measure = [&](const fa3_bwd_args& known, fa3::Error sink) {
+        fa3::Plan plan;
+        const fa3_status status = fa3::make_plan_of(known, fa3::check_bwd_shapes, &plan, sink);
+        *size = plan.workspace_size;
+        return status;
+    };
+    return fa3::run_call(args, "fa3_bwd_args", measure, {error, error_size});
+}
+
+fa3_status fa3_bwd_kernel(const fa3_bwd_args* args, uint32_t launch, fa3_kernel_info* info, char* error,
+                          size_t error_size) {
+    const auto plan_launch = [&](const fa3_bwd_args& known, fa3::Plan* plan, fa3::Error sink) {
+        const fa3_status status = fa3::make_plan(known, plan, sink);
+        const fa3::Record* const kernels[] = {plan->prepare, plan->kernel, plan->finish};
+        if (status != FA3_OK) return status;
+        if (launch >= std::size(kernels)) {
+            return sink.fail(FA3_INVALID_ARGUMENT, "launch is %u; it should be 0, 1 or 2", launch);
+        }
+        plan->kernel = kernels[launch];
+        return FA3_OK;
+    };
+    return fa3::name_kernel<fa3::Plan>(args, "fa3_bwd_args", plan_launch, info, {error, error_size});
+}

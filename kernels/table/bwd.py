@@ -1,0 +1,25 @@
+"""What the families of attention backward share: the launches of a call, and their tail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernels.table.variant import Tail
+
+PREPARE, MAIN, FINISH = range(3)
+"""Launches of a call, in their order."""
+
+
+@dataclass(frozen=True)
+class BwdTail(Tail):
+    """Fields of the operator `bwd`, in the order of its C++ tail.
+
+    Attributes:
+        launch: Which launch of a call the kernel is: `PREPARE`, `MAIN` or `FINISH`.
+        tensor_maps: Loads through tensor maps, in boxes of `tile_m` rows of q and `tile_n` of k.
+        lane_floats: Neighbouring floats of a lane in the sums of dq: 1 or 4.
+    """
+
+    launch: int
+    tensor_maps: bool = False
+    lane_floats: int = 1
