@@ -212,6 +212,12 @@ class NotJudged(FarmError):
     exit_code = 51
 
 
+class EmulationFailed(FarmError):
+    """The host part of a wheel failed a check in an emulator."""
+
+    exit_code = 52
+
+
 def described(error: OSError) -> str:
     """Return an error of the system as a message that begins with the file, without the number."""
     reason = error.strerror or str(error)

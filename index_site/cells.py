@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 EVERY_GPU = "every GPU above"
 _SHORTEST_RANGE = 3
+_SYSTEMS = {"linux": "Linux", "win": "Windows"}
 _MINOR = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -103,3 +104,9 @@ def cuda_title(name: str) -> str:
 def sm_title(name: str) -> str:
     """``90`` -> ``sm_90``."""
     return f"sm_{name}" if name.isdigit() else f"{name} GPUs"
+
+
+def platform_title(name: str) -> str:
+    """``linux_aarch64`` -> ``Linux aarch64``."""
+    system, _, processor = name.partition("_")
+    return f"{_SYSTEMS.get(system, system)} {processor}"

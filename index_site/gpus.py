@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from index_site.manifest import GpuSupport, Proof
+    from index_site.manifest import GpuSupport
+    from index_site.proofs import Proof
     from matrix.serving import Code
 
 _TITLES = {"fwd": "forward", "bwd": "backward"}

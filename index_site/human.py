@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from index_site.cells import block_words, cell_rows
+from index_site.degrees import kernel_proofs, platform_rows
 from index_site.docs import DOCS
 from index_site.doctor import oldest_driver
 from index_site.feed import next_build
@@ -48,7 +49,7 @@ def human_pages(manifest: Manifest, offered: tuple[Wheel, ...]) -> dict[str, byt
     stable = offered if offered and offered[0].channel == "stable" else ()
     supports = _supports(manifest, offered)
     gpus = {gpu.sm: gpu for support in supports for gpu in support.gpus}
-    proofs = [proof for wheel in offered for proof in wheel.proofs]
+    proofs = kernel_proofs(manifest, offered)
     return {
         "wheels.html": rendered("wheels.html", manifest, rows=_rows(newest_first)),
         "index.html": rendered(
@@ -58,6 +59,7 @@ def human_pages(manifest: Manifest, offered: tuple[Wheel, ...]) -> dict[str, byt
             offered=offered,
             selector=selector(supports, manifest.exclusions, proofs),
             gpus=gpu_rows(gpus.values(), proofs),
+            platforms=platform_rows(manifest, offered),
             speeds=gpu_speeds(manifest, offered),
             cells=cell_rows(supports),
             operators=operator_inputs(offered),
@@ -70,7 +72,7 @@ def human_pages(manifest: Manifest, offered: tuple[Wheel, ...]) -> dict[str, byt
             next_build=next_build(manifest),
             oldest_driver=oldest_driver(),
             total=len(newest_first),
-            trusts_unsigned=any(p.voucher == "site" for wheel in manifest.wheels for p in wheel.proofs),
+            trusts_unsigned=any(r.voucher == "site" for wheel in manifest.wheels for r in wheel.reports),
         ),
     }
 

@@ -11,11 +11,13 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from index_site.errors import CorruptManifest, OtherSchema
 from index_site.projects import COMPAT_PROJECT
-from matrix.block import Block  # noqa: TC001 (pydantic reads the annotations)
+from index_site.proofs import Emulation, Proof, ReportSummary  # noqa: TC001 (pydantic reads the annotations)
+from index_site.record import Record, Sha256
+from matrix.block import Block  # noqa: TC001 (as above)
 from matrix.serving import Code  # noqa: TC001 (as above)
 
 if TYPE_CHECKING:
@@ -29,78 +31,13 @@ Status = Literal["active", "archived", "quarantined", "deprecated"]
 """The status of a project, as in PEP 792."""
 Channel = Literal["stable", "candidate"]
 CHANNELS: tuple[Channel, ...] = ("stable", "candidate")
-Voucher = Literal["tree", "signature", "site", ""]
-"""Who vouches for a validation report: the source tree that holds it, a signature, this site; nobody."""
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]+$")]
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 _RELEASE = r"([0-9]+!)?[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?"
 VersionText = Annotated[str, Field(pattern=rf"^{_RELEASE}(\+[a-z0-9]+(\.[a-z0-9]+)*)?$")]
-ReportPath = Annotated[str, Field(pattern=r"^reports/[0-9a-f]{64}\.json$")]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 Date = Annotated[str, Field(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
-
-
-class Record(BaseModel):
-    """Base of the manifest's records: immutable, strictly typed, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class PeerSpeed(Record):
-    """The speed of another implementation in a race: its TFLOP/s, and how many times as fast ours was."""
-
-    tflops: float
-    ratio: float
-
-
-class Proof(Record):
-    """Summary of a validation report; the site serves the report itself at ``path``.
-
-    Attributes:
-        passed: whether every case and race passed.
-        quick: whether only a small selection of the cases ran.
-        failure: the first failed case or race with its reason; empty if none failed.
-        gap: what the checks did not run of the wheel; empty if they ran every kernel for the GPU enough.
-        voucher: who vouches for the report.
-        signed_by: name of the key that signed it; empty if it is not signed.
-        worst_error_ratio: largest error of a case, as a fraction of the allowed error; None without errors.
-        races: shape -> time of cuDNN's attention divided by ours; 1.2 is 1.2 times as fast.
-        tflops: shape -> TFLOP/s of our kernel, for the same shapes.
-        peers: implementation (``cudnn``, ``fa3``, ``flash``) -> shape -> its speed, for the same shapes.
-        sm: SM of the GPU, such as ``90``.
-        proven: operator -> the codes whose every correctness case passed.
-    """
-
-    path: ReportPath
-    sha256: Sha256
-    passed: bool
-    quick: bool
-    failure: str
-    gap: str
-    voucher: Voucher
-    signed_by: str
-    gpu: str
-    driver: str
-    torch: str
-    cases_passed: Annotated[int, Field(ge=0)]
-    cases_total: Annotated[int, Field(ge=0)]
-    worst_error_ratio: float | None
-    races: dict[str, float]
-    tflops: dict[str, float]
-    peers: dict[str, dict[str, PeerSpeed]] = {}
-    sm: str
-    proven: dict[str, tuple[Code, ...]]
-
-    @property
-    def counts(self) -> bool:
-        """Whether a wheel may go to ``stable`` by it: it passed, was not quick, has no gap and a voucher."""
-        return self.passed and not self.quick and not self.gap and bool(self.voucher)
-
-    def proves(self, op: str, code: Code) -> bool:
-        """Return whether it counts, and ran kernels of this operator and code."""
-        return self.counts and code in self.proven.get(op, ())
 
 
 class Audit(Record):
@@ -120,9 +57,14 @@ class OperatorBuild(Record):
 
 
 class Build(Record):
-    """The kernels in a wheel: their names by toolkit, and what they take by operator."""
+    """The kernels in a wheel: their names by toolkit, and what they take by operator.
+
+    Attributes:
+        pack_sha256: of the file that holds all kernels; None if an older tree published the wheel.
+    """
 
     content_digest: str
+    pack_sha256: Sha256 | None = None
     toolkits: dict[str, tuple[str, ...]]
     operators: dict[str, OperatorBuild]
 
@@ -161,6 +103,8 @@ class Wheel(Record):
         channel_reason: why the wheel is not on ``stable``; empty if it is.
         yanked: the reason; None if the wheel is not yanked.
         faults: why it should not have been published; its publisher forced it. Empty if there is nothing.
+        proofs: what validation reports of exactly these bytes show.
+        emulations: what emulation reports of exactly these bytes show.
         support: key of a record in the manifest's ``supports``; None if the matrix does not list the wheel.
     """
 
@@ -179,6 +123,7 @@ class Wheel(Record):
     yanked: str | None
     faults: tuple[str, ...]
     proofs: tuple[Proof, ...]
+    emulations: tuple[Emulation, ...] = ()
     audit: Audit | None
     build: Build | None
     support: str | None
@@ -202,11 +147,45 @@ class Wheel(Record):
         """Return those of ``wheels`` whose project and version this wheel requires exactly."""
         return [other for other in wheels if other.pin in self.requires_dist]
 
+    @property
+    def is_validated(self) -> bool:
+        """Whether a GPU has proven exactly these bytes."""
+        return any(proof.counts for proof in self.proofs)
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its host part has passed in an emulator, and no GPU has proven it."""
+        return any(emulation.counts for emulation in self.emulations) and not self.is_validated
+
+    @property
+    def reports(self) -> tuple[ReportSummary, ...]:
+        """What all reports of these bytes show."""
+        return (*self.proofs, *self.emulations)
+
+    def with_these_kernels_among(self, wheels: Iterable[Wheel]) -> list[Wheel]:
+        """Return the other wheels of this version that have its kernel pack, byte for byte."""
+        pack = self.build.pack_sha256 if self.build else None
+        if pack is None:
+            return []
+        return [
+            other
+            for other in wheels
+            if other.pin == self.pin
+            and other.filename != self.filename
+            and other.build is not None
+            and other.build.pack_sha256 == pack
+        ]
+
+    def kernels_proven_by(self, wheels: Iterable[Wheel]) -> list[Wheel]:
+        """Return the stable wheels among ``wheels`` with these kernels that a GPU has proven."""
+        alike = self.with_these_kernels_among(wheels)
+        return [other for other in alike if other.is_validated and other.channel == "stable"]
+
     @model_validator(mode="after")
     def _stable_means_proven(self) -> Wheel:
         needs_proof = self.channel == "stable" and not self.is_compat
-        if needs_proof and not any(proof.counts for proof in self.proofs):
-            raise ValueError(f"{self.filename} is on stable without a validation report that counts")
+        if needs_proof and not self.is_validated and not self.is_emulated:
+            raise ValueError(f"{self.filename} is on stable without a report that counts")
         return self
 
 
@@ -267,10 +246,10 @@ class Manifest(Record):
     base_url: str | None = None
     cadence_days: Annotated[int, Field(gt=0)] | None = None
     exclusions: tuple[ExcludedCells, ...] = ()
-    statuses: dict[str, ProjectStatus] = {}
+    statuses: dict[str, ProjectStatus] = Field(default_factory=dict)
     snapshots: tuple[Snapshot, ...] = ()
     removed: tuple[Removed, ...] = ()
-    supports: dict[str, Support] = {}
+    supports: dict[str, Support] = Field(default_factory=dict)
     wheels: tuple[Wheel, ...] = ()
 
     @model_validator(mode="after")
@@ -312,6 +291,13 @@ class Manifest(Record):
         for wheel in compat:
             if listed.isdisjoint(wheel.requires_dist):
                 raise ValueError(f"{wheel.filename} is on stable without {', '.join(wheel.requires_dist)}")
+        return self
+
+    @model_validator(mode="after")
+    def _emulated_wheels_have_proven_kernels(self) -> Manifest:
+        for wheel in self._stable:
+            if wheel.is_emulated and not wheel.kernels_proven_by(self._stable):
+                raise ValueError(f"{wheel.filename} is on stable, and no GPU has validated its kernels")
         return self
 
     def on_channel(self, channel: Channel) -> tuple[Wheel, ...]:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from index_site.cells import platform_title
 from index_site.hosting import file_href
 from index_site.projects import PROJECT
 from matrix.block import AXES
 
 if TYPE_CHECKING:
-    from index_site.manifest import Manifest, Proof
+    from index_site.manifest import Manifest
+    from index_site.proofs import Proof, ReportSummary
     from matrix.block import Block
     from matrix.cell import Cell
 
@@ -68,6 +70,7 @@ def _environment() -> Environment:
     environment.filters.update(
         based=_based,
         href=file_href,
+        platform=platform_title,
         size=_size,
         slotted=_slotted,
         speed=_speed,
@@ -129,13 +132,13 @@ def _size(count: int) -> str:
     return f"{value:.1f} {unit}"
 
 
-def _voucher(proof: Proof) -> str:
+def _voucher(report: ReportSummary) -> str:
     """Return who vouches for a report."""
-    match proof.voucher:
+    match report.voucher:
         case "tree":
             return "kept in the source tree"
         case "signature":
-            return f"signed by {proof.signed_by}"
+            return f"signed by {report.signed_by}"
         case "site":
             return "not signed; this site vouches for it"
         case "":

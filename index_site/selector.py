@@ -10,14 +10,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from index_site.cells import cuda_title, sm_title
+from index_site.cells import cuda_title, platform_title, sm_title
 from index_site.gpus import gpu_title
 from matrix.cell import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from index_site.manifest import ExcludedCells, Proof, Support
+    from index_site.manifest import ExcludedCells, Support
+    from index_site.proofs import Proof
     from matrix.block import Block
 
 _TITLES = {
@@ -28,7 +29,6 @@ _TITLES = {
     "sm": "GPU",
 }
 """The axes in the order of the selector."""
-_SYSTEMS = {"linux": "Linux", "win": "Windows"}
 _VERSION = re.compile(r"(cu)?\d[\d.]*t?")
 _NUMBER = re.compile(r"\d+")
 _TORCH = re.compile(r"(\d+\.\d+)[^+]*\+(cu\d+)")
@@ -115,8 +115,7 @@ def _axis(name: str, blocks: Iterable[Block], gpus: dict[str, str], cell: Cell) 
 def _title(axis: str, value: str, gpus: dict[str, str]) -> str:
     match axis:
         case "platform":
-            system, _, processor = value.partition("_")
-            return f"{_SYSTEMS.get(system, system)} {processor}"
+            return platform_title(value)
         case "python":
             return f"{value} (free-threaded)" if value.endswith("t") else value
         case "cuda":

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from index_site.manifest import Manifest, Proof, Wheel
+    from index_site.manifest import Manifest, Wheel
+    from index_site.proofs import Proof
     from index_site.speeds import Comparison, History, Panel, Speeds
 
 _TITLES = {OURS: PROJECT, **PEERS}

@@ -17,7 +17,8 @@ from index_site.projects import PROJECT
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from index_site.manifest import Channel, Manifest, Proof, Wheel
+    from index_site.manifest import Channel, Manifest, Wheel
+    from index_site.proofs import Proof
 
 OURS = "ours"
 PEERS = {"fa3": "FlashAttention-3", "cudnn": "cuDNN", "flash": "torch\N{RIGHT SINGLE QUOTATION MARK}s flash"}

@@ -103,6 +103,8 @@ class Platform(_Table):
     """Compile target of the host libraries, such as ``x86_64-linux-gnu.2.17``."""
     tag: str | None = None
     """Platform tag of the wheel, such as ``manylinux_2_17_x86_64``."""
+    proof: Literal["gpu", "emulation"] = "gpu"
+    """What ``stable`` asks for: a validation on a GPU; or an emulation, with kernels that a GPU validated."""
 
 
 class Sm(_Table):
@@ -241,6 +243,8 @@ def _check(matrix: Matrix) -> None:
             raise MatrixError(
                 f"platform[{index}]: should have both target and tag or neither, got {present} alone"
             )
+        if platform.proof == "emulation" and platform.tag is None:
+            raise MatrixError(f"platform[{index}].proof: should be 'gpu' without a tag, got 'emulation'")
     for index, toolkit in enumerate(matrix.toolkit):
         _require_unique(f"toolkit[{index}].wheels", [wheel.name for wheel in toolkit.wheels])
     for index, exclusion in enumerate(matrix.exclude):

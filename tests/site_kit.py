@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ci.gpu_side.report_file import SCHEMA_VERSION, write_report
 from ci.gpu_side.tally import Tally
+from ci.proof.emulation import SECTIONS as SUITE
 from ci.proof.evidence import Policy
 from index_site.manifest import (
     Audit,
@@ -19,12 +20,13 @@ from index_site.manifest import (
     GpuSupport,
     Manifest,
     OperatorBuild,
-    Proof,
     Support,
     Wheel,
     sort_wheels,
     timestamp,
 )
+from index_site.proofs import Emulation, Proof
+from kernels.build.payload import PACK_NAME
 from matrix.block import Block
 
 if TYPE_CHECKING:
@@ -102,8 +104,9 @@ def flash_members(
     requires: str = "torch>=2.9",
     build: dict[str, Any] | None = None,
     note: str = "",
+    pack: bytes | None = None,
 ) -> dict[str, bytes]:
-    """The members of a small flash_attn3 wheel; ``note`` makes its bytes differ."""
+    """The members of a small flash_attn3 wheel; ``note`` makes its bytes differ; ``pack`` has its kernels."""
     info = f"flash_attn3-{version}.dist-info"
     metadata = (
         f"Metadata-Version: 2.4\nName: flash-attn3\nVersion: {version}\nRequires-Python: >=3.10\n"
@@ -113,15 +116,23 @@ def flash_members(
     return {
         "flash_attn3/__init__.py": f'import torch\n\n__version__ = "{version}"\n# {note}\n'.encode(),
         "flash_attn3/build.json": json.dumps({**(build or BUILD), "version": version}).encode(),
+        **({} if pack is None else {f"flash_attn3/lib/{PACK_NAME}": pack}),
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": wheel.encode(),
     }
 
 
-def flash_wheel(folder: Path, *, version: str = "0.1.0", note: str = "") -> Path:
-    """A small flash_attn3 wheel for this machine."""
-    name = f"flash_attn3-{version}-py3-none-{PLATFORM_TAG}.whl"
-    return write_wheel(folder, name=name, members=flash_members(version=version, note=note))
+def flash_wheel(
+    folder: Path,
+    *,
+    version: str = "0.1.0",
+    note: str = "",
+    platform_tag: str = PLATFORM_TAG,
+    pack: bytes | None = None,
+) -> Path:
+    """A small flash_attn3 wheel, for this machine unless another platform is given."""
+    name = f"flash_attn3-{version}-py3-none-{platform_tag}.whl"
+    return write_wheel(folder, name=name, members=flash_members(version=version, note=note, pack=pack))
 
 
 def torch_folder(folder: Path, *, version: str = "2.9.0") -> Path:
@@ -141,9 +152,10 @@ def torch_folder(folder: Path, *, version: str = "2.9.0") -> Path:
 
 
 def manifest_wheel(version: str, **fields: Any) -> Wheel:
-    """The record of a wheel without a file; one on stable has a proof."""
+    """The record of a wheel without a file; one on stable has a proof. ``pack`` is its ``pack_sha256``."""
     filename = f"flash_attn3-{version}-py3-none-{fields.pop('platform', PLATFORM_TAG)}.whl"
     proofs = (proof(filename),) if fields.get("channel") == "stable" else ()
+    pack = fields.pop("pack", None)
     defaults: dict[str, Any] = {
         "filename": filename,
         "sha256": hashlib.sha256(filename.encode()).hexdigest(),
@@ -163,6 +175,7 @@ def manifest_wheel(version: str, **fields: Any) -> Wheel:
         "audit": Audit(checks_passed=14, failures=()),
         "build": Build(
             content_digest="5" * 64,
+            pack_sha256=pack,
             toolkits={"12.8": tuple(sorted(BUILD["toolkits"]))},
             operators={
                 "fwd": OperatorBuild(
@@ -174,6 +187,35 @@ def manifest_wheel(version: str, **fields: Any) -> Wheel:
         "support": SUPPORT.key,
     }
     return Wheel(**{**defaults, **fields})
+
+
+def emulated_wheel(version: str, **fields: Any) -> Wheel:
+    """The record of a wheel for aarch64 without a file, which is stable by an emulation."""
+    digest = hashlib.sha256(version.encode()).hexdigest()
+    run = Emulation(
+        path=f"reports/{digest}.json",
+        sha256=digest,
+        passed=True,
+        quick=False,
+        failure="",
+        gap="",
+        voucher="signature",
+        signed_by="release",
+        emulator="qemu-aarch64 version 7.2.22",
+        machine="aarch64",
+        python="3.11.2",
+        torch="2.9.1+cpu",
+        checks_passed=130,
+        checks_total=130,
+    )
+    emulated: dict[str, Any] = {
+        "channel": "stable",
+        "channel_reason": "",
+        "platform": "manylinux_2_28_aarch64",
+        "proofs": (),
+        "emulations": (run,),
+    }
+    return manifest_wheel(version, **emulated | fields)
 
 
 def site_manifest(*wheels: Wheel, **fields: Any) -> Manifest:
@@ -299,6 +341,46 @@ def report(
         "host_times": [],
         "totals": {"cases": tally.count, "races": 1, "failed": tally.failed},
         "passed": not failures,
+    }
+    write_report(path, document)
+    return path
+
+
+def emulation_report(path: Path, wheel: Path, *, failure: str = "", **changes: Any) -> Path:
+    """Write an emulation report of a wheel, in the format of emulate, with a check of each section.
+
+    The check of the runtime has the ``failure``; ``changes`` are of other fields.
+    """
+    checks = [
+        {
+            "section": section,
+            "name": "launch_carries_the_problem" if section == "runtime" else "it_loads",
+            "seconds": 0.5,
+            "failure": failure if section == "runtime" else "",
+        }
+        for section in SUITE
+    ]
+    failed = sum(bool(check["failure"]) for check in checks)
+    document = {
+        "schema_version": 1,
+        "kind": "emulation",
+        "wheel_filename": wheel.name,
+        "wheel_sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "wheel_size": wheel.stat().st_size,
+        "platform": "linux_aarch64",
+        "started": "2026-11-22T08:00:00Z",
+        "finished": "2026-11-22T08:05:00Z",
+        "quick": False,
+        "emulator": "qemu-aarch64 version 7.2.22",
+        "machine": "aarch64",
+        "libc": "glibc 2.36",
+        "python": "3.11.2",
+        "torch": "2.9.1+cpu",
+        "checks": checks,
+        "checks_passed": len(checks) - failed,
+        "checks_failed": failed,
+        "passed": not failed,
+        **changes,
     }
     write_report(path, document)
     return path

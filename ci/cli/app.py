@@ -10,6 +10,7 @@ import click
 
 from ci.cli.build import audit, build, plan, variants
 from ci.cli.clean import clean
+from ci.cli.emulate import emulate
 from ci.cli.gate import gate
 from ci.cli.gpu import tune, validate
 from ci.cli.node import node
@@ -59,7 +60,7 @@ def cli() -> None:
 
 
 _STAGES = (
-    *(variants, plan, build, audit, validate, gate, keygen, sign, publish, serve, yank, prune),
+    *(variants, plan, build, audit, emulate, validate, gate, keygen, sign, publish, serve, yank, prune),
     *(snapshot, status, verify, rebuild, tune, run, clean, node, watch, workflows),
 )
 for _command in _STAGES:

@@ -67,27 +67,23 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
     """
     from ci.cli.console import ConsoleReporter
     from ci.cli.tables import out, print_json, table
-    from ci.proof.coverage import CompiledKernel
     from ci.proof.evidence import read_archive
-    from ci.stages.plan import Selection, plan_document, select_cells
-    from kernels.table import VARIANTS
+    from ci.stages.plan import Selection, plan_document, proven_by, select_cells
     from matrix.model import read_matrix
     from matrix.planner import plan as plan_matrix
-    from matrix.serving import compiled_for
 
     matrix = read_matrix()
     whole = plan_matrix(matrix)
     chosen = select_cells(whole, matrix, Selection(patterns, toolkit, sm))
-    compiled = [CompiledKernel(variant.name, variant.op, *compiled_for(variant)) for variant in VARIANTS]
     kept = read_archive(ROOT / "validation", ConsoleReporter().warn)
-    proofs = [found.proof(compiled, matrix.release.min_cases) for found in kept]
-    document = plan_document(chosen, whole, matrix, proofs)
+    document = plan_document(chosen, whole, matrix, *proven_by(kept, matrix))
     if as_json:
         print_json(document)
         return
-    artefacts = table("artefact", "tag", "released", "cells served")
+    artefacts = table("artefact", "tag", "released", "cells served", "stable asks for")
     for row in document["artefacts"]:
-        artefacts.add_row(row["artefact"], row["tag"], "yes" if row["released"] else "no", str(row["cells"]))
+        released = "yes" if row["released"] else "no"
+        artefacts.add_row(row["artefact"], row["tag"], released, str(row["cells"]), row["proof"])
     out.print(artefacts)
     gpus = table("GPUs", "kernels", "status")
     for row in document["gpus"]:
@@ -99,10 +95,9 @@ def plan(patterns: tuple[str, ...], toolkit: str | None, sm: str | None, as_json
         excluded.add_row(str(reasons.count(reason)), reason)
     out.print(excluded)
     if patterns:
-        for served in chosen.served:
-            operators = chosen.serving[served.cell.sm].items()
-            codes = ", ".join(f"{op} {code or 'none'}" for op, code in operators)
-            out.print(f" {served.cell} → {served.artefact}: {codes}")
+        for row in document["cells"]:
+            codes = ", ".join(f"{op} {code or 'none'}" for op, code in row["operators"].items())
+            out.print(f" {row['cell']} → {row['artefact']}: {codes}; {row['proof']}")
     out.print(f" {len(chosen.served)} cells served, {len(chosen.excluded)} excluded")
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def clean(days: int, work: Path) -> None:
     """Remove what builds do not need any more and can make again.
 
-    Removes old compiled objects, toolkits that the matrix no longer pins, environments that nothing uses, and
-    the scratch files of killed runs. Wheels, reports and sites stay.
+    Removes old compiled objects, toolkits that the matrix no longer pins, outdated emulated machines,
+    environments that nothing uses, and the scratch files of killed runs. Wheels, reports and sites stay.
     """
     from ci.cli.console import ConsoleReporter
     from ci.stages.clean import clean as clean_work

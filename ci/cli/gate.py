@@ -26,13 +26,14 @@ def gate(report: Path, against: Path | None) -> None:
     from ci.cli.console import ConsoleReporter
     from ci.cli.tables import out, table
     from ci.errors import NotJudged, SlowerThanBefore
-    from ci.proof.evidence import read_archive
+    from ci.proof.evidence import Validation, read_archive
     from ci.proof.report import read_report
     from ci.proof.speed_gate import compare_speed
 
     new = read_report(report)
     if against is None:
-        kept = [found.report for found in read_archive(ROOT / "validation", ConsoleReporter().warn)]
+        archive = read_archive(ROOT / "validation", ConsoleReporter().warn)
+        kept = [found.report for found in archive if isinstance(found, Validation)]
         earlier = [found for found in kept if found.gpu == new.gpu and found.wheel_sha256 != new.wheel_sha256]
         if not earlier:
             raise NotJudged(f"--against: should be given, for validation/ has no other report of a {new.gpu}")

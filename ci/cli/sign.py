@@ -1,4 +1,4 @@
-"""Commands for the signatures of validation reports: keygen and sign."""
+"""Commands for the signatures of reports: keygen and sign."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _path = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("key_file", metavar="FILE", type=_path)
 def keygen(key_file: Path) -> None:
-    """Make an ed25519 key to sign validation reports with.
+    """Make an ed25519 key to sign reports with.
 
     Writes the private key to the new FILE, and prints the line of matrix.toml by which its signatures count.
     """
@@ -27,7 +27,7 @@ def keygen(key_file: Path) -> None:
 @click.argument("reports", metavar="REPORT...", nargs=-1, required=True, type=_path)
 @click.option("--key", "key_file", metavar="FILE", required=True, type=_path, help="A private key of keygen.")
 def sign(reports: tuple[Path, ...], key_file: Path) -> None:
-    """Sign validation reports, in place.
+    """Sign reports of `validate` and `emulate`, in place.
 
     A signed report puts its wheel on stable where matrix.toml lists the key.
     """

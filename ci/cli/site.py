@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "reports",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A validation report; repeatable. The reports in validation/ count as well.",
+    help="A report of validate or emulate; repeatable. The reports in validation/ count as well.",
 )
 @click.option("--channel", type=click.Choice(["stable", "candidate"]), help="Require this channel.")
 @click.option("--base-url", metavar="URL", help="The address that the site will be served at.")
@@ -42,8 +42,9 @@ def publish(
     """Add each WHEEL to the site, or reports of wheels that it has.
 
     A wheel goes to stable with a passing validation report for exactly its bytes that ran each of its kernels
-    and is signed by a key of matrix.toml, else to candidate. A report may follow later: given alone, it
-    promotes its wheel, or yanks it.
+    and is signed by a key of matrix.toml, else to candidate. For a platform whose proof in matrix.toml is an
+    emulation, that report will do if a stable wheel of the version has the same kernels. A report may follow
+    later: given alone, it promotes its wheel, or yanks it.
     """
     from ci.cli.console import ConsoleReporter
     from ci.cli.tables import print_checks
@@ -73,7 +74,7 @@ def publish(
             archive=ROOT / "validation",
             channel=channel,
             context=context_of(matrix, plan(matrix), audits, base_url),
-            policy=Policy.of(matrix.release, trust_unsigned=trust_unsigned),
+            policy=Policy.of(matrix, trust_unsigned=trust_unsigned),
             force=force,
         )
     click.echo(store.name)
@@ -108,7 +109,7 @@ def rebuild(base_url: str | None, trust_unsigned: bool, store: Store) -> None:
             now=now(),
             progress=progress,
             context=context_of(matrix, plan(matrix), audits, base_url),
-            policy=Policy.of(matrix.release, trust_unsigned=trust_unsigned),
+            policy=Policy.of(matrix, trust_unsigned=trust_unsigned),
             archive=ROOT / "validation",
         )
         progress.say(f"the manifest lists {len(manifest.wheels)} wheels again")

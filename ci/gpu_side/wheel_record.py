@@ -53,6 +53,20 @@ def check_record(archive: zipfile.ZipFile, name: str) -> str:
     return info
 
 
+def recorded_sha256(archive: zipfile.ZipFile, info: str, member: str) -> str | None:
+    """Return the sha256 of a member, in hex, as the RECORD of a checked wheel has it; None without a row.
+
+    Args:
+        archive: the wheel.
+        info: its ``.dist-info`` folder.
+        member: the name of the file.
+    """
+    for row in csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())):
+        if row and row[0] == member:
+            return base64.urlsafe_b64decode(row[1].removeprefix("sha256=") + "=").hex()
+    return None
+
+
 def _dist_info(archive: zipfile.ZipFile, name: str) -> str:
     folders = {
         part for part in (m.split("/", 1)[0] for m in archive.namelist()) if part.endswith(".dist-info")

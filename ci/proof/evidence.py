@@ -1,4 +1,4 @@
-"""A validation report as the index stores it: its bytes, and the summary that the pages show."""
+"""A report as the index stores it: its bytes, and the summary that the pages show."""
 
 from __future__ import annotations
 
@@ -8,38 +8,45 @@ from typing import TYPE_CHECKING
 
 from ci.errors import OtherReportSchema, RacesAlone
 from ci.proof.coverage import find_gaps
-from ci.proof.report import parse_report, report_bytes
+from ci.proof.emulation import find_emulation_gaps, is_emulation, parse_emulation
+from ci.proof.report import Report, parse_report, report_bytes
 from ci.proof.signature import signer_of
-from index_site.manifest import PeerSpeed, Proof
+from index_site.proofs import Emulation, PeerSpeed, Proof
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ci.proof.coverage import CompiledKernel
-    from ci.proof.report import RaceResult, Report
-    from index_site.manifest import Voucher
-    from matrix.model import Release
+    from ci.proof.emulation import EmulationReport
+    from ci.proof.report import RaceResult
+    from index_site.proofs import Voucher
+    from matrix.model import Matrix
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What a validation report needs to put a wheel on ``stable``.
+    """What a report needs to put a wheel on ``stable``.
 
     Attributes:
         keys: name -> public key in hex, of those who may vouch for a report by signing it.
         min_cases: of each category that must have passed with each kernel.
         trust_unsigned: whether this site vouches for reports without a signature, and says so on its page.
+        emulated: platform tags of the wheels for which an emulation of the host part is enough, where a GPU
+            has validated their kernels in another wheel.
     """
 
     keys: Mapping[str, str] = field(default_factory=dict)
     min_cases: int = 1
     trust_unsigned: bool = False
+    emulated: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, release: Release, *, trust_unsigned: bool) -> Policy:
-        """Return the policy of the matrix's release section."""
-        return cls(release.keys, release.min_cases, trust_unsigned)
+    def of(cls, matrix: Matrix, *, trust_unsigned: bool) -> Policy:
+        """Return the policy of the matrix."""
+        release = matrix.release
+        emulated = frozenset(str(row.tag) for row in matrix.platform if row.proof == "emulation")
+        return cls(release.keys, release.min_cases, trust_unsigned, emulated)
 
 
 @dataclass(frozen=True)
@@ -48,23 +55,31 @@ class Evidence:
 
     source: Path
     raw: bytes
-    report: Report
+    report: Report | EmulationReport
     voucher: Voucher
     signed_by: str = ""
 
     @property
     def wheel_sha256(self) -> str:
-        """Of the wheel that it validates."""
+        """Of the wheel that it is about."""
         return self.report.wheel_sha256
 
     @property
     def path(self) -> str:
         """Path at which the site serves the report."""
-        return f"reports/{self._digest}.json"
+        return f"reports/{self.sha256}.json"
 
     @property
-    def _digest(self) -> str:
+    def sha256(self) -> str:
+        """Of the report itself."""
         return hashlib.sha256(self.raw).hexdigest()
+
+
+@dataclass(frozen=True)
+class Validation(Evidence):
+    """A report of a validation on a GPU."""
+
+    report: Report
 
     def proof(self, kernels: Sequence[CompiledKernel], min_cases: int) -> Proof:
         """Return the summary for the manifest.
@@ -76,15 +91,14 @@ class Evidence:
         report = self.report
         failures = [f"{case.name}: {case.failures[0]}" for case in report.outcomes if case.failures]
         failures += [f"{race.name}: {race.failures[0]}" for race in report.races if race.failures]
-        gaps = find_gaps(report, kernels, min_cases)
         races = _slowest(sorted(report.races, key=lambda race: (race.setting.causal, race.setting.seqlen)))
         return Proof(
             path=self.path,
-            sha256=self._digest,
+            sha256=self.sha256,
             passed=report.passed,
             quick=report.quick,
             failure=failures[0] if failures else "",
-            gap=gaps[0] + (f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else "") if gaps else "",
+            gap=_first(find_gaps(report, kernels, min_cases)),
             voucher=self.voucher,
             signed_by=self.signed_by,
             gpu=report.gpu,
@@ -101,8 +115,49 @@ class Evidence:
         )
 
 
+@dataclass(frozen=True)
+class EmulatedRun(Evidence):
+    """A report of an emulation of the host part."""
+
+    report: EmulationReport
+
+    def emulation(self, tags: Iterable[str], policy: Policy) -> Emulation:
+        """Return the summary for the manifest.
+
+        Args:
+            tags: of the wheel, such as ``py3-none-manylinux_2_28_aarch64``.
+            policy: names the platforms for which an emulation is enough.
+        """
+        report = self.report
+        platforms = {tag.rsplit("-", 1)[1] for tag in tags}
+        gaps = [] if policy.emulated & platforms else ["a wheel for this platform needs a GPU's validation"]
+        gaps += find_emulation_gaps(report)
+        return Emulation(
+            path=self.path,
+            sha256=self.sha256,
+            passed=report.passed,
+            quick=report.quick,
+            failure=next((f"{check.name}: {check.failure}" for check in report.failed), ""),
+            gap=_first(gaps),
+            voucher=self.voucher,
+            signed_by=self.signed_by,
+            emulator=report.emulator,
+            machine=report.machine,
+            python=report.python,
+            torch=report.torch,
+            checks_passed=report.checks_passed,
+            checks_total=len(report.checks),
+        )
+
+
+def _first(gaps: Sequence[str]) -> str:
+    """Return the first sentence, and how many more there are; empty without one."""
+    more = f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else ""
+    return f"{gaps[0]}{more}" if gaps else ""
+
+
 def read_evidence(path: Path, policy: Policy) -> Evidence:
-    """Read a validation report that an operator gives.
+    """Read a report that an operator gives.
 
     Raises:
         CorruptReport: the file is missing, truncated, altered or no report.
@@ -112,17 +167,27 @@ def read_evidence(path: Path, policy: Policy) -> Evidence:
     raw, report = _read(path)
     signed_by = signer_of(report, policy.keys, path)
     voucher: Voucher = "signature" if signed_by else "site" if policy.trust_unsigned else ""
-    return Evidence(path, raw, report, voucher, signed_by)
+    return _evidence(path, raw, report, voucher, signed_by)
 
 
-def _read(path: Path) -> tuple[bytes, Report]:
+def _read(path: Path) -> tuple[bytes, Report | EmulationReport]:
     raw = report_bytes(path)
+    if is_emulation(raw):
+        return raw, parse_emulation(raw, path)
     report = parse_report(raw, path)
     if report.only_races:
         raise RacesAlone(
             f"{path}: holds races only, which prove no wheel; run validate without `--only-races`"
         )
     return raw, report
+
+
+def _evidence(
+    path: Path, raw: bytes, report: Report | EmulationReport, voucher: Voucher, signed_by: str = ""
+) -> Evidence:
+    if isinstance(report, Report):
+        return Validation(path, raw, report, voucher, signed_by)
+    return EmulatedRun(path, raw, report, voucher, signed_by)
 
 
 def _slowest(raced: Iterable[RaceResult]) -> dict[str, RaceResult]:
@@ -158,7 +223,7 @@ def _is_plain(race: RaceResult) -> bool:
 
 
 def read_archive(folder: Path, warn: Callable[[str], None]) -> list[Evidence]:
-    """Read the reports (``*.json``) of a folder of the tree, which vouches for them, sorted by name.
+    """Read the reports (``*.json``) in and below a folder of the tree, which vouches for them, by name.
 
     Args:
         folder: of the reports.
@@ -167,7 +232,7 @@ def read_archive(folder: Path, warn: Callable[[str], None]) -> list[Evidence]:
     Raises:
         CorruptReport, RacesAlone: as :func:`read_evidence` does.
     """
-    found = (_kept(path, warn) for path in sorted(folder.glob("*.json")))
+    found = (_kept(path, warn) for path in sorted(folder.rglob("*.json")))
     return [evidence for evidence in found if evidence is not None]
 
 
@@ -177,4 +242,4 @@ def _kept(path: Path, warn: Callable[[str], None]) -> Evidence | None:
     except OtherReportSchema as error:
         warn(f"{error}; it counts for no wheel")
         return None
-    return Evidence(path, raw, report, "tree")
+    return _evidence(path, raw, report, "tree")

@@ -273,7 +273,7 @@ def read_report(path: Path) -> Report:
 
 
 def report_bytes(path: Path) -> bytes:
-    """Return the bytes of a report.
+    """Return the bytes of a report of any kind.
 
     Raises:
         CorruptReport: the file cannot be read.
@@ -281,7 +281,7 @@ def report_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CorruptReport(f"{path}: cannot be read as a validation report: {error.strerror}") from error
+        raise CorruptReport(f"{path}: cannot be read as a report: {error.strerror}") from error
 
 
 def parse_report(raw: bytes, path: Path) -> Report:
@@ -293,6 +293,8 @@ def parse_report(raw: bytes, path: Path) -> Report:
         raise CorruptReport(f"{path}: not a validation report: it is nested too deeply") from error
     except ValueError as error:
         raise CorruptReport(f"{path}: cannot be read as a validation report: {error}") from error
+    if isinstance(document, dict) and "kind" in document:
+        raise CorruptReport(f"{path}: should be a validation report, got an {document['kind']} report")
     if not isinstance(document, dict) or "schema_version" not in document:
         raise CorruptReport(f"{path}: not a validation report")
     if document["schema_version"] != SCHEMA_VERSION:

@@ -1,4 +1,4 @@
-"""Signs validation reports with ed25519 keys, and finds who signed one.
+"""Signs reports, of validations and of emulations, with ed25519 keys, and finds who signed one.
 
 A signature is a field of the report. It covers ``report_sha256``, the digest of every other field.
 """
@@ -20,12 +20,14 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ci.errors import BadSignature, FarmError
 from ci.gpu_side.report_file import SIGNATURE_FIELD, write_report
+from ci.proof.emulation import is_emulation, parse_emulation
 from ci.proof.report import parse_report, report_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ci.proof.emulation import EmulationReport
     from ci.proof.report import Report
 
 _CONTEXT = b"flash-attn3 validation report 2\n"
@@ -53,19 +55,19 @@ def sign_report(path: Path, key_file: Path) -> str:
     """Sign a report in place, instead of any earlier signature, and return the public key in hex.
 
     Raises:
-        CorruptReport, OtherReportSchema: see :func:`ci.proof.report.read_report`.
+        CorruptReport, OtherReportSchema: the file cannot be read as a report.
         FarmError: the key cannot be read, or is no ed25519 key.
         DiskFull: there is no room; the report is untouched.
     """
     raw, key = report_bytes(path), _private_key(key_file)
-    report = parse_report(raw, path)
+    report = parse_emulation(raw, path) if is_emulation(raw) else parse_report(raw, path)
     public = key.public_key().public_bytes_raw().hex()
     signature = {"public_key": public, "ed25519": key.sign(_message(report)).hex()}
     write_report(path, {**json.loads(raw), SIGNATURE_FIELD: signature})
     return public
 
 
-def signer_of(report: Report, keys: Mapping[str, str], path: Path) -> str:
+def signer_of(report: Report | EmulationReport, keys: Mapping[str, str], path: Path) -> str:
     """Return the name of the key that signed a report; empty if it is not signed.
 
     Args:
@@ -97,7 +99,7 @@ def signer_of(report: Report, keys: Mapping[str, str], path: Path) -> str:
     return names[0]
 
 
-def _message(report: Report) -> bytes:
+def _message(report: Report | EmulationReport) -> bytes:
     return _CONTEXT + report.report_sha256.encode()
 
 

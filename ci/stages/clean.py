@@ -11,6 +11,7 @@ from ci.engine.toolkits import toolkit_folder
 from ci.files import clear_scratch
 from ci.lock import lock
 from ci.platforms.venv import VirtualEnvironment
+from ci.stages.emulate import EMULATED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _OBJECT = re.compile(r"[0-9a-f]{62}")
 _TOOLKIT = re.compile(r"\d+\.\d+-[0-9a-f]{12}")
+_MACHINE = re.compile(r"\w+-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Removed:
 
 
 def clean(*, work: Path, matrix: Matrix, unused_since: datetime, progress: Reporter) -> tuple[Removed, ...]:
-    """Remove old compiled objects, unpinned toolkits, unused environments and the rest of killed runs.
+    """Remove old compiled objects, unpinned toolkits, unused machines and environments, rests of killed runs.
 
     Wheels, reports and sites stay, and so does every file whose name is not one that the farm gives.
 
@@ -55,6 +57,11 @@ def clean(*, work: Path, matrix: Matrix, unused_since: datetime, progress: Repor
             _remove("compiled objects", objects, _unlink),
             _remove("toolkits", toolkits, _remove_folder),
         ]
+    with lock(cache / "emulated", progress.say):
+        clear_scratch(cache / "emulated")
+        current = {emulated.folder(cache) for emulated in EMULATED}
+        machines = (path for path in _folders(cache / "emulated", _MACHINE) if path not in current)
+        removed.append(_remove("emulated machines", machines, _remove_folder))
     with lock(work / "venvs", progress.say):
         latest = {path.resolve() for path in (work / "venvs").iterdir() if path.is_symlink()}
         environments = (path for path in _folders(work / "venvs", re.compile(r"\w+-py\d+-[0-9a-f]{12}")))

@@ -5,33 +5,29 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from ci.errors import CorruptWheel, ReportMismatch
 from ci.proof.coverage import CompiledKernel
-from index_site.manifest import (
-    Audit,
-    Build,
-    Channel,
-    ExcludedCells,
-    OperatorBuild,
-    Proof,
-    Support,
-    Wheel,
-)
+from ci.proof.evidence import EmulatedRun, Validation
+from index_site.manifest import Audit, Build, Channel, ExcludedCells, OperatorBuild, Support, Wheel
+from index_site.proofs import Emulation, Proof
 from kernels.build.version import is_trial
 from matrix.serving import target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ci.check import Check
     from ci.proof.evidence import Evidence, Policy
     from ci.wheel.read import WheelFile
+    from index_site.proofs import ReportSummary
 
+_Summary = TypeVar("_Summary", Proof, Emulation)
 _TRIAL = "it is a trial wheel: it holds a selection of the kernels"
+HELD_BACK = "it passed, and is held back by its publisher"
 _NO_REPORT = "no GPU has validated it: there is no report for exactly these bytes"
 
 
@@ -93,6 +89,7 @@ def describe(
         yanked=old.yanked if old else None,
         faults=faults or (old.faults if old else ()),
         proofs=old.proofs if old else (),
+        emulations=old.emulations if old else (),
         audit=audit or (old.audit if old else None),
         build=build,
         support=support.key if support else (old.support if old else None),
@@ -100,9 +97,9 @@ def describe(
 
 
 def with_evidence(wheel: Wheel, ours: Sequence[Evidence], facts: WheelFile, policy: Policy) -> Wheel:
-    """Return the wheel with the proofs that reports of its bytes give, each once, sorted by path.
+    """Return the wheel with what reports of its bytes show, each once, sorted by path.
 
-    A proof that somebody vouched for stays when the same report is given again without a voucher.
+    What somebody vouched for stays when the same report is given again without a voucher.
 
     Args:
         wheel: its record.
@@ -114,12 +111,19 @@ def with_evidence(wheel: Wheel, ours: Sequence[Evidence], facts: WheelFile, poli
         CorruptWheel: there are reports, and its ``build.json`` lacks something.
     """
     kernels = _compiled_kernels(facts) if ours else ()
-    proofs = {proof.path: proof for proof in wheel.proofs}
-    for found in ours:
-        proof = found.proof(kernels, policy.min_cases)
-        if proof.voucher or proof.path not in proofs:
-            proofs[proof.path] = proof
-    return wheel.model_copy(update={"proofs": tuple(proofs[path] for path in sorted(proofs))})
+    validations = (found for found in ours if isinstance(found, Validation))
+    runs = (found for found in ours if isinstance(found, EmulatedRun))
+    proofs = _merged(wheel.proofs, [found.proof(kernels, policy.min_cases) for found in validations])
+    emulations = _merged(wheel.emulations, [found.emulation(wheel.tags, policy) for found in runs])
+    return wheel.model_copy(update={"proofs": proofs, "emulations": emulations})
+
+
+def _merged(known: Iterable[_Summary], given: Iterable[_Summary]) -> tuple[_Summary, ...]:
+    merged = {summary.path: summary for summary in known}
+    for summary in given:
+        if summary.voucher or summary.path not in merged:
+            merged[summary.path] = summary
+    return tuple(merged[path] for path in sorted(merged))
 
 
 def _compiled_kernels(facts: WheelFile) -> tuple[CompiledKernel, ...]:
@@ -141,32 +145,33 @@ def _not_a_build(facts: WheelFile, error: Exception) -> CorruptWheel:
     return CorruptWheel(f"{facts.filename}: build.json is not what a build writes: {error!r}")
 
 
-def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
+def channelled(wheel: Wheel, wanted: Channel | None, others: Iterable[Wheel] = ()) -> Wheel:
     """Return the wheel on the channel that its proofs allow; a stable wheel that fails later is yanked.
 
     Args:
         wheel: its record, with all proofs.
         wanted: the channel that the publisher demands; None for the best that the proofs allow.
+        others: the wheels of the index, on their channels; those with its kernels matter to an emulated one.
 
     Raises:
         ReportMismatch: ``wanted`` is ``stable``, and the proofs do not allow it.
     """
-    failed = [proof for proof in wheel.proofs if not proof.passed]
-    failure = _failure(failed[0]) if failed else ""
+    kin = wheel.with_these_kernels_among(others) if wheel.is_emulated else []
+    failure = _failure(wheel, kin)
     if wheel.channel == "stable":
-        return wheel.model_copy(update={"yanked": failure}) if failed and wheel.yanked is None else wheel
+        return wheel.model_copy(update={"yanked": failure}) if failure and wheel.yanked is None else wheel
     if wheel.audit and wheel.audit.failures:
         reason = f"its audit failed: {wheel.audit.failures[0]}"
     elif wheel.faults:
         reason = f"its publisher forced it: {wheel.faults[0]}"
-    elif failed:
+    elif failure:
         reason = failure
     elif is_trial(wheel.version):
         reason = _TRIAL
-    elif not any(proof.counts for proof in wheel.proofs):
-        reason = _lack(wheel.proofs)
+    elif lack := _lack(wheel, kin):
+        reason = lack
     elif wanted == "candidate":
-        reason = "it passed, and is held back by its publisher"
+        reason = HELD_BACK
     else:
         reason = ""
     if reason and wanted == "stable":
@@ -174,16 +179,47 @@ def channelled(wheel: Wheel, wanted: Channel | None) -> Wheel:
     return wheel.model_copy(update={"channel": "candidate" if reason else "stable", "channel_reason": reason})
 
 
-def _lack(proofs: Sequence[Proof]) -> str:
-    """Return why none of these passing proofs counts: the reason of the one that lacks least."""
-    if not proofs:
-        return _NO_REPORT
-    whole = [proof for proof in proofs if not proof.quick]
+def _lack(wheel: Wheel, kin: Sequence[Wheel]) -> str:
+    """Return what a wheel lacks for ``stable`` whose reports all passed; empty if it lacks nothing."""
+    if wheel.is_validated:
+        return ""
+    if wheel.is_emulated:
+        return _lack_of_kernels(wheel, kin)
+    if wheel.proofs:
+        return _lack_of_reports(wheel.proofs, "validation", "it passed")
+    if wheel.emulations:
+        return _lack_of_reports(wheel.emulations, "emulation", "it passed under emulation")
+    return _NO_REPORT
+
+
+def _lack_of_reports(reports: Sequence[ReportSummary], noun: str, passed: str) -> str:
+    """Return why none of these passing reports counts: the reason of the one that lacks least."""
+    whole = [report for report in reports if not report.quick]
     if not whole:
-        return "it passed a quick validation only"
-    if all(proof.gap for proof in whole):
-        return f"its validation does not cover it: {whole[0].gap}"
-    return "it passed, but no key of matrix.toml has signed the validation report"
+        return f"it passed a quick {noun} only"
+    if all(report.gap for report in whole):
+        return f"its {noun} does not cover it: {whole[0].gap}"
+    return f"{passed}, but no key of matrix.toml has signed the {noun} report"
+
+
+def _lack_of_kernels(wheel: Wheel, kin: Sequence[Wheel]) -> str:
+    """Return why the kernels of an emulated wheel are not proven; empty if they are.
+
+    Args:
+        wheel: its record.
+        kin: the wheels of its version with the same kernel pack.
+    """
+    proven = wheel.kernels_proven_by(kin)
+    if any(other.yanked is None for other in proven):
+        return ""
+    begin = "its host part passed under emulation, but"
+    if proven:
+        return f"{begin} {proven[0].filename}, which has its kernels, is yanked: {proven[0].yanked}"
+    if kin:
+        return f"{begin} no GPU has proven its kernels, those of {kin[0].filename}, which is not stable"
+    pack = wheel.build.pack_sha256 if wheel.build else None
+    held = f"no other wheel of {wheel.version} has its kernel pack, sha256 {pack[:12]}…" if pack else ""
+    return f"{begin} no GPU has proven its kernels: {held or 'it has no kernel pack'}"
 
 
 def summarise_build(facts: WheelFile) -> Build | None:
@@ -205,6 +241,7 @@ def summarise_build(facts: WheelFile) -> Build | None:
             toolkits.setdefault(toolkit, []).append(sys.intern(name))  # one for all wheels that have it
         return Build(
             content_digest=facts.build["content_digest"],
+            pack_sha256=facts.pack_sha256,
             toolkits={toolkit: tuple(toolkits[toolkit]) for toolkit in sorted(toolkits)},
             operators={op: _operator_build(of_op) for op, of_op in kernels.items()},
         )
@@ -239,7 +276,28 @@ def _audit(checks: Sequence[Check]) -> Audit:
     return Audit(checks_passed=len(checks) - len(failures), failures=failures)
 
 
-def _failure(proof: Proof) -> str:
+def _failure(wheel: Wheel, kin: Sequence[Wheel]) -> str:
+    """Return the first failure of a wheel, or of those that have its kernels; empty if there is none.
+
+    One line, as the reason of a yank is.
+    """
+    failures = [
+        *(f"it failed validation {_of_validation(proof)}" for proof in wheel.proofs if not proof.passed),
+        *(f"it failed {_of_emulation(run)}" for run in wheel.emulations if not run.passed),
+        *(
+            f"its kernels failed validation, in {other.filename}, {_of_validation(proof)}"
+            for other in kin
+            for proof in other.proofs
+            if not proof.passed
+        ),
+    ]
+    return " ".join(failures[0].split()) if failures else ""
+
+
+def _of_validation(proof: Proof) -> str:
     where = f"{proof.gpu}, driver {proof.driver}, torch {proof.torch}"
-    text = f"it failed validation on {where}: {proof.failure or 'no case was run'}"
-    return " ".join(text.split())  # one line, as the reason of a yank is
+    return f"on {where}: {proof.failure or 'no case was run'}"
+
+
+def _of_emulation(run: Emulation) -> str:
+    return f"under emulation by {run.emulator}, torch {run.torch}: {run.failure or 'no check was run'}"

@@ -6,18 +6,27 @@ import platform
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from packaging.utils import parse_wheel_filename
+
 from ci.engine.toolkits import named_toolkit
 from ci.errors import UnknownCell, UnknownSm
 from ci.names import matching, nearest
+from ci.proof.coverage import CompiledKernel
+from ci.proof.evidence import EmulatedRun, Policy, Validation
 from ci.stages.coverage import gpu_support
 from index_site.gpus import gpu_rows
+from kernels.table import VARIANTS
 from matrix.block import blocks_of
 from matrix.cell import Artefact
+from matrix.serving import compiled_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
-    from index_site.manifest import Proof
+    from ci.proof.evidence import Evidence
+    from index_site.degrees import Degree
+    from index_site.proofs import Proof
     from matrix.model import Matrix, Platform, Sm
     from matrix.planner import Plan
 
@@ -107,7 +116,27 @@ def named_sm(matrix: Matrix, name: str) -> Sm:
     raise UnknownSm(f"no SM is called {name!r}; {nearest(name, [sm.name for sm in matrix.sm])}")
 
 
-def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proof]) -> dict[str, Any]:
+def proven_by(kept: Sequence[Evidence], matrix: Matrix) -> tuple[list[Proof], set[str]]:
+    """Return what the reports of a tree prove of its kernels, and the platforms whose emulation counts."""
+    policy = Policy.of(matrix, trust_unsigned=False)
+    compiled = [CompiledKernel(variant.name, variant.op, *compiled_for(variant)) for variant in VARIANTS]
+    validations = (found for found in kept if isinstance(found, Validation))
+    runs = (found for found in kept if isinstance(found, EmulatedRun))
+    emulated = {
+        run.report.platform
+        for run in runs
+        if run.emulation(map(str, parse_wheel_filename(run.report.wheel_filename)[3]), policy).counts
+    }
+    return [found.proof(compiled, policy.min_cases) for found in validations], emulated
+
+
+def plan_document(
+    plan: Plan,
+    whole: Plan,
+    matrix: Matrix,
+    proofs: Sequence[Proof],
+    emulated: AbstractSet[str] = frozenset(),
+) -> dict[str, Any]:
     """Return a plan as plain data.
 
     Args:
@@ -115,13 +144,16 @@ def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proo
         whole: the whole plan, which decides what is released.
         matrix: the matrix of the plan.
         proofs: the validation reports that the status of each GPU is taken from.
+        emulated: the platforms whose wheels passed an emulation that counts.
 
     Returns:
         ``cells`` and ``exclusions`` list every cell by name; ``served`` has the same served cells as blocks;
-        ``gpus`` has the code that serves each operator on each SM.
+        ``gpus`` has the code that serves each operator on each SM; ``proof`` of a cell is how far it goes.
     """
-    tags = {row.name: row.tag for row in matrix.platform}
+    platforms = {row.name: row for row in matrix.platform}
     gpus = gpu_support(matrix, plan, {row.cell.sm for row in plan.served})
+    rows = gpu_rows(gpus, proofs)
+    proven = {row.sm for row in rows if row.proven}
     released = {row.artefact for row in whole.served}
     users = {
         artefact: [row.cell for row in plan.served if row.artefact == artefact] for artefact in plan.artefacts
@@ -132,6 +164,7 @@ def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proo
                 "cell": str(row.cell),
                 "artefact": str(row.artefact),
                 "operators": dict(plan.serving[row.cell.sm]),
+                "proof": _degree(platforms[row.cell.platform], row.cell.sm, proven, emulated),
             }
             for row in plan.served
         ],
@@ -142,14 +175,15 @@ def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proo
         ],
         "gpus": [
             {"sm": gpu.sm, "operators": gpu.operators, **asdict(row)}
-            for gpu, row in zip(gpus, gpu_rows(gpus, proofs), strict=True)
+            for gpu, row in zip(gpus, rows, strict=True)
         ],
         "artefacts": [
             {
                 "artefact": str(artefact),
                 "platform": artefact.platform,
                 "toolkit": artefact.toolkit,
-                "tag": f"py3-none-{tags[artefact.platform]}",
+                "tag": f"py3-none-{platforms[artefact.platform].tag}",
+                "proof": platforms[artefact.platform].proof,
                 "released": artefact in released,
                 "cells": len(users[artefact]),
             }
@@ -158,6 +192,22 @@ def plan_document(plan: Plan, whole: Plan, matrix: Matrix, proofs: Sequence[Proo
         "exclusions": [{"cell": str(row.cell), "reason": row.reason} for row in plan.excluded],
         "release": matrix.release.model_dump(mode="json"),
     }
+
+
+def _degree(platform: Platform, sm: str, proven: AbstractSet[str], emulated: AbstractSet[str]) -> Degree:
+    """Return how far the proof of the cells of a platform and an SM goes.
+
+    Args:
+        platform: of the matrix.
+        sm: of the matrix.
+        proven: the SMs whose kernels a GPU has proven.
+        emulated: see :func:`plan_document`.
+    """
+    if sm not in proven:
+        return "built"
+    if platform.proof == "gpu":
+        return "validated"
+    return "emulated" if platform.name in emulated else "built"
 
 
 def _expand(noun: str, names: Sequence[str], patterns: Sequence[str]) -> list[str]:

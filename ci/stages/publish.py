@@ -16,7 +16,7 @@ from ci.names import matching, nearest
 from ci.output import is_one_line
 from ci.proof.evidence import Evidence, Policy, read_archive, read_evidence
 from ci.stages.admission import find_faults
-from ci.stages.listing import Context, channelled, describe, summarise_build, with_evidence
+from ci.stages.listing import HELD_BACK, Context, channelled, describe, summarise_build, with_evidence
 from ci.stages.revise import revise
 from ci.store.folder import as_store
 from ci.wheel.compat_listing import followed
@@ -67,14 +67,15 @@ def publish(
 
     Args:
         wheels: the wheels to add. A wheel goes to ``stable`` if a report with its sha256 counts by the policy
-            and none failed, else to ``candidate``. A compatibility wheel goes to the channel of the wheel it
-            requires.
-        reports: validation reports of wheels given here or published before.
+            and none failed, else to ``candidate``. By an emulation report it goes there only with the kernel
+            pack of a stable wheel of its version that a GPU validated. A compatibility wheel goes to the
+            channel of the wheel it requires.
+        reports: of wheels given here or published before.
         site: the site, or the folder of one.
         now: the upload time of new wheels.
         progress: receives the channel of each changed wheel, with the reason.
-        archive: a folder of reports (``*.json``) of the tree, which vouches for them; those of other wheels
-            are ignored.
+        archive: a folder of reports (``*.json``, also in folders of it) of the tree, which vouches for them;
+            those of other wheels are ignored.
         channel: ``candidate`` keeps the wheels off ``stable`` even if they passed; ``stable`` raises for a
             wheel that may not go there.
         context: see :class:`Context`.
@@ -137,9 +138,8 @@ class _Addition:
         proven = {found.wheel_sha256 for found in evidence}
         judged = {name: wheel for name, wheel in held.items() if wheel.sha256 in proven}
         after = held | {name: self._judged(wheel, evidence) for name, wheel in judged.items()}
-        for name, wheel in after.items():
-            if not wheel.is_compat and (name in new or wheel.proofs != held[name].proofs):
-                after[name] = channelled(wheel, self.channel if name in new else None)
+        changed = [name for name in after if name in new or after[name].reports != held[name].reports]
+        after |= self._channelled(after, changed, new)
         after = followed(after, dict.fromkeys(new, self.channel))
         self._store_files(evidence)
         # The same record is no change; to compare two takes long.
@@ -156,6 +156,25 @@ class _Addition:
             supports=named_supports(after.values(), known),
             wheels=sort_wheels(after.values()),
         )
+
+    def _channelled(
+        self, wheels: Mapping[str, Wheel], changed: Sequence[str], new: Mapping[str, Wheel]
+    ) -> dict[str, Wheel]:
+        """Return the changed wheels on their channels, and the emulated ones with the kernels of these."""
+        found = {
+            name: channelled(wheels[name], self.channel if name in new else None)
+            for name in changed
+            if not wheels[name].is_compat and not wheels[name].is_emulated
+        }
+        others = {**wheels, **found}.values()
+        for name, wheel in wheels.items():
+            if not wheel.is_emulated:
+                continue
+            if name in changed or wheel.with_these_kernels_among(found.values()):
+                is_held = wheel.channel_reason == HELD_BACK
+                wanted = self.channel if name in new else "candidate" if is_held else None
+                found[name] = channelled(wheel, wanted, others)
+        return found
 
     def _described(self, before: Manifest, old: Mapping[str, Wheel]) -> dict[str, Wheel]:
         """Return the record of each wheel that is added, without what its reports prove."""
@@ -174,9 +193,9 @@ class _Addition:
         }
 
     def _judged(self, wheel: Wheel, evidence: Sequence[Evidence]) -> Wheel:
-        """Return a wheel with the proofs that reports of its bytes give; the last of equal ones counts."""
+        """Return a wheel with what reports of its bytes show; the last of equal ones counts."""
         item = self.incoming.get(wheel.filename)
-        known = () if item else [proof.path for proof in wheel.proofs if proof.voucher]
+        known = () if item else [report.path for report in wheel.reports if report.voucher]
         reports = [found for found in evidence if found.wheel_sha256 == wheel.sha256]
         ours = [found for found in reports if found.path not in known]
         if not ours:

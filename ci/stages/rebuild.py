@@ -38,7 +38,7 @@ from index_site.manifest import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from datetime import datetime
     from pathlib import Path
 
@@ -108,7 +108,9 @@ def rebuild(
             wheel = describe(facts, build, context, old=None, now=uploaded, faults=faults)
             wheel = wheel.model_copy(update={"yanked": listed.yanked if listed else None})
             ours = [found for found in evidence if found.wheel_sha256 == facts.sha256]
-            wheels[name] = _placed(with_evidence(wheel, ours, facts, policy), listed, progress)
+            wheels[name] = with_evidence(wheel, ours, facts, policy)
+        for name in sorted(wheels, key=lambda name: wheels[name].is_emulated):  # after those that prove it
+            wheels[name] = _placed(wheels[name], pages.get(name), wheels.values(), progress)
         wanted: dict[str, Channel | None] = {
             name: listed.channel if listed.channel == "candidate" else None for name, listed in pages.items()
         }
@@ -211,7 +213,7 @@ def _report(path: Path, policy: Policy, progress: Reporter) -> Evidence | None:
         return None
 
 
-def _placed(wheel: Wheel, listed: _Listed | None, progress: Reporter) -> Wheel:
+def _placed(wheel: Wheel, listed: _Listed | None, others: Collection[Wheel], progress: Reporter) -> Wheel:
     """Return the wheel on the channel of the pages if its proofs allow it; warn of what is not known."""
     if listed is None:
         progress.warn(
@@ -220,9 +222,10 @@ def _placed(wheel: Wheel, listed: _Listed | None, progress: Reporter) -> Wheel:
     if wheel.is_compat:
         return wheel
     was_stable = listed is not None and listed.channel == "stable"
-    if was_stable and not wheel.faults and any(proof.counts for proof in wheel.proofs):
+    is_proven = wheel.is_validated or (wheel.is_emulated and bool(wheel.kernels_proven_by(others)))
+    if was_stable and not wheel.faults and is_proven:
         wheel = wheel.model_copy(update={"channel": "stable", "channel_reason": ""})
-    placed = channelled(wheel, None if was_stable else "candidate")
+    placed = channelled(wheel, None if was_stable else "candidate", others)
     if was_stable and placed.channel != "stable":
         progress.warn(f"{wheel.filename}: was stable, is a candidate now: {placed.channel_reason}")
     return placed

@@ -24,6 +24,7 @@ from ci.stages.publish import publish
 from ci.stages.trial import trial_environment
 from ci.stages.verify import verify
 from ci.wheel.compat_wheel import make_compat_wheel
+from index_site.degrees import kernel_proofs, platform_rows
 from index_site.errors import OtherSchema
 from index_site.gpus import gpu_rows
 from index_site.projects import COMPAT_PROJECT, PROJECT
@@ -115,7 +116,7 @@ def _run_stages(
         now=now,
         progress=progress,
         context=context,
-        policy=Policy.of(matrix.release, trust_unsigned=settings.trust_unsigned),
+        policy=Policy.of(matrix, trust_unsigned=settings.trust_unsigned),
     )
     verify(site=work / "site", python=settings.caller, progress=progress, torch_site=trial.torch_site)
 
@@ -130,9 +131,10 @@ def _run_stages(
         f"other Pythons and torches than {trial.description}: only these were installed into and imported"
     ]
     support = manifest.support_of(listed)
-    rows = gpu_rows(support.gpus, listed.proofs) if support else ()
+    rows = gpu_rows(support.gpus, kernel_proofs(manifest, [listed])) if support else ()
     if unproven := [row.gpus for row in rows if not row.proven]:
         unchecked.append(f"kernels for GPUs without a validation report: {'; '.join(unproven)}")
+    unchecked += [row.status for row in platform_rows(manifest, [listed]) if row.degree == "emulated"]
     if isinstance(report, str):
         known = "; validation/ holds a report of exactly these bytes" if listed.channel == "stable" else ""
         unchecked.insert(0, f"speed and correctness on a GPU: {report}{known}")

@@ -13,10 +13,13 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from ci.errors import CorruptWheel
 from ci.files import sha256_of
-from ci.gpu_side.wheel_record import UNREADABLE, check_record
+from ci.gpu_side.wheel_record import UNREADABLE, check_record, recorded_sha256
+from kernels.build.payload import PACK_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_PACK = f"flash_attn3/lib/{PACK_NAME}"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class WheelFile:
 
     ``metadata`` is METADATA byte for byte: installers compare the sidecar with the wheel.
     ``build`` is the wheel's ``build.json``, or None for a wheel without kernels.
+    ``pack_sha256`` is of the file that holds the kernels, or None for a wheel without one.
     """
 
     filename: str
@@ -37,6 +41,7 @@ class WheelFile:
     requires_python: str
     requires_dist: tuple[str, ...]
     build: dict[str, Any] | None
+    pack_sha256: str | None
 
 
 def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:
@@ -60,6 +65,7 @@ def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:
             info = check_record(archive, name)
             raw_metadata = archive.read(f"{info}/METADATA")
             build = _read_build(archive, name)
+            pack_sha256 = recorded_sha256(archive, info, _PACK)
     except UNREADABLE as error:
         raise CorruptWheel(f"{name}: not a whole wheel: {error}") from error
     metadata = _parse_metadata(raw_metadata, name)
@@ -78,6 +84,7 @@ def read_wheel(path: Path, *, filename: str | None = None) -> WheelFile:
         requires_python=str(metadata.requires_python or ""),
         requires_dist=tuple(map(str, metadata.requires_dist or ())),
         build=build,
+        pack_sha256=pack_sha256,
     )
 
 

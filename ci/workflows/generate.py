@@ -44,9 +44,11 @@ def workflows(matrix: Matrix) -> dict[str, str]:
         autoescape=False,  # noqa: S701 (YAML, from data of this tree)
     )
     released = sorted({row.artefact for row in plan(matrix).served})
+    emulated = {row.name for row in matrix.platform if row.proof == "emulation"}
     facts = {
         "actions": ACTIONS,
         "artefacts": [str(artefact) for artefact in released],
+        "emulated": [str(artefact) for artefact in released if artefact.platform in emulated],
         "cadence_days": matrix.release.cadence_days,
         "weeks": matrix.release.cadence_days // 7,
     }

@@ -39,6 +39,11 @@
     const here = ran.some((name) => name.startsWith(`${fields.torch.value}.`) && name.endsWith(`+${fields.cuda.value}`));
     const other = ran.length && !here ? " This torch and CUDA run the same file; no validation used them." : "";
     const [kernels, status] = [gpu.querySelector("span"), gpu.querySelector("small")].map((node) => node.textContent);
+    const platform = all("#runs-on [data-degree]").find((node) => node.dataset.platform === fields.platform.value);
+    if (platform && platform.dataset.degree !== "validated") {
+      const proof = platform.querySelector("dd").textContent;
+      return [`Served; ${proof}. On this GPU: ${kernels}; in the wheel for another platform, ${status}.`, false];
+    }
     return [`Served; ${status}.${other} On this GPU: ${kernels}.`, Boolean(ran.length)];
   };
   const show = () => {

@@ -24,13 +24,13 @@ BUDGET = 120_000
 
 
 def manifest(matrix: Matrix, *tags: str) -> Manifest:
-    """A release with one wheel for each tag, as the matrix lists it."""
+    """A release with one wheel for each tag, by default for each that the matrix lists."""
     supports = support_by_tag(matrix, plan(matrix))
     wheels = [
         manifest_wheel("0.1.0", channel="stable", platform=tag, support=supports[tag].key)
-        for tag in sorted(tags)
+        for tag in sorted(tags or supports)
     ]
-    used = {supports[tag].key: supports[tag] for tag in sorted(tags)}
+    used = {supports[tag].key: supports[tag] for tag in sorted(tags or supports)}
     return Manifest(wheels=tuple(wheels), supports=used, exclusions=exclusions(matrix))
 
 
@@ -62,7 +62,7 @@ def shown_cells(page: str) -> list[Cell]:
 
 
 def test_the_page_shows_every_served_cell_once_and_no_excluded_one() -> None:
-    page = render(manifest(MATRIX, "manylinux_2_17_x86_64"))["index.html"].decode()
+    page = render(manifest(MATRIX))["index.html"].decode()
     shown = shown_cells(page)
     assert len(shown) == len(set(shown))
     assert set(shown) == {row.cell for row in PLAN.served}
@@ -70,19 +70,14 @@ def test_the_page_shows_every_served_cell_once_and_no_excluded_one() -> None:
 
 
 def test_wheels_that_serve_the_same_on_two_platforms_share_their_rows() -> None:
-    """With aarch64 no longer excluded, its wheel serves what that of x86_64 does."""
-    both = MATRIX.model_copy(
-        update={"exclude": tuple(rule for rule in MATRIX.exclude if rule.platform != ("linux_aarch64",))}
-    )
-    page = render(manifest(both, "manylinux_2_17_x86_64", "manylinux_2_28_aarch64"))["index.html"].decode()
-    assert set(shown_cells(page)) == {row.cell for row in plan(both).served}
+    page = render(manifest(MATRIX))["index.html"].decode()
     rows = len(re.findall('data-label="PyTorch"', page))
     alone = render(manifest(MATRIX, "manylinux_2_17_x86_64"))["index.html"].decode()
     assert rows == len(re.findall('data-label="PyTorch"', alone)) < 10
 
 
 def test_the_page_gives_every_reason_and_stays_small() -> None:
-    page = render(manifest(MATRIX, "manylinux_2_17_x86_64"))["index.html"]
+    page = render(manifest(MATRIX))["index.html"]
     for rule in MATRIX.exclude:
         assert rule.reason in unescape(page.decode())
     assert len(page) < BUDGET

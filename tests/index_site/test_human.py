@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from index_site.degrees import kernel_proofs, platform_rows
 from index_site.gpus import gpu_rows
 from index_site.manifest import ExcludedCells, GpuSupport, Manifest, ProjectStatus, Snapshot, Wheel
 from index_site.pages import render
@@ -15,7 +16,7 @@ from index_site.releases import newest_release
 from index_site.rendering import UNKNOWN_BASE
 from index_site.snippets import snippets
 from matrix.block import Block
-from tests.site_kit import manifest_wheel, proof, site_manifest
+from tests.site_kit import emulated_wheel, manifest_wheel, proof, site_manifest
 
 BASE = "https://host.example/fa3/"
 
@@ -71,6 +72,43 @@ def test_stable_wheel_shows_its_proofs() -> None:
     ):
         assert shown in text
     assert f'href="{wheel.proofs[0].path}"' in render(manifest(wheel))["index.html"].decode()
+
+
+def test_an_emulated_wheel_shows_what_ran_where() -> None:
+    proven = manifest_wheel("0.1.0", channel="stable", pack="1" * 64)
+    emulated = emulated_wheel("0.1.0", pack="1" * 64)
+    page = render(manifest(proven, emulated))["index.html"]
+    text = text_of(page)
+    assert "where it says emulated, its kernels did in a wheel for another platform" in text
+    assert (
+        "Passed under emulation, qemu-aarch64 version 7.2.22, aarch64, Python 3.11.2, torch 2.9.1+cpu" in text
+    )
+    assert "checks of the host part; no kernel ran130 of 130" in text
+    assert f'href="{emulated.emulations[0].path}"' in page.decode()
+    assert [row.degree for row in platform_rows(manifest(proven, emulated), (proven, emulated))] == [
+        "validated",
+        "emulated",
+    ]
+
+
+def test_the_proofs_of_its_kernels_stay_when_the_other_wheel_is_yanked() -> None:
+    """The page then offers the emulated wheel alone."""
+    proven = manifest_wheel("0.1.0", channel="stable", pack="1" * 64, yanked="it has a slow host part")
+    emulated = emulated_wheel("0.1.0", pack="1" * 64)
+    listed = manifest(proven, emulated)
+    assert kernel_proofs(listed, (emulated,)) == proven.proofs
+    (row,) = platform_rows(listed, (emulated,))
+    assert "those of the wheel for linux_x86_64, which ran on NVIDIA H200" in row.status
+
+
+def test_a_failed_emulation_names_its_check() -> None:
+    (run,) = emulated_wheel("0.2.0").emulations
+    failed = run.model_copy(update={"passed": False, "failure": "schema: <boom>", "checks_passed": 129})
+    wheel = emulated_wheel("0.2.0", channel="candidate", channel_reason="it failed", emulations=(failed,))
+    page = render(manifest(wheel))["index.html"]
+    assert "Failed under emulation" in text_of(page)
+    assert b"schema: &lt;boom&gt;" in page
+    assert "built only: it failed" in text_of(page)
 
 
 def test_each_gpu_is_shown_with_what_serves_each_operator_and_what_was_proven() -> None:

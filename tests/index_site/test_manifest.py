@@ -20,7 +20,7 @@ from index_site.manifest import (
     timestamp,
 )
 from matrix.block import Block
-from tests.site_kit import SUPPORT, manifest_wheel, proof, site_manifest
+from tests.site_kit import SUPPORT, emulated_wheel, manifest_wheel, proof, site_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def edited(**changes: Any) -> bytes:
         (edited(filename="../../etc/passwd"), "wheels.1.filename"),
         (edited(upload_time="yesterday"), "wheels.1.upload_time"),
         (edited(channel="nightly"), "wheels.1.channel"),
-        (edited(proofs=[]), "on stable without a validation report that counts"),
+        (edited(proofs=[]), "on stable without a report that counts"),
         (edited(surprise=1), "surprise"),
         (edited(version="<script>"), "wheels.1.version"),
         (edited(version="latest"), "wheels.1.version"),
@@ -127,9 +127,41 @@ def test_missing_manifest(tmp_path: Path) -> None:
 def test_stable_wheel_needs_a_proof_that_counts(changes: dict[str, Any]) -> None:
     lacking = proof("it").model_copy(update=changes)
     for proofs in ((), (lacking,)):
-        with pytest.raises(ValidationError, match="without a validation report that counts"):
+        with pytest.raises(ValidationError, match="on stable without a report that counts"):
             manifest_wheel("0.1.0", channel="stable", proofs=proofs)
     assert manifest_wheel("0.1.0", channel="stable", proofs=(lacking, proof("it"))).channel == "stable"
+
+
+def test_a_wheel_that_is_stable_by_emulation_needs_its_kernels_in_a_proven_one() -> None:
+    """A manifest that somebody edited, or that lost the other wheel, is refused."""
+    proven = manifest_wheel("0.1.0", channel="stable", pack="1" * 64)
+    emulated = emulated_wheel("0.1.0", pack="1" * 64)
+    assert len(site_manifest(proven, emulated).on_channel("stable")) == 2
+    others = (
+        manifest_wheel("0.1.0", channel="stable", pack="2" * 64),
+        manifest_wheel("0.1.0", channel="stable", pack=None),
+        manifest_wheel("0.2.0", channel="stable", pack="1" * 64),
+        manifest_wheel("0.1.0", pack="1" * 64, proofs=(proof("it"),)),
+    )
+    for other in others:
+        with pytest.raises(ValidationError, match=r"aarch64.whl is on stable, and no GPU has validated"):
+            site_manifest(other, emulated)
+    with pytest.raises(ValidationError, match=r"aarch64.whl is on stable, and no GPU has validated"):
+        site_manifest(
+            manifest_wheel("0.1.0", channel="stable", pack=None), emulated_wheel("0.1.0", pack=None)
+        )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"passed": False}, {"quick": True}, {"gap": "a section did not run"}, {"voucher": ""}],
+    ids=str,
+)
+def test_a_wheel_that_is_stable_by_emulation_needs_one_that_counts(changes: dict[str, Any]) -> None:
+    (run,) = emulated_wheel("0.1.0", pack="1" * 64).emulations
+    lacking = run.model_copy(update=changes)
+    with pytest.raises(ValidationError, match=r"aarch64.whl is on stable without a report that counts"):
+        emulated_wheel("0.1.0", pack="1" * 64, emulations=(lacking,))
 
 
 def test_candidate_channel_lists_everything() -> None:

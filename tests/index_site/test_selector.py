@@ -18,7 +18,8 @@ from tests.site_kit import SUPPORT, manifest_wheel, proof, site_manifest
 
 MATRIX = read_matrix()
 PLAN = plan(MATRIX)
-REAL = support_by_tag(MATRIX, PLAN)["manylinux_2_17_x86_64"]
+SUPPORTS = support_by_tag(MATRIX, PLAN)
+REAL = SUPPORTS["manylinux_2_17_x86_64"]
 
 
 def values(page: str, element: str) -> list[dict[str, str]]:
@@ -29,7 +30,7 @@ def values(page: str, element: str) -> list[dict[str, str]]:
 
 def test_every_cell_of_the_matrix_can_be_selected_and_the_page_answers_it() -> None:
     """What the script reads: the row of a served cell, or the first exclusion of another."""
-    chosen = selector([REAL], exclusions(MATRIX), [])
+    chosen = selector(list(SUPPORTS.values()), exclusions(MATRIX), [])
     assert chosen is not None
     offered = {axis.name: [option.value for option in axis.options] for axis in chosen.axes}
     assert {axis: set(found) for axis, found in offered.items()} == {
@@ -39,8 +40,12 @@ def test_every_cell_of_the_matrix_can_be_selected_and_the_page_answers_it() -> N
     assert offered["python"] == ["3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.14t"]
     assert offered["sm"] == ["80", "86", "89", "90", "100", "120", "newer"]
 
-    wheel = manifest_wheel("0.1.0", channel="stable", support=REAL.key)
-    manifest = Manifest(wheels=(wheel,), supports={REAL.key: REAL}, exclusions=exclusions(MATRIX))
+    wheels = tuple(
+        manifest_wheel("0.1.0", channel="stable", platform=tag, support=support.key)
+        for tag, support in SUPPORTS.items()
+    )
+    supports = {support.key: support for support in SUPPORTS.values()}
+    manifest = Manifest(wheels=wheels, supports=supports, exclusions=exclusions(MATRIX))
     page = render(manifest)["index.html"].decode()
     rows, excluded = values(page, "tr data-"), values(page, "div data-reason")
     assert len(rows) > 1

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from index_site.manifest import PeerSpeed, Proof
 from index_site.pages import render
+from index_site.proofs import PeerSpeed, Proof
 from index_site.speed_section import gpu_speeds
 from index_site.speeds import PEERS, Shape, release_speeds, speed_history
 from tests.page_kit import KEPT, REPORTED

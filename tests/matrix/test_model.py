@@ -91,6 +91,16 @@ def test_a_matrix_is_immutable():
             "",
             "platform[1]: should have both target and tag or neither, got target alone",
         ),
+        (
+            'proof = "emulation"',
+            'proof = "hearsay"',
+            "platform[1].proof: should be 'gpu' or 'emulation', got 'hearsay'",
+        ),
+        (
+            'name = "win_amd64"',
+            'name = "win_amd64"\nproof = "emulation"',
+            "platform[2].proof: should be 'gpu' without a tag, got 'emulation'",
+        ),
         ('name = "win_amd64"', 'name = "linux_x86_64"', "platform: should name each once"),
         ('name = "86"', "name = 86", "sm[1].name: should be a valid string, got 86"),
         (
@@ -121,7 +131,7 @@ def test_a_matrix_is_immutable():
         (
             'torch = ">=2.15"',
             'torch = "2.15 up"',
-            "exclude[2].torch: should be a version specifier such as '>=2.12', got '2.15 up'",
+            "exclude[1].torch: should be a version specifier such as '>=2.12', got '2.15 up'",
         ),
         (
             'reason = "no Windows',

@@ -70,7 +70,7 @@ def check_store(site: Store | Path, manifest: Manifest) -> Check:
     known = {MANIFEST_NAME, *(path for path, _ in stored_pages(store, manifest))}
     for wheel in manifest.wheels:
         known |= {f"{FILES}/{wheel.filename}", f"{FILES}/{wheel.filename}.metadata"}
-        known |= {proof.path for proof in wheel.proofs}
+        known |= {report.path for report in wheel.reports}
     frozen = (path for snapshot in manifest.snapshots for path in snapshot.pages)
     known |= {address for path in frozen for address in store_addresses(store, path)}
     strays = [path for path in store.paths() if path not in known and not path.startswith(f"{MARKER}/")]
@@ -106,7 +106,7 @@ def _wrong_files(session: requests.Session, base: str, manifest: Manifest) -> li
         href = file_href(wheel.filename)
         digests[href], sizes[href] = wheel.sha256, wheel.size
         digests[f"{href}.metadata"] = wheel.metadata_sha256
-        digests.update({proof.path: proof.sha256 for proof in wheel.proofs})
+        digests.update({report.path: report.sha256 for report in wheel.reports})
     wrong_sizes, wrong_digests = [], []
     for path, wanted in digests.items():
         with session.get(base + path, stream=True, timeout=_TIMEOUT_S) as answer:

@@ -9,6 +9,7 @@ import pytest
 
 from ci.engine.cache import Cache
 from ci.engine.toolkits import toolkit_folder
+from ci.platforms.linux_aarch64 import LINUX_AARCH64
 from ci.platforms.venv import VirtualEnvironment
 from ci.stages.clean import Removed, clean
 from matrix.model import read_matrix
@@ -33,6 +34,8 @@ def work(tmp_path: Path) -> Path:
     ):
         folder.mkdir(parents=True)
         (folder / "libnvrtc.so").write_bytes(bytes(2000))
+    for machine in (LINUX_AARCH64.folder(tmp_path / "cache"), tmp_path / "cache/emulated/old-012345abcdef"):
+        (machine / "root").mkdir(parents=True)
     for name in ("farm-py311-0123456789ab", "farm-py311-abcdefabcdef"):
         environment = VirtualEnvironment(tmp_path / "venvs" / name)
         environment.create(Path(sys.executable), pip=False)
@@ -53,6 +56,7 @@ def test_what_no_build_needs_goes_and_the_rest_stays(work: Path):
     assert {kind: found.count for kind, found in removed.items()} == {
         "compiled objects": 1,
         "toolkits": 1,
+        "emulated machines": 1,
         "environments": 1,
     }
     assert removed["toolkits"].size >= 2000
@@ -60,6 +64,7 @@ def test_what_no_build_needs_goes_and_the_rest_stays(work: Path):
     assert [path.name for path in (work / "cache" / "toolkits").iterdir()] == [
         toolkit_folder(MATRIX.toolkit[0], work).name
     ]
+    assert LINUX_AARCH64.folder(work / "cache").is_dir()
     assert (work / "venvs" / "farm" / "bin" / "python").exists()
     assert sum(found.count for found in cleaned(work).values()) == 0
 

@@ -5,7 +5,9 @@ import itertools
 import pytest
 
 from ci.errors import UnknownCell, UnknownSm, UnknownToolkit
-from ci.stages.plan import Selection, named_sm, plan_document, select_artefacts, select_cells
+from ci.project import ROOT
+from ci.proof.evidence import read_archive
+from ci.stages.plan import Selection, named_sm, plan_document, proven_by, select_artefacts, select_cells
 from kernels.table import VARIANTS
 from matrix.cell import Artefact, Cell
 from matrix.model import read_matrix
@@ -46,8 +48,37 @@ def test_the_document_accounts_for_every_cell():
     assert set(cells) == {row.cell for row in WHOLE.served} | {row.cell for row in WHOLE.excluded}
     assert all(row["reason"] for row in document["exclusions"])
     released = [row for row in document["artefacts"] if row["released"]]
-    assert [row["artefact"] for row in released] == ["linux_x86_64-cuda12.8"]
-    assert released[0]["cells"] == len(document["cells"])
+    assert {row["artefact"]: row["proof"] for row in released} == {
+        "linux_x86_64-cuda12.8": "gpu",
+        "linux_aarch64-cuda12.8": "emulation",
+    }
+    assert sum(row["cells"] for row in released) == len(document["cells"]) >= 1500
+
+
+@pytest.mark.parametrize(
+    ("emulated", "cell", "proof"),
+    [
+        (set(), "linux_x86_64-py312-torch2.11-cu130-sm90", "validated"),
+        (set(), "linux_x86_64-py312-torch2.11-cu130-sm80", "built"),
+        ({"linux_aarch64"}, "linux_aarch64-py312-torch2.11-cu130-sm90", "emulated"),
+        ({"linux_aarch64"}, "linux_aarch64-py312-torch2.11-cu130-sm80", "built"),
+        (set(), "linux_aarch64-py312-torch2.11-cu130-sm90", "built"),
+    ],
+)
+def test_each_cell_says_how_far_its_proof_goes(emulated: set[str], cell: str, proof: str):
+    """An emulation proves no kernel: a GPU must have run those for the SM."""
+    ran = {"fwd": ("exact", "portable"), "combine": ("portable",)}
+    validated = manifest_proof("x").model_copy(update={"sm": "90", "proven": ran})
+    document = plan_document(FORWARDS, FORWARDS, MATRIX, [validated], emulated)
+    assert {row["cell"]: row["proof"] for row in document["cells"]}[cell] == proof
+    nothing = plan_document(FORWARDS, FORWARDS, MATRIX, [], emulated)
+    assert {row["proof"] for row in nothing["cells"]} == {"built"}
+
+
+def test_the_reports_of_the_tree_prove_what_they_ran():
+    proofs, emulated = proven_by(read_archive(ROOT / "validation", print), MATRIX)
+    assert emulated == {"linux_aarch64"}
+    assert "NVIDIA H200" in {proof.gpu for proof in proofs}
 
 
 def test_a_narrowed_document_marks_what_is_released():

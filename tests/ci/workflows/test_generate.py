@@ -20,7 +20,16 @@ from matrix.planner import plan
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted((ROOT / FOLDER).iterdir())
-ORDER = ["plan", "build", "audit", "validate", "publish", "verify", "deploy"]
+NEEDS = {
+    "plan": None,
+    "build": "plan",
+    "audit": "build",
+    "validate": "audit",
+    "emulate": "audit",
+    "publish": ["validate", "emulate"],
+    "verify": "publish",
+    "deploy": "verify",
+}
 
 
 def read(text: str) -> dict[Any, Any]:
@@ -96,9 +105,20 @@ def test_actionlint_finds_nothing():
 
 def test_each_stage_needs_the_one_before(release: dict[Any, Any]):
     jobs = release["jobs"]
-    assert list(jobs) == ORDER
-    assert [jobs[name].get("needs") for name in ORDER] == [None, *ORDER[:-1]]
+    assert {name: job.get("needs") for name, job in jobs.items()} == NEEDS
     assert jobs["build"]["if"] == "needs.plan.outputs.due == 'true'"
+
+
+def test_what_is_emulated_follows_from_the_matrix(release: dict[Any, Any]):
+    """Without such a platform there is no such job, and nothing waits for it."""
+    matrix = read_matrix()
+    emulated = [row.name for row in matrix.platform if row.proof == "emulation"]
+    artefacts = release["jobs"]["emulate"]["strategy"]["matrix"]["artefact"]
+    assert artefacts == [f"{name}-cuda{matrix.release.toolkit}" for name in emulated] != []
+    on_gpus = [row.model_copy(update={"proof": "gpu"}) for row in matrix.platform]
+    without = read(workflows(matrix.model_copy(update={"platform": tuple(on_gpus)}))["release.yml"])["jobs"]
+    assert "emulate" not in without
+    assert without["publish"]["needs"] == ["validate"]
 
 
 def test_what_is_built_and_how_often_follow_from_the_matrix(release: dict[Any, Any]):
@@ -150,7 +170,8 @@ def test_every_command_of_the_farm_that_they_run_is_one(release: dict[Any, Any])
         for script in scripts(document)
         for name in re.findall(r"scripts/farm (\w+)", script)
     }
-    assert called == {"plan", "build", "audit", "validate", "gate", "sign", "publish", "verify", "watch"}
+    proofs = {"validate", "emulate", "gate", "sign"}
+    assert called == {"plan", "build", "audit", "publish", "verify", "watch"} | proofs
     for name in called - {"validate"}:
         done = subprocess.run([sys.executable, "-m", "ci", name, "--help"], check=False, cwd=ROOT)
         assert done.returncode == 0, name

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kernels.build.host import build_host
-from tests.kernels.host.fake_driver import PARAMS_BYTES, CombineParams
+from tests.kernels.host.doubles import DRIVER_FLAGS, compile_double
 from tests.kernels.host.host_api import KERNELS, Api, pack_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-HERE = Path(__file__).parent
 VERSION = "0.1.0"
 NATIVE_TARGET = {
     "x86_64": "x86_64-linux-gnu.2.17",
@@ -46,30 +42,17 @@ def pack(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def compile_double(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session", name="compile_double")
+def compile_double_(tmp_path_factory: pytest.TempPathFactory, compiler_cache: Path) -> Callable[..., Path]:
     """A function that makes a shared library `name` from a C or C++ source beside this file."""
 
     def compile_(source: str, name: str, *flags: str) -> Path:
         output = tmp_path_factory.mktemp("double") / name
-        mode = "c++" if source.endswith(".cpp") else "cc"
-        command = [
-            *(sys.executable, "-m", "ziglang", mode, "-target", NATIVE_TARGET, "-O2", "-fPIC"),
-            *("-Wall", "-Wextra", "-Werror", "-shared", "-nostdlib++", "-rtlib=none", f"-Wl,-soname,{name}"),
-            *(str(HERE / source), "-o", str(output), *flags),
-        ]
-        environment = {
-            "ZIG_GLOBAL_CACHE_DIR": str(compiler_cache),
-            "ZIG_LOCAL_CACHE_DIR": str(compiler_cache),
-        }
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return output
+        return compile_double(source, output, NATIVE_TARGET, compiler_cache, *flags)
 
     return compile_
 
 
 @pytest.fixture(scope="session")
 def fake_driver_folder(compile_double: Callable[..., Path]) -> Path:
-    sizes = (f"-DPARAMS_BYTES={PARAMS_BYTES}", f"-DCOMBINE_BYTES={ctypes.sizeof(CombineParams)}")
-    return compile_double("fake_driver.c", "libcuda.so.1", *sizes).parent
+    return compile_double("fake_driver.c", "libcuda.so.1", *DRIVER_FLAGS).parent
