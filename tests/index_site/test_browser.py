@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ci.store.serve import served
-from index_site.manifest import ExcludedCells
+from index_site.manifest import ExcludedCells, Manifest
 from index_site.snippets import snippets
 from matrix.block import Block
-from tests.page_kit import release_manifest, write_pages
-from tests.site_kit import manifest_wheel, proof, site_manifest
+from tests.page_kit import write_pages
+from tests.site_kit import SUPPORT, emulated_wheel, manifest_wheel, proof, site_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,20 +152,27 @@ def test_the_selector_answers_with_the_line_the_proof_or_the_reason(browser: Any
 
 
 def test_the_selector_says_where_a_platform_is_emulated(browser: Any, tmp_path: Path) -> None:
-    """With the release of this tree: no reader takes a validation elsewhere for one of his platform."""
-    folder = write_pages(tmp_path / "site", release_manifest())
-    page, messages = opened(browser, (folder / "index.html").as_uri())
+    """No reader takes a validation elsewhere for one of his platform."""
+    block = SUPPORT.cells[0].model_copy(update={"platform": ("linux_aarch64",)})
+    arm = SUPPORT.model_copy(update={"cells": (block,)})
+    wheels = (
+        manifest_wheel("0.1.0", channel="stable", proofs=(VALIDATED,), pack="1" * 64),
+        emulated_wheel("0.1.0", pack="1" * 64, support=arm.key),
+    )
+    manifest = Manifest(wheels=wheels, supports={SUPPORT.key: SUPPORT, arm.key: arm})
+    page, messages = opened(browser, (write_pages(tmp_path, manifest) / "index.html").as_uri())
     assert page.input_value("#selector [name=platform]") == "linux_x86_64"
     assert page.inner_text("#verdict").startswith("Served; validated on NVIDIA H200")
-    assert page.evaluate("document.querySelector('#verdict').classList.contains('proven')")
+    assert page.is_visible("#verdict.proven")
     choose(page, platform="linux_aarch64")
-    said = page.inner_text("#verdict")
-    assert said.startswith("Served; emulated: no linux_aarch64 machine with a GPU has validated this file;")
-    assert "those of the wheel for linux_x86_64, which ran on NVIDIA H200, and its host part passed" in said
-    assert "130 checks under qemu-aarch64 version 7.2.22. On this GPU" in said
-    assert "On this GPU: forward: exact sm_90 kernels" in said
-    assert "in the wheel for another platform, validated on NVIDIA H200" in said
-    assert not page.evaluate("document.querySelector('#verdict').classList.contains('proven')")
+    assert page.inner_text("#verdict") == (
+        "Served; emulated: no linux_aarch64 machine with a GPU has validated this file; its kernels are, "
+        "byte for byte, those of the wheel for linux_x86_64, which ran on NVIDIA H200, and its host part "
+        "passed 130 checks under qemu-aarch64 version 7.2.22. On this GPU: forward: exact sm_90 kernels; "
+        "combine: portable kernels; in the wheel for another platform, validated on NVIDIA H200 with torch "
+        "2.9.1+cu130."
+    )
+    assert not page.is_visible("#verdict.proven")
     assert page.is_visible("[data-command=pip]")
     assert messages == []
 
