@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.kernels.conftest import compiler_cache
-from tests.kernels.host.conftest import compile_double, fake_driver_folder
+from tests.kernels.host.conftest import compile_double_, fake_driver_folder
 
-__all__ = ["compile_double", "compiler_cache", "fake_driver_folder"]
+__all__ = ["compile_double_", "compiler_cache", "fake_driver_folder"]
