@@ -1,4 +1,4 @@
-"""The base of the manifest's records, and the digests in them."""
+"""The base of the records in the manifest and in reports, and the digests in them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Record(BaseModel):
-    """Base of the manifest's records: immutable, strictly typed, without unknown keys."""
+    """Immutable, strictly typed, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)

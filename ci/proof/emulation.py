@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from ci.errors import CorruptReport, OtherReportSchema
-from ci.gpu_side.report_file import DIGEST_FIELD, report_digest
+from ci.errors import CorruptReport
+from ci.proof.document import check_schema, load_document, parse_document
 from ci.proof.report import Signature, report_bytes
+from index_site.record import Record, Sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,14 +23,9 @@ SCHEMA_VERSION = 1
 KIND = "emulation"
 SECTIONS = ("torch", "package", "tracing", "runtime", "operators")
 """Of the suite, all of which a wheel needs."""
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class EmulatedCheck(_Record):
+class EmulatedCheck(Record):
     """A check of the suite: its wall time in seconds, and why it failed; empty if it passed."""
 
     section: str
@@ -38,7 +34,7 @@ class EmulatedCheck(_Record):
     failure: str
 
 
-class EmulationReport(_Record):
+class EmulationReport(Record):
     """A report, bound to a wheel by the wheel's sha256.
 
     Attributes:
@@ -50,7 +46,7 @@ class EmulationReport(_Record):
     schema_version: int
     kind: Literal["emulation"]
     wheel_filename: str
-    wheel_sha256: _Sha256
+    wheel_sha256: Sha256
     wheel_size: int
     platform: str
     started: str
@@ -65,7 +61,7 @@ class EmulationReport(_Record):
     checks_passed: Annotated[int, Field(ge=0)]
     checks_failed: Annotated[int, Field(ge=0)]
     passed: bool
-    report_sha256: _Sha256
+    report_sha256: Sha256
     signature: Signature | None = None
 
     @property
@@ -101,27 +97,11 @@ def is_emulation(raw: bytes) -> bool:
 
 def parse_emulation(raw: bytes, path: Path) -> EmulationReport:
     """Read a report from the bytes of ``path``; raises as :func:`read_emulation` does."""
-    try:
-        text = raw.decode()
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorruptReport(f"{path}: cannot be read as an emulation report: {error}") from error
+    text, document = load_document(raw, path, "an emulation report")
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise CorruptReport(f"{path}: not an emulation report")
-    if document.get("schema_version") != SCHEMA_VERSION:
-        raise OtherReportSchema(
-            f"{path}: schema_version: should be {SCHEMA_VERSION}, got {document.get('schema_version')!r}; "
-            "emulate the wheel again"
-        )
-    try:
-        if document.get(DIGEST_FIELD) != report_digest(document):
-            raise CorruptReport(f"{path}: was altered: its {DIGEST_FIELD} is not the digest of its contents")
-        report = EmulationReport.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CorruptReport(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except ValueError as error:  # json.loads accepts NaN and Infinity
-        raise CorruptReport(f"{path}: {error}") from error
+    check_schema(document, path, SCHEMA_VERSION, "emulate")
+    report = parse_document(text, document, path, EmulationReport)
     counted = (len(report.checks) - len(report.failed), len(report.failed))
     if (report.checks_passed, report.checks_failed) != counted:
         raise CorruptReport(f"{path}: its totals are not those of its checks")

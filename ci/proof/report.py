@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
-from ci.errors import CorruptReport, OtherReportSchema
-from ci.gpu_side.report_file import DIGEST_FIELD, SCHEMA_VERSION, report_digest
+from ci.errors import CorruptReport
+from ci.gpu_side.report_file import SCHEMA_VERSION
+from ci.proof.document import check_schema, load_document, parse_document
+from index_site.record import Record, Sha256
 from matrix.serving import CODES
 
 if TYPE_CHECKING:
@@ -16,16 +17,11 @@ if TYPE_CHECKING:
 
     from matrix.serving import Code
 
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _OURS = "flash_attn3"
 _Group = tuple[str, str, str, str]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CaseRow(_Record):
+class CaseRow(Record):
     """The checks of one group: how many passed, and how near they came to their limits.
 
     Attributes:
@@ -56,7 +52,7 @@ class CaseRow(_Record):
         return self.section, self.category, self.code, self.kernel
 
 
-class CaseOutcome(_Record):
+class CaseOutcome(Record):
     """One check as a whole: one that failed, or a floor on speed.
 
     Attributes:
@@ -83,14 +79,14 @@ class CaseOutcome(_Record):
         return self.section, self.category, self.code, self.kernel
 
 
-class OperatorSection(_Record):
+class OperatorSection(Record):
     """A section that runs the cases of an operator, and the categories of these cases."""
 
     op: str
     categories: tuple[str, ...]
 
 
-class RaceSetting(_Record):
+class RaceSetting(Record):
     """The call that was raced; fields of one operator alone are extra ones.
 
     ``head_dim_v`` None means head_dim; ``window`` None means no window.
@@ -112,7 +108,7 @@ class RaceSetting(_Record):
     varlen: bool = False
 
 
-class Timing(_Record):
+class Timing(Record):
     """Times of one provider: milliseconds a call (median and quartiles over rounds) and TFLOP/s."""
 
     provider: str
@@ -123,7 +119,7 @@ class Timing(_Record):
     calls_per_round: int
 
 
-class GpuState(_Record):
+class GpuState(Record):
     """The GPU while our kernel ran; None where the driver reports no value."""
 
     sm_clock_mhz: int | None
@@ -131,7 +127,7 @@ class GpuState(_Record):
     temperature_celsius: int | None
 
 
-class RaceResult(_Record):
+class RaceResult(Record):
     """One race. Ratios are above 1 where ours is faster, and None where the other provider could not run.
 
     ``kernels`` is the code that ours was restricted to, empty for a free choice; ``run`` numbers the races of
@@ -169,7 +165,7 @@ class RaceResult(_Record):
         return next(timing.tflops for timing in self.timings if timing.provider == _OURS)
 
 
-class HostTime(_Record):
+class HostTime(Record):
     """Host time of one eager call in microseconds; None, with the reason, where it could not run."""
 
     provider: str
@@ -179,7 +175,7 @@ class HostTime(_Record):
     absent: str
 
 
-class Totals(_Record):
+class Totals(Record):
     """Numbers of checks."""
 
     cases: int
@@ -187,19 +183,19 @@ class Totals(_Record):
     failed: int
 
 
-class Signature(_Record):
+class Signature(Record):
     """An ed25519 signature over ``report_sha256``, and its public key, in hex; see ``ci.proof.signature``."""
 
     public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     ed25519: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
-class Report(_Record):
+class Report(Record):
     """A validation report, bound to a wheel by the wheel's sha256."""
 
     schema_version: int
     wheel_filename: str
-    wheel_sha256: _Sha256
+    wheel_sha256: Sha256
     wheel_size: int
     started: str
     finished: str
@@ -234,7 +230,7 @@ class Report(_Record):
     host_times: tuple[HostTime, ...]
     totals: Totals
     passed: bool
-    report_sha256: _Sha256
+    report_sha256: Sha256
     signature: Signature | None = None
 
     @property
@@ -286,35 +282,13 @@ def report_bytes(path: Path) -> bytes:
 
 def parse_report(raw: bytes, path: Path) -> Report:
     """Read a report from the bytes of ``path``; raises as :func:`read_report` does."""
-    try:
-        text = raw.decode()
-        document = json.loads(text)
-    except RecursionError as error:
-        raise CorruptReport(f"{path}: not a validation report: it is nested too deeply") from error
-    except ValueError as error:
-        raise CorruptReport(f"{path}: cannot be read as a validation report: {error}") from error
+    text, document = load_document(raw, path, "a validation report")
     if isinstance(document, dict) and "kind" in document:
         raise CorruptReport(f"{path}: should be a validation report, got an {document['kind']} report")
     if not isinstance(document, dict) or "schema_version" not in document:
         raise CorruptReport(f"{path}: not a validation report")
-    if document["schema_version"] != SCHEMA_VERSION:
-        raise OtherReportSchema(
-            f"{path}: schema_version: should be {SCHEMA_VERSION}, got {document['schema_version']!r}; "
-            "validate the wheel again"
-        )
-    try:
-        digest = report_digest(document)
-    except ValueError as error:  # json.loads accepts NaN and Infinity
-        raise CorruptReport(f"{path}: {error}") from error
-    if document.get(DIGEST_FIELD) != digest:
-        raise CorruptReport(f"{path}: was altered: its {DIGEST_FIELD} is not the digest of its contents")
-    try:
-        # Strict mode accepts a JSON array as a tuple only when it parses the JSON itself.
-        report = Report.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CorruptReport(f"{path}: {where}: {first['msg']}") from error
+    check_schema(document, path, SCHEMA_VERSION, "validate")
+    report = parse_document(text, document, path, Report)
     _check_totals(report, path)
     return report
 
