@@ -16,10 +16,12 @@ class BwdTail(Tail):
 
     Attributes:
         launch: Which launch of a call the kernel is: `PREPARE`, `MAIN` or `FINISH`.
+        dynamic: Blocks take tiles of keys from a queue in device memory; without it, each tile has a block.
         tensor_maps: Loads through tensor maps, in boxes of `tile_m` rows of q and `tile_n` of k.
         lane_floats: Neighbouring floats of a lane in the sums of dq: 1 or 4.
     """
 
     launch: int
+    dynamic: bool = False
     tensor_maps: bool = False
     lane_floats: int = 1

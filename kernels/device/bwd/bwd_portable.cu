@@ -269,10 +269,7 @@ CUTE_DEVICE void compute_tile(BwdParams const& p, unsigned char* smem, KeyTile c
         }
         fa3_i64 const place = workspace_tile(p, at.batch, step.head, step.tile);
         float* const sums = p.workspace.dq + place * C::kTileM * C::kHeadDim + lane;
-        if (p.workspace.turns != nullptr) {
-            int const seen = key_tiles_before<C::kTileN>(p.mask, first_query, at.queries.length, at.keys.length);
-            wait_turn(p.workspace.turns + place, at.first_key / C::kTileN - seen);
-        }
+        if (p.workspace.turns != nullptr) wait_turn(p.workspace.turns + place, at.first_key / C::kTileN);
         CUTE_UNROLL
         for (int t = 0; t < C::kRowTiles; ++t) {
             CUTE_UNROLL
@@ -312,7 +309,7 @@ extern "C" __global__ void __launch_bounds__(fa3::Config::kThreads, FA3_BLOCKS_P
     using C = fa3::Config;
     extern __shared__ __align__(128) unsigned char smem[];
     __shared__ fa3::KeyTile at;
-    if (threadIdx.x == 0) at = fa3::find_key_tile<C::kTileM, C::kTileN>(p, blockIdx.x);
+    if (threadIdx.x == 0) fa3::find_key_tile<C::kTileM, C::kTileN>(p, blockIdx.x, at);
     __syncthreads();
     if (at.first_key < at.keys.slot) fa3::compute_tile<C>(p, smem, at);  // of a ragged batch the grid is an upper bound
 }

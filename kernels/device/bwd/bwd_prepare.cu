@@ -9,6 +9,7 @@
 #include "parts/math.cuh"
 #include "parts/operand_rows.cuh"
 #include "parts/query_tiles.cuh"
+#include "parts/turns.cuh"
 #include "parts/warp.cuh"
 
 namespace fa3 {
@@ -121,7 +122,10 @@ extern "C" __global__ void __launch_bounds__(fa3::kThreads) FA3_KERNEL(const __g
         }
         auto* const dq = reinterpret_cast<float4*>(p.workspace.dq + place * tile_m * p.workspace.columns_q);
         for (int i = threadIdx.x; i < tile_m * p.workspace.columns_q / 4; i += kThreads) dq[i] = float4{0.f, 0.f, 0.f, 0.f};
-        if (p.workspace.turns != nullptr && threadIdx.x == 0) p.workspace.turns[place] = 0;
+        if (p.workspace.turns != nullptr && threadIdx.x == 0) {
+            p.workspace.turns[place] =
+                first_turn(p.mask, first_row, queries.length, keys_of(p, batch).length, p.workspace.tile_n);
+        }
     }
     if (p.sink == nullptr) return;
     if (threadIdx.x % kRowLanes == 0) sink_terms[group] = sink_sum;

@@ -10,19 +10,18 @@
 #include "parts/operand_rows.cuh"
 #include "parts/softcap.cuh"
 #include "parts/store_chunks.cuh"
-#include "parts/turns.cuh"
 
 namespace fa3 {
 
 // Overwrites rows of k and v that no query of the sequence sees with zeros: they may hold anything, and 0 * NaN is NaN.
 template <class C, int Slabs>
-CUTE_DEVICE void clear_unseen_rows(typename C::Element* tile, KeyTile const& item, int warpgroup) {
+CUTE_DEVICE void clear_unseen_rows(typename C::Element* tile, KeyTile const& item, int thread) {
     constexpr int kSlab = kSlabColumns<typename C::Element>;
     CUTE_UNROLL
     for (int slab = 0; slab < Slabs; ++slab) {
-        auto* const pairs = reinterpret_cast<uint32_t*>(tile + (slab * C::kTileN + warpgroup * 64) * kSlab);
-        for (int i = threadIdx.x % 128; i < 64 * kSlab / 2; i += 128) {
-            int const key = item.first_key + warpgroup * 64 + i / (kSlab / 2);
+        auto* const pairs = reinterpret_cast<uint32_t*>(tile + slab * C::kTileN * kSlab);
+        for (int i = thread; i < C::kTileN * kSlab / 2; i += C::kConsumers * 128) {
+            int const key = item.first_key + i / (kSlab / 2);
             if (key < item.seen.begin || key >= item.seen.end) pairs[i] = 0;
         }
     }
@@ -31,12 +30,14 @@ CUTE_DEVICE void clear_unseen_rows(typename C::Element* tile, KeyTile const& ite
 // Sets P of one key of a lane to 0 where a query does not see the key; `first`: the lane's first query.
 template <int Scores>
 CUTE_DEVICE void hide_queries(float (&p)[Scores], int half, QueryRange sees, int first) {
+    int const begin = sees.begin - first;
+    int const end = sees.end - first;
     CUTE_UNROLL
     for (int i = 0; i < Scores / 4; ++i) {
         CUTE_UNROLL
         for (int j = 0; j < 2; ++j) {
-            int const query = first + i * 8 + j;
-            if (query < sees.begin || query >= sees.end) p[i * 4 + half * 2 + j] = 0.f;
+            int const query = i * 8 + j;
+            if (query < begin || query >= end) p[i * 4 + half * 2 + j] = 0.f;
         }
     }
 }
@@ -57,51 +58,32 @@ CUTE_DEVICE auto& accumulators_of_dq(Scores& scores, Own& own) {
     }
 }
 
-// Writes the A operand of a warp, 16 keys by 64 queries, to its rows of a slab. Lane l writes a row of matrix l / 8.
-template <class Element>
-CUTE_DEVICE void stage_gradients(Element* slab, uint32_t const (&ds)[16], int warp, int lane) {
+// Writes the A operand of a warp, 16 keys, to its rows of slabs of TileN rows. Lane l writes a row of matrix l / 8.
+template <int TileN, class Element, int Registers>
+CUTE_DEVICE void stage_operand(Element* slabs, uint32_t const (&operand)[Registers], int warp, int lane) {
     int const row = warp * 16 + lane % 16;
-    uint32_t const first = cute::cast_smem_ptr_to_uint(slab) + row * kSlabRowBytes + ((lane / 16 ^ row % 8) << 4);
+    uint32_t const first = cute::cast_smem_ptr_to_uint(slabs) + row * kSlabRowBytes + ((lane / 16 ^ row % 8) << 4);
     CUTE_UNROLL
-    for (int step = 0; step < 4; ++step) {
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(first ^ step << 5),
-                     "r"(ds[4 * step]), "r"(ds[4 * step + 1]), "r"(ds[4 * step + 2]), "r"(ds[4 * step + 3])
+    for (int i = 0; i < Registers; i += 4) {
+        uint32_t const slab = i / 16 * TileN * kSlabRowBytes;
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"((first ^ i % 16 << 3) + slab),
+                     "r"(operand[i]), "r"(operand[i + 1]), "r"(operand[i + 2]), "r"(operand[i + 3])
                      : "memory");
     }
 }
 
 // `InOrder`: thread blocks take turns to add to a tile of dq. A body of its own: its branches would cost the other 4 %.
+// Returns the phase of the next tile. Nothing is kept from one tile to the next, for registers are short.
 template <class C, bool InOrder>
-CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem, int warpgroup) {
+CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, int thread) {
     using Element = typename C::Element;
     constexpr int kSlab = kSlabColumns<Element>;
     constexpr uint32_t kAll = C::kConsumers * 128;
-    constexpr uint32_t kExchange = 1;  // named barriers; 0 is that of __syncthreads
-    constexpr uint32_t kOrder = 2;
-    int const lane = cutlass::canonical_lane_idx();
-    int const warp = warpgroup * 4 + threadIdx.x % 128 / 32;
-    KeyTile const& item = smem.item;
-    int const group = p.sizes.heads_q / p.sizes.heads_kv;
-    int const steps = uniform(item.steps(group));
+    int const lane = thread % 32;
+    int const warp = thread / 32;  // of the consumers
+    int const warpgroup = uniform(thread / 128);
     float const scale_log2 = p.scale.scale_log2;
     bool const capped = p.scale.softcap_scale != 0.f;
-
-    float dk[C::kHeadDim / 2];
-    float dv[C::kHeadDimV / 2];
-    CUTE_UNROLL
-    for (float& x : dk) x = 0.f;
-    CUTE_UNROLL
-    for (float& x : dv) x = 0.f;
-    if (steps > 0) {
-        Barrier::wait(&smem.keys_full, 0);
-        bool const unseen = item.first_key < item.seen.begin || item.first_key + C::kTileN > item.seen.end;
-        if (unseen) {
-            clear_unseen_rows<C, C::kSlabs>(smem.k, item, warpgroup);
-            clear_unseen_rows<C, C::kSlabsV>(smem.v, item, warpgroup);
-            cutlass::arch::fence_view_async_shared();
-            cutlass::arch::NamedBarrier::sync(kAll, kExchange);
-        }
-    }
     // Descriptor of a place in shared memory, by its offset, so that it is computed in uniform registers.
     using Storage = SharedStorage<C>;
     constexpr uint32_t kRowsOfWarpgroup = 64 * kSlabRowBytes;
@@ -132,12 +114,7 @@ CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem, int warpgro
     int const first_sum = accumulator_offset(warp % 4, first_column / 8, C::kHeadDim) + lane * 4;
     // Adds dq of a step to the sums, straight from its accumulators.
     auto const add_dq = [&](QueryStep const& step, float const (&dq)[C::kColumns / 2]) {
-        auto* const turn = p.workspace.turns + step.place;
-        if constexpr (InOrder) {
-            int const before = key_tiles_before<C::kTileN>(p.mask, step.tile * C::kTileM, item.queries.length, item.keys.length);
-            if (threadIdx.x == 128) await_turn(turn, item.first_key / C::kTileN - before);
-            cutlass::arch::NamedBarrier::sync(kAll, kOrder);
-        }
+        if constexpr (InOrder) cutlass::arch::NamedBarrier::sync(C::kTurnThreads, kTurn);
         float* const sums = p.workspace.dq + fa3_i64(step.place) * (C::kTileM * C::kHeadDim) + first_sum;
         CUTE_UNROLL
         for (int column = 0; column < C::kColumns; column += 8) {
@@ -145,25 +122,43 @@ CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem, int warpgro
             add_to_global(sums + accumulator_offset(0, column / 8, C::kHeadDim), dq[column / 2], dq[column / 2 + 1],
                           dq[column / 2 + 2], dq[column / 2 + 3]);
         }
-        if constexpr (InOrder) {
-            __threadfence();
-            cutlass::arch::NamedBarrier::sync(kAll, kOrder);
-            if (threadIdx.x == 128) atomicAdd(turn, 1u);
-        }
+        if constexpr (InOrder) cutlass::arch::NamedBarrier::arrive(C::kAddedThreads, kAdded);
     };
+    Work const& work = smem.work;
+    KeyTile const& item = work.tile;
+    int const steps = uniform(work.steps);
+    float dk[C::kHeadDim / 2];
+    float dv[C::kHeadDimV / 2];
+    CUTE_UNROLL
+    for (float& x : dk) x = 0.f;
+    CUTE_UNROLL
+    for (float& x : dv) x = 0.f;
     if (steps > 0) {
-        QueryStep step = item.first_step(p);
+        int const steps_before = uniform(work.steps_before);
+        smem.k_pipe.wait_full({0, work.keys_phase});
+        bool const unseen = item.first_key < item.seen.begin || item.first_key + C::kTileN > item.seen.end;
+        if (unseen) {
+            smem.v_pipe.wait_full({0, work.keys_phase});
+            clear_unseen_rows<C, C::kSlabs>(smem.k, item, opaque(thread));
+            clear_unseen_rows<C, C::kSlabsV>(smem.v, item, opaque(thread));
+            cutlass::arch::fence_view_async_shared();
+            cutlass::arch::NamedBarrier::sync(kAll, kExchange);
+        }
+        QueryStep step = item.first_step(p.sizes.heads_q / p.sizes.heads_kv);
         QueryStep before{};
         float s[C::kTileM / 2];
-        smem.q_pipe.wait_full({});
-        issue_scores({}, s);
+        auto const first = Cursor<C::kStages>::of(steps_before);
+        smem.q_pipe.wait_full(first);
+        issue_scores(first, s);
+        smem.v_pipe.wait_full({0, work.keys_phase});
         cute::warpgroup_wait<0>();
         fence_registers(s);
         CUTE_NO_UNROLL
         for (; step.index < steps; item.advance(step, p.workspace.tiles)) {
+            int const count = uniform(steps_before + step.index);
             int const first_query = step.tile * C::kTileM;
-            auto const at = Cursor<C::kStages>::of(uniform(step.index));
-            auto const next = Cursor<C::kStages>::of(step.index + 1);
+            auto const at = Cursor<C::kStages>::of(count);
+            auto const next = Cursor<C::kStages>::of(count + 1);
             float ds[C::kTileM / 2];
             smem.dout_pipe.wait_full(at);
             // dP - delta: the accumulators start from -delta.
@@ -199,8 +194,9 @@ CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem, int warpgro
             if (masked) {
                 CUTE_UNROLL
                 for (int half = 0; half < 2; ++half) {
-                    int const key = item.first_key + warp * 16 + half * 8 + lane / 4;
-                    hide_queries(s, half, item.queries_of_key(p.mask, key), first_query + lane % 4 * 2);
+                    int const here = opaque(thread);
+                    int const key = item.first_key + here / 32 * 16 + half * 8 + here % 32 / 4;
+                    hide_queries(s, half, item.queries_of_key(p.mask, key), first_query + here % 4 * 2);
                 }
             }
             // dv += P^T dout, with the transposed P in registers.
@@ -218,14 +214,14 @@ CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem, int warpgro
             uint32_t dsr[C::kTileM / 4];
             to_operand<Element>(ds, dsr);
             // dq of the step before. In the first step its product is of no value and is not added.
-            auto const exchange = Cursor<2>::of(step.index);
-            auto const exchange_before = Cursor<2>::of(step.index + 1);
-            if (step.index > 0) smem.ds_pipe.wait_full(Cursor<2>::of(step.index - 1));
+            auto const exchange = Cursor<2>::of(count);
+            auto const exchange_before = Cursor<2>::of(count + 1);
+            if (step.index > 0) smem.ds_pipe.wait_full(Cursor<2>::of(count - 1));
             float own[C::kColumns / 2];
             auto& dq = accumulators_of_dq<C::kColumns / 2>(s, own);
             issue_dq(exchange_before, dq);
             smem.ds_pipe.wait_empty(exchange);
-            stage_gradients(smem.ds[exchange.stage], dsr, warp, lane);
+            stage_operand<C::kTileN>(smem.ds[exchange.stage], dsr, warp, lane);
             cutlass::arch::fence_view_async_shared();
             __syncwarp();
             if (lane == 0) smem.ds_pipe.publish(exchange);
@@ -252,30 +248,54 @@ CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem, int warpgro
             smem.q_pipe.release(at);
             before = step;
         }
+        smem.v_pipe.release({});
+        auto const last = Cursor<2>::of(steps_before + steps - 1);
         float dq[C::kColumns / 2];
-        smem.ds_pipe.wait_full(Cursor<2>::of(before.index));
-        issue_dq(Cursor<2>::of(before.index), dq);
+        smem.ds_pipe.wait_full(last);
+        issue_dq(last, dq);
         cute::warpgroup_wait<0>();
         fence_registers(dq);
+        smem.ds_pipe.release(last);
+        smem.k_pipe.release({});
         add_dq(before, dq);
     }
 
-    // dk and dv are staged where k and v lay, which all warpgroups have read.
-    cutlass::arch::NamedBarrier::sync(kAll, kExchange);
+    auto const first_of = [&](Operand const& gradient) {
+        return sequence_rows<Element>(gradient, item.batch, p.sequences.cu_seqlens_k != nullptr, item.keys.start) +
+               item.head_kv * gradient.stride_head + item.first_key * gradient.stride_row;
+    };
+    int const rows = item.keys.slot - item.first_key;
+    Element* const first_dk = first_of(p.dk);
+    Element* const first_dv = first_of(p.dv);
+    uint32_t const next_phase = work.phase ^ 1;
+    __syncwarp();
+    smem.work_pipe.release({});
     CUTE_UNROLL
     for (float& x : dk) x *= p.softmax_scale;
-    auto const store = [&](auto& sums, Element* tile, Operand const& gradient, int const& columns) {
+    auto const store = [&](auto& sums, Element* tile, Element* first, fa3_i64 const& stride_row, int const& columns) {
         constexpr int kColumns = sizeof(sums) / sizeof(float) * 2;
-        auto* const staging = reinterpret_cast<unsigned char*>(tile);
-        stage_rows<Element, C::kTileN, 1, kColumns>(staging, reinterpret_cast<float(&)[1][kColumns / 2]>(sums), warp);
-        auto* const first = sequence_rows<Element>(gradient, item.batch, p.sequences.cu_seqlens_k != nullptr, item.keys.start) +
-                            item.head_kv * gradient.stride_head + item.first_key * gradient.stride_row;
+        uint32_t operand[kColumns / 4];
+        to_operand<Element>(sums, operand);
+        stage_operand<C::kTileN>(tile, operand, warp, lane);
+        __syncwarp();
         store_staged_rows<Element, C::kTileN, 16, kColumns>(
-            staging, warp, 0, columns, [&](int row) { return item.first_key + row < item.keys.slot; },
-            [&](int row) { return first + row * gradient.stride_row; });
+            reinterpret_cast<unsigned char*>(tile), warp, 0, columns, [&](int row) { return row < rows; },
+            [&](int row) { return first + row * stride_row; });
     };
-    store(dk, smem.k, p.dk, p.sizes.head_dim);
-    store(dv, smem.v, p.dv, p.sizes.head_dim_v);
+    store(dk, smem.dk, first_dk, p.dk.stride_row, p.sizes.head_dim);
+    store(dv, smem.dv, first_dv, p.dv.stride_row, p.sizes.head_dim_v);
+    __syncwarp();  // the rows of the next tile come to the same place
+    return next_phase;
+}
+
+template <class C, bool InOrder>
+CUTE_DEVICE void consume(BwdParams const& p, SharedStorage<C>& smem) {
+    uint32_t phase = 0;
+    while (true) {
+        smem.work_pipe.wait_full({0, phase});
+        if (smem.work.steps < 0) break;
+        phase = consume_tile<C, InOrder>(p, smem, opaque(threadIdx.x) - 128);
+    }
 }
 
 }  // namespace fa3

@@ -1,51 +1,118 @@
-// Producer thread of bwd_sm90: issues the loads of k, v, and of q, dout and their statistics, step by step.
+// Loads of bwd_sm90: one warp finds the tiles of keys and loads k and v, another loads q and dout step by step.
 #pragma once
 
 #include "bwd/bwd_sm90_storage.cuh"
 #include "parts/load_tma.cuh"
+#include "parts/tile_queue.cuh"
 
 namespace fa3 {
 
+CUTE_DEVICE MapOrigin box_origin(MapSteps const& map_steps, int batch, SequenceRows const& rows, bool ragged) {
+    return ragged ? slot_origin(map_steps, batch, rows.start, rows.length) : MapOrigin{0, 0, batch};
+}
+
+// Called by a warp.
 template <class C>
-CUTE_DEVICE void produce(BwdParams const& p, SharedStorage<C>& smem) {
-    constexpr uint32_t kBytesKeys = (C::kSlabs + C::kSlabsV) * C::kTileN * kSlabRowBytes;
+CUTE_DEVICE void hand_out(SharedStorage<C>& smem) {
+    smem.work_pipe.wait_empty({0, smem.next.phase});
+    auto const* const from = reinterpret_cast<uint32_t const*>(&smem.next);
+    int const lane = cutlass::canonical_lane_idx();
+    static_assert(sizeof(Work) <= 32 * sizeof(uint32_t), "a word a lane");
+    if (lane < int(sizeof(Work) / sizeof(uint32_t))) reinterpret_cast<uint32_t*>(&smem.work)[lane] = from[lane];
+    __syncwarp();
+    if (lane == 0) smem.work_pipe.publish({});
+}
+
+// Called by a warp.
+template <class C>
+CUTE_DEVICE void load_keys(BwdParams const& p, SharedStorage<C>& smem) {
+    KeyTile const& item = smem.next.tile;
+    bool const ragged = p.storage.ragged_k;
+    bool const loads = cutlass::canonical_lane_idx() == 0;
+    Cursor<1> const at{0, smem.next.keys_phase};
+    smem.k_pipe.wait_empty(at);
+    if (loads) {
+        smem.k_pipe.expect(at, C::kSlabs * C::kTileN * kSlabRowBytes);
+        load_box<C::kSlabs>(p.k_map, smem.k_pipe.full, CacheHint::EVICT_FIRST, smem.k, C::kTileN,
+                            box_origin(p.k_steps, item.batch, item.keys, ragged), item.first_key, item.head_kv);
+    }
+    smem.v_pipe.wait_empty(at);
+    if (loads) {
+        smem.v_pipe.expect(at, C::kSlabsV * C::kTileN * kSlabRowBytes);
+        load_box<C::kSlabsV>(p.v_map, smem.v_pipe.full, CacheHint::EVICT_FIRST, smem.v, C::kTileN,
+                             box_origin(p.v_steps, item.batch, item.keys, ragged), item.first_key, item.head_kv);
+        smem.next.keys_phase ^= 1;
+    }
+    __syncwarp();
+}
+
+// The next tile is found while the consumers compute, and handed out when all have left the last one. A block that waits
+// for its turn waits for lower tiles alone, and the lowest that is not done has a block that computes it.
+template <class C>
+CUTE_DEVICE void produce_keys(BwdParams const& p, SharedStorage<C>& smem) {
+    int const lane = cutlass::canonical_lane_idx();
+    int const tiles = p.sizes.batch * p.sizes.heads_kv * p.tiles_n;
+    Work& next = smem.next;
+    if (lane == 0) next.phase = next.keys_phase = next.steps_before = 0;
+    int index = blockIdx.x;
+    while (index < tiles) {
+        if (lane == 0) {
+            find_key_tile<C::kTileM, C::kTileN>(p, index, next.tile);
+            next.steps = next.tile.steps(p.sizes.heads_q / p.sizes.heads_kv);
+        }
+        __syncwarp();
+        NextTile following;
+        following.request(p.queue);
+        if (next.tile.first_key < next.tile.keys.slot) {  // else a tile of a ragged batch, of which `tiles` is a bound
+            hand_out(smem);
+            if (next.steps > 0) load_keys<C>(p, smem);
+            if (lane == 0) {
+                next.phase ^= 1;
+                next.steps_before += next.steps;
+            }
+        }
+        index = following.index();
+    }
+    if (lane == 0) next.steps = -1;
+    __syncwarp();
+    hand_out(smem);
+    leave_queue(p.queue);
+}
+
+// With the statistics of their rows.
+template <class C>
+CUTE_DEVICE void produce_queries(BwdParams const& p, SharedStorage<C>& smem) {
     constexpr uint32_t kBytesRows = C::kTileM * sizeof(float);
     constexpr uint32_t kBytesQ = C::kSlabs * C::kTileM * kSlabRowBytes + kBytesRows;
     constexpr uint32_t kBytesDout = C::kSlabsV * C::kTileM * kSlabRowBytes + kBytesRows;
-    KeyTile const& item = smem.item;
-    int const group = p.sizes.heads_q / p.sizes.heads_kv;
-    int const steps = item.steps(group);
-    if (steps == 0) return;
-
-    auto const origin = [&](MapSteps const& map_steps, SequenceRows const& rows, bool ragged) {
-        return ragged ? slot_origin(map_steps, item.batch, rows.start, rows.length) : MapOrigin{0, 0, item.batch};
-    };
-    TransactionBarrier::arrive_and_expect_tx(&smem.keys_full, kBytesKeys);
-    load_box<C::kSlabs>(p.k_map, &smem.keys_full, CacheHint::EVICT_FIRST, smem.k, C::kTileN,
-                        origin(p.k_steps, item.keys, p.storage.ragged_k), item.first_key, item.head_kv);
-    load_box<C::kSlabsV>(p.v_map, &smem.keys_full, CacheHint::EVICT_FIRST, smem.v, C::kTileN,
-                         origin(p.v_steps, item.keys, p.storage.ragged_k), item.first_key, item.head_kv);
-
-    MapOrigin const q_origin = origin(p.q_steps, item.queries, p.storage.ragged_q);
-    MapOrigin const dout_origin = origin(p.dout_steps, item.queries, p.storage.ragged_q);
+    Cursor<1> at_work;
     Cursor<C::kStages> at;
-    CUTE_NO_UNROLL
-    for (QueryStep step = item.first_step(p); step.index < steps; item.advance(step, p.workspace.tiles)) {
-        int const row = step.tile * C::kTileM;
-        fa3_i64 const place = fa3_i64(step.place) * C::kTileM;
-        smem.q_pipe.wait_empty(at);
-        smem.q_pipe.expect(at, kBytesQ);
-        load_box<C::kSlabs>(p.q_map, &smem.q_pipe.full[at.stage], CacheHint::EVICT_LAST, smem.q[at.stage], C::kTileM,
-                            q_origin, row, step.head);
-        cute::SM90_BULK_COPY_G2S::copy(p.workspace.lse_log2 + place, &smem.q_pipe.full[at.stage],
-                                       smem.lse_log2[at.stage], kBytesRows);
-        smem.dout_pipe.wait_empty(at);
-        smem.dout_pipe.expect(at, kBytesDout);
-        load_box<C::kSlabsV>(p.dout_map, &smem.dout_pipe.full[at.stage], CacheHint::EVICT_LAST, smem.dout[at.stage],
-                             C::kTileM, dout_origin, row, step.head);
-        cute::SM90_BULK_COPY_G2S::copy(p.workspace.minus_delta + place, &smem.dout_pipe.full[at.stage],
-                                       smem.minus_delta[at.stage], kBytesRows);
-        at.advance();
+    while (true) {
+        smem.work_pipe.wait_full(at_work);
+        KeyTile const& item = smem.work.tile;
+        int const steps = smem.work.steps;
+        if (steps < 0) break;
+        CUTE_NO_UNROLL
+        for (QueryStep step = item.first_step(p.sizes.heads_q / p.sizes.heads_kv); step.index < steps; item.advance(step, p.workspace.tiles)) {
+            int const row = step.tile * C::kTileM;
+            fa3_i64 const place = fa3_i64(step.place) * C::kTileM;
+            smem.q_pipe.wait_empty(at);
+            smem.q_pipe.expect(at, kBytesQ);
+            load_box<C::kSlabs>(p.q_map, &smem.q_pipe.full[at.stage], CacheHint::EVICT_LAST, smem.q[at.stage], C::kTileM,
+                                box_origin(p.q_steps, item.batch, item.queries, p.storage.ragged_q), row, step.head);
+            cute::SM90_BULK_COPY_G2S::copy(p.workspace.lse_log2 + place, &smem.q_pipe.full[at.stage],
+                                           smem.lse_log2[at.stage], kBytesRows);
+            smem.dout_pipe.wait_empty(at);
+            smem.dout_pipe.expect(at, kBytesDout);
+            load_box<C::kSlabsV>(p.dout_map, &smem.dout_pipe.full[at.stage], CacheHint::EVICT_LAST, smem.dout[at.stage],
+                                 C::kTileM, box_origin(p.dout_steps, item.batch, item.queries, p.storage.ragged_q), row,
+                                 step.head);
+            cute::SM90_BULK_COPY_G2S::copy(p.workspace.minus_delta + place, &smem.dout_pipe.full[at.stage],
+                                           smem.minus_delta[at.stage], kBytesRows);
+            at.advance();
+        }
+        smem.work_pipe.release_lane(at_work);
+        at_work.advance();
     }
 }
 

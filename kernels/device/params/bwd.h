@@ -9,6 +9,7 @@
 #include "params/sizes.h"
 #include "params/storage.h"
 #include "params/tensor_map.h"
+#include "params/tile_queue.h"
 
 namespace fa3 {
 
@@ -20,9 +21,10 @@ struct BwdWorkspace {
                            // within a tile in the order of `parts/query_tiles.cuh`, as minus_delta
     float* minus_delta;    // (heads_q, tiles, tile_m) the gradient of the LSE less the sum of out * dout over the columns
     float* sink_partials;  // (heads_q, batch * tiles_m) terms of dsink
-    fa3_u32* turns;        // (heads_q, tiles) additions to a tile of dq so far; null: additions in any order
+    fa3_u32* turns;        // (heads_q, tiles) tile of keys that adds to a tile of dq next; null: they add in any order
     fa3_i32 tiles;
     fa3_i32 tile_m;
+    fa3_i32 tile_n;        // keys of a tile
     fa3_i32 columns_q;     // head_dim, as the kernel pads it
     fa3_i32 lane_floats;   // neighbouring floats of a lane in dq: 1 or 4 (`parts/dq_order.cuh`)
 };
@@ -57,11 +59,12 @@ struct BwdParams {
     fa3_i32 total_k;
     fa3_i32 tiles_m;   // of the longest sequence of queries
     fa3_i32 tiles_n;   // of the longest sequence of keys
-    fa3_i32 l2_heads;  // (batch, key head) pairs that are computed together, so that their q and dout share the L2
+    fa3_i32 l2_heads;  // (batch, key head) pairs that are computed together, so that their q, dout and dq share the L2
     MapSteps q_steps;  // of ragged maps
     MapSteps k_steps;
     MapSteps v_steps;
     MapSteps dout_steps;
+    TileQueue* queue;     // of persistent kernels
     fa3_i32 tail_blocks;  // of the finishing kernel, for rows behind the last sequence
 };
 

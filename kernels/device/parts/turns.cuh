@@ -10,29 +10,28 @@
 
 namespace fa3 {
 
-// Tiles of keys before the first one that a tile of queries from `first_query` on sees.
-template <int TileN>
-CUTE_DEVICE int key_tiles_before(MaskParams const& mask, int first_query, int seqlen_q, int seqlen_k) {
-    return max(0, visible_keys<MaskClass::kLocal>(mask, first_query, seqlen_q, seqlen_k).begin) / TileN;
+// The tile of keys that adds first: the lowest one that a tile of queries from `first_query` on sees.
+CUTE_DEVICE int first_turn(MaskParams const& mask, int first_query, int seqlen_q, int seqlen_k, int tile_n) {
+    return max(0, visible_keys<MaskClass::kLocal>(mask, first_query, seqlen_q, seqlen_k).begin) / tile_n;
 }
 
-// Called by one thread.
-CUTE_DEVICE void await_turn(fa3_u32* turns, int turn) {
-    auto const* const passed = static_cast<fa3_u32 volatile const*>(turns);
-    while (*passed != static_cast<fa3_u32>(turn)) {
+// Called by one thread of the block of a tile of keys.
+CUTE_DEVICE void await_turn(fa3_u32* turn, int key_tile) {
+    auto const* const next = static_cast<fa3_u32 volatile const*>(turn);
+    while (*next != static_cast<fa3_u32>(key_tile)) {
     }
     __threadfence();
 }
 
 // Both are called by all threads of a block.
-CUTE_DEVICE void wait_turn(fa3_u32* turns, int turn) {
-    if (threadIdx.x == 0) await_turn(turns, turn);
+CUTE_DEVICE void wait_turn(fa3_u32* turn, int key_tile) {
+    if (threadIdx.x == 0) await_turn(turn, key_tile);
     __syncthreads();
 }
-CUTE_DEVICE void pass_turn(fa3_u32* turns) {
+CUTE_DEVICE void pass_turn(fa3_u32* turn) {
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) atomicAdd(turns, 1u);
+    if (threadIdx.x == 0) atomicAdd(turn, 1u);
 }
 
 }  // namespace fa3

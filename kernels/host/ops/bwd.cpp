@@ -19,8 +19,9 @@ namespace {
 
 constexpr OpName kOp("bwd");
 
-// Share of the L2 for q and dout of the heads that are computed together; the rest is for dq.
-constexpr int64_t kHalf = 2;
+// Of the order of work, by measurement (kernels/NOTES.md).
+constexpr int64_t kTriangularWaves = 8;
+constexpr int64_t kTilesOfAPair = 4;  // at once
 // Blocks that write zeros behind the last sequence of packed tensors.
 constexpr int64_t kTailBlocks = 64;
 
@@ -30,13 +31,14 @@ enum class Step : uint32_t { kPrepare, kMain, kFinish };
 // The tail of a record of this operator.
 struct BwdTail {
     uint32_t launch;       // Step
+    uint32_t dynamic;      // 1: blocks take tiles of keys from a queue
     uint32_t tensor_maps;  // 1: loads through tensor maps
     uint32_t lane_floats;  // neighbouring floats of a lane in the sums of dq: 1 or 4
 };
 
 fa3_status check_tail(const Record& record, Error error) {
     BwdTail tail;
-    const bool sound = read_tail(record, &tail) && tail.tensor_maps <= 1 &&
+    const bool sound = read_tail(record, &tail) && tail.dynamic <= 1 && tail.tensor_maps <= 1 &&
                        (tail.lane_floats == 1 || tail.lane_floats == 4) && record.head_dim % 8 == 0 &&
                        record.head_dim != 0 && record.head_dim_v != 0 && record.tile_n != 0;
     if (sound) return FA3_OK;
@@ -82,13 +84,18 @@ fa3_status choose(const fa3_bwd_args& args, const Plan& plan, Step step, const R
     return choose_kernel(pack, *plan.target.device, wanted, accepts, precedes, record, error);
 }
 
-// Pairs of a sequence and a key head whose q and dout fit into half of the L2 together.
-int32_t pairs_in_l2(const Problem& problem, int32_t dtype, const Device& device) {
-    const int64_t all = problem.batch * problem.heads_kv;
-    const int64_t columns = problem.heads_q / problem.heads_kv * (problem.head_dim + problem.head_dim_v);
-    const int64_t bytes = std::max<int64_t>(1, problem.seqlen_q * columns * info_of(dtype).bytes);
-    const int64_t fitting = device.l2_bytes / kHalf / bytes;
-    return static_cast<int32_t>(std::clamp<int64_t>(fitting, 1, all));
+// Pairs of a sequence and a key head whose tiles of keys are computed together: as many as have a block for each tile, so
+// that their q, dout and dq stay in the L2. Blocks of a causal mask are of different lengths: more pairs leave short blocks
+// for the end. Blocks that take turns wait less the fewer of a pair run at once.
+int32_t pairs_together(const fa3_bwd_args& args, const Plan& plan, int64_t tiles_n) {
+    const MaskParams& mask = plan.mask.params;
+    const int64_t blocks = int64_t{plan.target.device->multiprocessors} * plan.kernel->blocks_per_sm;
+    const int64_t all = plan.problem.batch * plan.problem.heads_kv;
+    const bool triangular = mask.window_right >= 0 && mask.window_left < 0 && mask.attention_chunk <= 0;
+    int64_t pairs = blocks / tiles_n;
+    if (triangular) pairs = std::min(pairs * kTriangularWaves, blocks / kTilesOfAPair);
+    if (args.deterministic == 1) pairs = triangular ? blocks / (kTilesOfAPair / 2) : blocks / kTilesOfAPair;
+    return static_cast<int32_t>(std::clamp<int64_t>(pairs, 1, all));
 }
 
 // Takes the parts of the workspace. With null memory it measures them.
@@ -139,11 +146,12 @@ fa3_status fill_sizes(const fa3_bwd_args& args, Plan* plan, Error error) {
     params.total_k = static_cast<int32_t>(args.k.shape[kSeqlen]);
     params.tiles_m = static_cast<int32_t>(tiles_m);
     params.tiles_n = static_cast<int32_t>(tiles_n);
-    params.l2_heads = pairs_in_l2(problem, args.q.dtype, *plan->target.device);
+    params.l2_heads = pairs_together(args, *plan, tiles_n);
     params.tail_blocks =
         problem.storage_q == Storage::kPacked || problem.storage_k == Storage::kPacked ? kTailBlocks : 0;
     params.workspace.tiles = static_cast<int32_t>(tiles);
     params.workspace.tile_m = static_cast<int32_t>(tile_m);
+    params.workspace.tile_n = static_cast<int32_t>(plan->kernel->tile_n);
     params.workspace.columns_q = static_cast<int32_t>(plan->kernel->head_dim);
     params.workspace.lane_floats = static_cast<int32_t>(plan->tail.lane_floats);
     plan->workspace_size = divide(args, problem, nullptr, &params).size();
@@ -227,19 +235,26 @@ fa3_status run(const fa3_bwd_args& args, Error error) {
     if (status != FA3_OK) return status;
     fill_addresses(args, &plan);
     ContextScope context(*plan.target.driver);
-    status = context.enter(*plan.target.device, error);
+    Device& device = *plan.target.device;
+    const cuda::Stream stream = static_cast<cuda::Stream>(args.stream);
+    status = context.enter(device, error);
+    if (status == FA3_OK && plan.tail.dynamic == 1)
+        status = device.queues.take(*plan.target.driver, stream, &plan.params.queue, error);
     if (status == FA3_OK && plan.tail.tensor_maps == 1) status = encode_tensors(args, &plan, error);
     if (status != FA3_OK) return status;
     BwdParams& params = plan.params;
     const int64_t query_tiles = int64_t{params.sizes.batch} * params.sizes.heads_q * params.tiles_m;
     const int64_t key_tiles = int64_t{params.sizes.batch} * params.sizes.heads_kv * params.tiles_n;
+    const uint32_t blocks = plan.tail.dynamic == 1
+                                ? resident_blocks(device, *plan.kernel, args.sm_margin, key_tiles)
+                                : static_cast<uint32_t>(key_tiles);
     const int64_t sinks = args.sink == nullptr ? 0 : params.sizes.heads_q;
     return launch_all(plan.target,
                       {{plan.prepare, static_cast<uint32_t>(query_tiles), &params, false},
-                       {plan.kernel, static_cast<uint32_t>(key_tiles), &params, false},
+                       {plan.kernel, blocks, &params, false},
                        {plan.finish, static_cast<uint32_t>(query_tiles + sinks + params.tail_blocks), &params,
                         false}},
-                      static_cast<cuda::Stream>(args.stream), error);
+                      stream, error);
 }
 
 }  // namespace

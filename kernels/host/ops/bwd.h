@@ -30,7 +30,7 @@ typedef struct fa3_bwd_args {
     fa3_mask mask;
     fa3_scale scale;
     int32_t deterministic; /* 1: the same bits every time; 0: additions to dq in any order */
-    int32_t sm_margin;     /* multiprocessors to leave free; kernels with a block a tile ignore it */
+    int32_t sm_margin;     /* multiprocessors to leave free; portable kernels ignore it */
 } fa3_bwd_args;
 
 /* Enqueues attention backward on args->stream and returns. Shapes are checked; arrays in device memory are

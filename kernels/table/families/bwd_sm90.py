@@ -12,7 +12,7 @@ from kernels.table.slabs import SLAB_ROW_BYTES, slabs
 from kernels.table.variant import Variant
 
 _ALIGNMENT = 1024  # of the structure in shared memory
-_MOST_OTHERS = 256  # bytes of barriers and the work item, at most
+_MOST_OTHERS = 512  # bytes of barriers and the work items, at most
 _KEYS_OF_A_WARPGROUP = 64
 
 
@@ -40,6 +40,7 @@ class Tile:
         rows = (
             (self.tile_n + self.stages * self.tile_m) * (slabs_qk + slabs_v)
             + 2 * self.tile_n * slabs(self.tile_m, dtype)  # two buffers of the gradients of the scores
+            + self.tile_n * (slabs_qk + slabs_v)  # dk and dv on their way to the outputs
         )
         statistics = 2 * self.stages * self.tile_m * 4
         return -(-(rows * SLAB_ROW_BYTES + statistics + _MOST_OTHERS) // _ALIGNMENT) * _ALIGNMENT
@@ -82,7 +83,7 @@ def _variant(tile: Tile, dtype: str, suffix: str = "") -> Variant:
             ("FA3_STAGES", str(tile.stages)),
             ("FA3_SMEM_BYTES", str(smem_bytes)),
         ),
-        tail=BwdTail(launch=MAIN, tensor_maps=True, lane_floats=4),
+        tail=BwdTail(launch=MAIN, dynamic=True, tensor_maps=True, lane_floats=4),
     )
 
 

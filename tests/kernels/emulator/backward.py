@@ -200,6 +200,7 @@ class Backward:
             turns=turns.ctypes.data if call.ordered else 0,
             tiles=tiles,
             tile_m=tile_m,
+            tile_n=variant.tile_n,
             columns_q=variant.head_dim,
             lane_floats=1,
             total_q=total_q,

@@ -172,6 +172,7 @@ class BwdWorkspace(ctypes.Structure):
         ("turns", ctypes.c_uint64),
         ("tiles", ctypes.c_int32),
         ("tile_m", ctypes.c_int32),
+        ("tile_n", ctypes.c_int32),
         ("columns_q", ctypes.c_int32),
         ("lane_floats", ctypes.c_int32),
     )
@@ -214,6 +215,7 @@ class BwdParams(ctypes.Structure):
         ("k_steps", MapSteps),
         ("v_steps", MapSteps),
         ("dout_steps", MapSteps),
+        ("queue", ctypes.c_uint64),
         ("tail_blocks", ctypes.c_int32),
     )
 
