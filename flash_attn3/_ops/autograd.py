@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 
 from flash_attn3._ops.operator import refuse_vmap
 from flash_attn3._ops.refuse_backward import REFUSE_BACKWARD
@@ -19,6 +20,17 @@ _refuse_backward = REFUSE_BACKWARD.call
 
 class Differentiable(torch.autograd.Function):
     """An operator with a backward pass: a subclass defines forward, setup_context and backward."""
+
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        """Call forward, and record the call for the backward pass.
+
+        The method of torch.autograd.Function does the same, but first binds the arguments to the signature of
+        forward, which takes longer than all the rest.
+        """
+        if torch._C._are_functorch_transforms_active():  # noqa: SLF001  torch has no public name for it
+            return super().apply(*arguments)  # type: ignore[no-untyped-call]
+        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(arguments))  # type: ignore[misc]
 
     @staticmethod
     def vmap(info: object, in_dims: object, *arguments: Any) -> NoReturn:
