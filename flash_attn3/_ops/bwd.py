@@ -21,8 +21,7 @@ _BUFFERS = 3  # for gradients, in front of the arguments of bwd_into
 _REQUIRED = 9  # arguments of bwd without a default
 _UNPAGED = 6  # of `Lengths`, those before page_table
 _SINK = Options._fields.index("sink")
-_LENGTHS = 6  # inputs of `AttentionGradient` before `Lengths`
-_OPTIONS = _LENGTHS + len(Lengths._fields)
+_DEFAULTS = NO_LENGTHS + Options()
 
 
 class _Options(NamedTuple):
@@ -113,11 +112,18 @@ BWD_INTO = Operator("bwd_into", kernel="bwd", check=_check_into, describe=_descr
 _call = BWD.call
 
 
-def _keep(
-    ctx: Any, operands: tuple[Tensor, ...], scalars: Sequence[Any], lengths: Lengths, options: Options
-) -> None:
-    """Save what `_arguments` needs. `operands`: q, k and v, or qkv; then out and lse."""
-    cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q, seqused_k, page_table = lengths
+def _keep(ctx: Any, operands: tuple[Tensor, ...], scalars: tuple[Any, ...], given: tuple[Any, ...]) -> None:
+    """Save what `_arguments` needs.
+
+    Args:
+        ctx: of the autograd.Function.
+        operands: q, k and v, or qkv; then out and lse.
+        scalars: softmax_scale, causal and deterministic.
+        given: the first of `Lengths` and `Options`.
+    """
+    cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q, seqused_k, page_table, *options = (
+        given + _DEFAULTS[len(given) :]
+    )
     left, right, sink, softcap, chunk, sm_margin = options
     ctx.save_for_backward(*operands, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, sink)
     ctx.numbers = *scalars, max_seqlen_q, max_seqlen_k, left, right, softcap, chunk, sm_margin
@@ -178,8 +184,7 @@ class AttentionGradient(Differentiable):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep q, k, v, out, the LSE and the arguments."""
-        lengths, options = Lengths(*inputs[_LENGTHS:_OPTIONS]), Options(*inputs[_OPTIONS:])
-        _keep(ctx, (*inputs[:3], *output), inputs[3:_LENGTHS], lengths, options)
+        _keep(ctx, (*inputs[:3], *output), inputs[3:6], inputs[6:])
         ctx.inputs = len(inputs)
 
     @staticmethod
@@ -189,7 +194,7 @@ class AttentionGradient(Differentiable):
         dq, dk, dv, dsink = _run(_arguments(ctx, saved[:5], saved[5:], gradients))
         results: list[Tensor | None] = [dq, dk, dv, *(None,) * (ctx.inputs - 3)]
         if saved[-1] is not None:
-            results[_OPTIONS + _SINK] = dsink
+            results[6 + len(Lengths._fields) + _SINK] = dsink
         return tuple(results)
 
 
@@ -217,9 +222,8 @@ class PackedGradient(Differentiable):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep qkv, out, the LSE and the arguments."""
-        qkv, heads_q, *others = inputs
-        _keep(ctx, (qkv, *output), others[:3], NO_LENGTHS, Options(*others[3:]))
-        ctx.heads_q = heads_q
+        _keep(ctx, (inputs[0], *output), inputs[2:5], NO_LENGTHS + inputs[5:])
+        ctx.heads_q = inputs[1]
         ctx.inputs = len(inputs)
 
     @staticmethod
