@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flash_attn3._check.arguments import Lengths, Options, check_index, check_scalars
+from flash_attn3._check.arguments import NO_LENGTHS, Lengths, Options, check_index, check_scalars
 from flash_attn3._check.gradients import check_gradients
 from flash_attn3._check.qkvpacked import unpack
 from flash_attn3._check.tensors import check_tensors
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _BUFFERS = 3  # for gradients, in front of the arguments of bwd_into
 _REQUIRED = 9  # arguments of bwd without a default
 _UNPAGED = 6  # of `Lengths`, those before page_table
+_SINK = Options._fields.index("sink")
+_DEFAULTS = NO_LENGTHS + Options()
 
 
 class _Options(NamedTuple):
@@ -107,14 +109,25 @@ def _describe_into(*arguments: Any) -> Tensor:
 BWD_INTO = Operator("bwd_into", kernel="bwd", check=_check_into, describe=_describe_into)
 
 
-def _keep(ctx: Any, tensors: tuple[Any, ...], lengths: Lengths, options: Options, **scalars: Any) -> None:
-    """Save what `_gradients` needs: q, k, v (or qkv), out, the LSE, and the arguments of the call."""
-    arrays = (lengths.cu_seqlens_q, lengths.cu_seqlens_k, lengths.seqused_q, lengths.seqused_k, options.sink)
-    ctx.save_for_backward(*tensors, *arrays)
-    ctx.longest = lengths.max_seqlen_q, lengths.max_seqlen_k
-    ctx.is_paged = lengths.page_table is not None
-    ctx.options = options._replace(sink=None)
-    ctx.scalars = scalars
+_call = BWD.call
+
+
+def _keep(ctx: Any, operands: tuple[Tensor, ...], scalars: tuple[Any, ...], given: tuple[Any, ...]) -> None:
+    """Save what `_arguments` needs.
+
+    Args:
+        ctx: of the autograd.Function.
+        operands: q, k and v, or qkv; then out and lse.
+        scalars: softmax_scale, causal and deterministic.
+        given: the first of `Lengths` and `Options`.
+    """
+    cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q, seqused_k, page_table, *options = (
+        given + _DEFAULTS[len(given) :]
+    )
+    left, right, sink, softcap, chunk, sm_margin = options
+    ctx.save_for_backward(*operands, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, sink)
+    ctx.numbers = *scalars, max_seqlen_q, max_seqlen_k, left, right, softcap, chunk, sm_margin
+    ctx.is_paged = page_table is not None
     ctx.set_materialize_grads(False)
 
 
@@ -126,22 +139,22 @@ def _arguments(
         raise NotImplementedError(
             "page_table has no backward kernel: call attention on pages under torch.no_grad()"
         )
-    q, k, v, out, lse = operands
     dout, dlse = gradients
+    if dout is None:
+        dout = torch.zeros_like(operands[3])
     cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, sink = arrays
-    left, right, _, softcap, chunk, sm_margin = ctx.options
-    deterministic = ctx.scalars["deterministic"] or torch.are_deterministic_algorithms_enabled()
+    scale, causal, deterministic, longest_q, longest_k, left, right, softcap, chunk, sm_margin = ctx.numbers
+    deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
     return (
-        *(torch.zeros_like(out) if dout is None else dout, q, k, v, out, lse, dlse),
-        *(ctx.scalars["softmax_scale"], ctx.scalars["causal"]),
-        *(cu_seqlens_q, cu_seqlens_k, *ctx.longest, seqused_q, seqused_k),
+        *(dout, *operands, dlse, scale, causal),
+        *(cu_seqlens_q, cu_seqlens_k, longest_q, longest_k, seqused_q, seqused_k),
         *(left, right, sink, softcap, chunk, deterministic, sm_margin),
     )
 
 
 def _run(arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Call ``flash_attn3::bwd``."""
-    call = BWD.with_gradient if torch.is_grad_enabled() else BWD.call
+    call = BWD.with_gradient if torch.is_grad_enabled() else _call
     try:
         dq, dk, dv, dsink = call(*arguments)
     except REFUSALS as error:
@@ -163,10 +176,16 @@ def run_into(*arguments: Any) -> Tensor:
 
 
 class AttentionGradient(Differentiable):
-    """Forward operators of q, k and v. A subclass calls its operator in forward, and `keep_call` to keep it.
+    """Forward operators of q, k and v. A subclass calls its operator in forward.
 
-    Inputs: q, k, v, softmax_scale, causal, deterministic, then what the operator takes behind causal.
+    Inputs: q, k, v, softmax_scale, causal, deterministic; then, where it takes them, `Lengths` and `Options`.
     """
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep q, k, v, out, the LSE and the arguments."""
+        _keep(ctx, (*inputs[:3], *output), inputs[3:6], inputs[6:])
+        ctx.inputs = len(inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -175,20 +194,8 @@ class AttentionGradient(Differentiable):
         dq, dk, dv, dsink = _run(_arguments(ctx, saved[:5], saved[5:], gradients))
         results: list[Tensor | None] = [dq, dk, dv, *(None,) * (ctx.inputs - 3)]
         if saved[-1] is not None:
-            results[ctx.sink_at] = dsink
+            results[6 + len(Lengths._fields) + _SINK] = dsink
         return tuple(results)
-
-
-def keep_call(ctx: Any, inputs: tuple[Any, ...], output: Any, count: int) -> None:
-    """Save what the gradient of a call needs. `count`: of `Lengths`, those that its operator takes."""
-    q, k, v, softmax_scale, causal, deterministic, *arguments = inputs
-    out, lse = output
-    _keep(
-        ctx, (q, k, v, out, lse), Lengths(*arguments[:count]), Options(*arguments[count:]),
-        softmax_scale=softmax_scale, causal=causal, deterministic=deterministic,
-    )  # fmt: skip
-    ctx.sink_at = 6 + count + Options._fields.index("sink")
-    ctx.inputs = len(inputs)
 
 
 class PackedGradient(Differentiable):
@@ -215,13 +222,8 @@ class PackedGradient(Differentiable):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep qkv, out, the LSE and the arguments."""
-        qkv, heads_q, softmax_scale, causal, deterministic, *options = inputs
-        out, lse = output
-        _keep(
-            ctx, (qkv, out, lse), Lengths(), Options(*options),
-            softmax_scale=softmax_scale, causal=causal, deterministic=deterministic,
-        )  # fmt: skip
-        ctx.heads_q = heads_q
+        _keep(ctx, (inputs[0], *output), inputs[2:5], NO_LENGTHS + inputs[5:])
+        ctx.heads_q = inputs[1]
         ctx.inputs = len(inputs)
 
     @staticmethod
@@ -236,8 +238,7 @@ class PackedGradient(Differentiable):
         else:
             dqkv = torch.empty_like(qkv)
             dsink = run_into(*unpack(dqkv, ctx.heads_q), *arguments)
-        sink_at = 5 + Options._fields.index("sink")
         results: list[Tensor | None] = [dqkv, *(None,) * (ctx.inputs - 1)]
         if arrays[-1] is not None:
-            results[sink_at] = dsink
+            results[5 + _SINK] = dsink
         return tuple(results)

@@ -10,7 +10,7 @@ from torch import Tensor
 from flash_attn3._check.arguments import Lengths, Options, check_index, check_scalars
 from flash_attn3._check.qkvpacked import unpack
 from flash_attn3._check.tensors import check_tensors
-from flash_attn3._ops.bwd import AttentionGradient, PackedGradient, keep_call
+from flash_attn3._ops.bwd import AttentionGradient, PackedGradient
 from flash_attn3._ops.operator import Operator
 
 _ROW_ELEMENTS = 8  # an output row starts at a multiple of 8 elements, 16 bytes, as TMA stores need
@@ -66,11 +66,6 @@ class PlainGradient(AttentionGradient):
         """Return (out, lse)."""
         out, lse = torch.ops.flash_attn3.fwd.default(q, k, v, softmax_scale, causal)
         return out, lse
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep what the backward pass needs."""
-        keep_call(ctx, inputs, output, 0)
 
 
 FWD = Operator("fwd", kernel="fwd", check=_check_plain, describe=_describe, autograd=PlainGradient)
@@ -144,11 +139,6 @@ class GeneralGradient(AttentionGradient):
         """Return (out, lse)."""
         out, lse = torch.ops.flash_attn3.fwd_general.default(q, k, v, softmax_scale, causal, *arguments)
         return out, lse
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep what the backward pass needs."""
-        keep_call(ctx, inputs, output, len(Lengths._fields))
 
 
 FWD_GENERAL = Operator(

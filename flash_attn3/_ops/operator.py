@@ -81,7 +81,9 @@ class Operator:
         """Call the operator on inputs of which one requires a gradient."""
         if self.autograd is None:
             raise TypeError(f"flash_attn3::{self.name} takes no input that requires a gradient")
-        return self.autograd.apply(*_distinct(arguments))
+        if torch.compiler.is_compiling():
+            arguments = tuple(_distinct(arguments))
+        return self.autograd.apply(*arguments)
 
 
 def _distinct(arguments: tuple[Any, ...]) -> list[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
 from flash_attn3 import flash_attn_func, flash_attn_qkvpacked_func, flash_attn_varlen_func
+from flash_attn3._ops import autograd
 from flash_attn3._ops.bwd import BWD
 from tests.flash_attn3.operator_calls import Calls
 
@@ -127,3 +130,46 @@ def test_what_has_no_room_is_out_of_memory():
         assert str(error) == said.format(reason)
     fault = RuntimeError(said.format("CUDA error: an illegal memory access was encountered"))
     assert BWD.explain(fault, *arguments) is fault
+
+
+def test_a_tensor_may_be_q_k_and_v_at_once():
+    x = _leaf(2, 16, 4, 64)
+    (gradient,) = torch.autograd.grad(flash_attn_func(x, x, x).sum(), x)
+    assert gradient.shape == x.shape
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_recording_a_call_reads_no_signature(monkeypatch, name):
+    """To bind arguments to one takes several times as long as the call itself."""
+
+    def refuse(*_arguments, **_options):
+        raise AssertionError("inspect.signature was called")
+
+    monkeypatch.setattr(inspect, "signature", refuse)
+    assert _backward(FUNCTIONS[name], causal=True)[1]["causal"] is True
+
+
+def test_a_torch_without_its_private_names_records_calls_too(monkeypatch):
+    monkeypatch.setattr(autograd, "_transforms_are_active", None)
+    assert _backward(FUNCTIONS["bwd"], causal=True)[1]["causal"] is True
+
+
+def test_transforms_of_torch_func_have_gradients():
+    (q, k, v), _ = _dense()
+    gradients_of = torch.func.grad(lambda *leaves: flash_attn_func(*leaves).sum(), argnums=(0, 1, 2))
+    with Calls() as calls:
+        gradients = gradients_of(q, k, v)
+    assert [gradient.shape for gradient in gradients] == [q.shape, k.shape, v.shape]
+    assert [operator for operator, _ in calls.seen] == ["fwd", "bwd"]
+    with pytest.raises(NotImplementedError, match=r"does not support torch\.vmap"):
+        torch.func.vmap(torch.func.grad(lambda q: flash_attn_func(q, k, v).sum()))(q[None])
+
+
+def test_a_tensor_of_a_transform_that_has_ended_needs_no_gradient():
+    """It says that it requires one, and torch's own operators take what is inside."""
+    kept = []
+    q, k, v = (leaf.detach() for leaf in _dense()[0])
+    torch.func.grad(lambda q: (kept.append(q), q.sum())[1])(q)
+    assert kept[0].requires_grad
+    assert not (kept[0] * 2).requires_grad
+    assert not flash_attn_func(kept[0], k, v).requires_grad

@@ -2,7 +2,6 @@
 #include "ops/bwd.h"
 
 #include <algorithm>
-#include <iterator>
 
 #include "attention/mask.h"
 #include "attention/params.h"
@@ -26,7 +25,7 @@ constexpr int64_t kTilesOfAPair = 4;  // at once
 constexpr int64_t kTailBlocks = 64;
 
 // The launches of a call, in their order.
-enum class Step : uint32_t { kPrepare, kMain, kFinish };
+enum Step : uint32_t { kPrepare, kMain, kFinish, kSteps };
 
 // The tail of a record of this operator.
 struct BwdTail {
@@ -46,9 +45,10 @@ fa3_status check_tail(const Record& record, Error error) {
                       record.name);
 }
 
-bool is_step(const Record& record, Step step) {
+// kSteps for a record of another operator's form.
+uint32_t step_of(const Record& record) {
     BwdTail tail;
-    return read_tail(record, &tail) && tail.launch == static_cast<uint32_t>(step);
+    return read_tail(record, &tail) && tail.launch < kSteps ? tail.launch : kSteps;
 }
 
 int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
@@ -58,30 +58,42 @@ struct Plan {
     Problem problem;
     ResolvedMask mask;
     Target target;
-    const Record* kernel = nullptr;  // of the main launch; null: nothing to compute
-    const Record* prepare = nullptr;
-    const Record* finish = nullptr;
+    const Record* kernels[kSteps] = {};  // null: nothing to compute
     BwdTail tail = {};
     BwdParams params = {};
     size_t workspace_size = 0;
 };
 
-fa3_status choose(const fa3_bwd_args& args, const Plan& plan, Step step, const Record** record, Error error) {
-    Wanted wanted = {kOp, plan.mask.mask, args.q.dtype, args.q.dtype, plan.problem.head_dim,
-                     plan.problem.head_dim_v};
-    if (step != Step::kMain) wanted.head_dim = wanted.head_dim_v = 0;
-    const auto accepts = [&](const Record& candidate) { return is_step(candidate, step); };
-    const auto precedes = [](const Record& a, const Record& b) {
-        const uint32_t columns = a.head_dim + a.head_dim_v;
-        const uint32_t other_columns = b.head_dim + b.head_dim_v;
-        return columns != other_columns ? columns < other_columns : a.head_dim < b.head_dim;
-    };
-    const Pack& pack = *plan.target.pack;
-    const fa3_status status = choose_kernel(pack, *plan.target.device, wanted, accepts, precedes, record, error);
-    if (status != FA3_UNSUPPORTED || step == Step::kMain) return status;
-    // The kernels of the first and last launch have no code for one SM exactly: they run beside any main kernel.
+bool has_fewer_columns(const Record& a, const Record& b) {
+    const uint32_t columns = a.head_dim + a.head_dim_v;
+    const uint32_t other_columns = b.head_dim + b.head_dim_v;
+    return columns != other_columns ? columns < other_columns : a.head_dim < b.head_dim;
+}
+
+// The kernels of all launches, in one pass over the pack.
+fa3_status choose(const fa3_bwd_args& args, Plan* plan, Error error) {
+    const Problem& problem = plan->problem;
+    const Pack& pack = *plan->target.pack;
+    const Device& device = *plan->target.device;
+    Wanted wanted = {kOp, plan->mask.mask, args.q.dtype, args.q.dtype, problem.head_dim, problem.head_dim_v};
+    Choice choices[kSteps];
+    offer_kernels(pack, device, wanted, [&](const Key& key, const Record& record) {
+        const uint32_t step = step_of(record);
+        if (step == kSteps || (step == kMain && !covers_head_dims(key, wanted))) return;
+        choices[step].consider(key, record, has_fewer_columns);
+    });
+    for (uint32_t step = 0; step < kSteps; ++step) plan->kernels[step] = choices[step].record;
+    if (plan->kernels[kMain] == nullptr) return fail_choice(pack, device, wanted, error);
+    fa3_status status = check_tail(*plan->kernels[kMain], error);
+    // Those of the first and last launch have no code for one SM exactly: they run beside any main kernel.
     wanted.any_code = true;
-    return choose_kernel(pack, *plan.target.device, wanted, accepts, precedes, record, error);
+    wanted.head_dim = wanted.head_dim_v = 0;
+    for (const Step step : {kPrepare, kFinish}) {
+        if (status != FA3_OK || plan->kernels[step] != nullptr) continue;
+        const auto accepts = [&](const Record& candidate) { return step_of(candidate) == step; };
+        status = choose_kernel(pack, device, wanted, accepts, has_fewer_columns, &plan->kernels[step], error);
+    }
+    return status;
 }
 
 // Pairs of a sequence and a key head whose tiles of keys are computed together: as many as have a block for each tile, so
@@ -89,7 +101,7 @@ fa3_status choose(const fa3_bwd_args& args, const Plan& plan, Step step, const R
 // for the end. Blocks that take turns wait less the fewer of a pair run at once.
 int32_t pairs_together(const fa3_bwd_args& args, const Plan& plan, int64_t tiles_n) {
     const MaskParams& mask = plan.mask.params;
-    const int64_t blocks = int64_t{plan.target.device->multiprocessors} * plan.kernel->blocks_per_sm;
+    const int64_t blocks = int64_t{plan.target.device->multiprocessors} * plan.kernels[kMain]->blocks_per_sm;
     const int64_t all = plan.problem.batch * plan.problem.heads_kv;
     const bool triangular = mask.window_right >= 0 && mask.window_left < 0 && mask.attention_chunk <= 0;
     int64_t pairs = blocks / tiles_n;
@@ -124,9 +136,10 @@ int64_t tiles_of_a_head(const Problem& problem, int64_t tiles_m, int64_t tile_m)
 fa3_status fill_sizes(const fa3_bwd_args& args, Plan* plan, Error error) {
     const Problem& problem = plan->problem;
     BwdParams& params = plan->params;
-    const int64_t tile_m = plan->kernel->tile_m;
+    const Record& kernel = *plan->kernels[kMain];
+    const int64_t tile_m = kernel.tile_m;
     const int64_t tiles_m = std::max<int64_t>(1, ceil_div(problem.seqlen_q, tile_m));
-    const int64_t tiles_n = std::max<int64_t>(1, ceil_div(problem.seqlen_k, plan->kernel->tile_n));
+    const int64_t tiles_n = std::max<int64_t>(1, ceil_div(problem.seqlen_k, kernel.tile_n));
     const int64_t tiles = tiles_of_a_head(problem, tiles_m, tile_m);
     const int64_t sequences = problem.batch * std::max(problem.heads_q, problem.heads_kv);
     if (sequences > INT32_MAX / std::max(tiles_m, tiles_n) || tiles > INT32_MAX) {
@@ -151,8 +164,8 @@ fa3_status fill_sizes(const fa3_bwd_args& args, Plan* plan, Error error) {
         problem.storage_q == Storage::kPacked || problem.storage_k == Storage::kPacked ? kTailBlocks : 0;
     params.workspace.tiles = static_cast<int32_t>(tiles);
     params.workspace.tile_m = static_cast<int32_t>(tile_m);
-    params.workspace.tile_n = static_cast<int32_t>(plan->kernel->tile_n);
-    params.workspace.columns_q = static_cast<int32_t>(plan->kernel->head_dim);
+    params.workspace.tile_n = static_cast<int32_t>(kernel.tile_n);
+    params.workspace.columns_q = static_cast<int32_t>(kernel.head_dim);
     params.workspace.lane_floats = static_cast<int32_t>(plan->tail.lane_floats);
     plan->workspace_size = divide(args, problem, nullptr, &params).size();
     return FA3_OK;
@@ -167,12 +180,9 @@ fa3_status make_plan_of(const fa3_bwd_args& args, const Check& check, Plan* plan
     if (status != FA3_OK || has_no_gradient(args)) return status;
     plan->mask = resolve_mask(inputs, plan->problem);
     status = find_target(args.device, &plan->target, error);
-    if (status == FA3_OK) status = choose(args, *plan, Step::kMain, &plan->kernel, error);
-    if (status == FA3_OK) status = check_tail(*plan->kernel, error);
-    if (status == FA3_OK) status = choose(args, *plan, Step::kPrepare, &plan->prepare, error);
-    if (status == FA3_OK) status = choose(args, *plan, Step::kFinish, &plan->finish, error);
+    if (status == FA3_OK) status = choose(args, plan, error);
     if (status != FA3_OK) return status;
-    read_tail(*plan->kernel, &plan->tail);
+    read_tail(*plan->kernels[kMain], &plan->tail);
     return fill_sizes(args, plan, error);
 }
 
@@ -200,8 +210,8 @@ void fill_addresses(const fa3_bwd_args& args, Plan* plan) {
 
 fa3_status encode_tensors(const fa3_bwd_args& args, Plan* plan, Error error) {
     const Problem& problem = plan->problem;
-    const uint32_t rows_q = plan->kernel->tile_m;
-    const uint32_t rows_k = plan->kernel->tile_n;
+    const uint32_t rows_q = plan->kernels[kMain]->tile_m;
+    const uint32_t rows_k = plan->kernels[kMain]->tile_n;
     BwdParams& params = plan->params;
     const struct {
         const fa3_tensor& tensor;
@@ -230,7 +240,7 @@ fa3_status encode_tensors(const fa3_bwd_args& args, Plan* plan, Error error) {
 fa3_status run(const fa3_bwd_args& args, Error error) {
     Plan plan;
     fa3_status status = make_plan(args, &plan, error);
-    if (status != FA3_OK || plan.kernel == nullptr) return status;
+    if (status != FA3_OK || plan.kernels[kMain] == nullptr) return status;
     status = divide(args, plan.problem, args.workspace, &plan.params).check(args.workspace_size, error);
     if (status != FA3_OK) return status;
     fill_addresses(args, &plan);
@@ -246,14 +256,14 @@ fa3_status run(const fa3_bwd_args& args, Error error) {
     const int64_t query_tiles = int64_t{params.sizes.batch} * params.sizes.heads_q * params.tiles_m;
     const int64_t key_tiles = int64_t{params.sizes.batch} * params.sizes.heads_kv * params.tiles_n;
     const uint32_t blocks = plan.tail.dynamic == 1
-                                ? resident_blocks(device, *plan.kernel, args.sm_margin, key_tiles)
+                                ? resident_blocks(device, *plan.kernels[kMain], args.sm_margin, key_tiles)
                                 : static_cast<uint32_t>(key_tiles);
     const int64_t sinks = args.sink == nullptr ? 0 : params.sizes.heads_q;
+    const int64_t last_blocks = query_tiles + sinks + params.tail_blocks;
     return launch_all(plan.target,
-                      {{plan.prepare, static_cast<uint32_t>(query_tiles), &params, false},
-                       {plan.kernel, blocks, &params, false},
-                       {plan.finish, static_cast<uint32_t>(query_tiles + sinks + params.tail_blocks), &params,
-                        false}},
+                      {{plan.kernels[kPrepare], static_cast<uint32_t>(query_tiles), &params, false},
+                       {plan.kernels[kMain], blocks, &params, false},
+                       {plan.kernels[kFinish], static_cast<uint32_t>(last_blocks), &params, false}},
                       stream, error);
 }
 
@@ -276,15 +286,14 @@ fa3_status fa3_bwd_workspace(const fa3_bwd_args* args, size_t* size, char* error
 
 fa3_status fa3_bwd_kernel(const fa3_bwd_args* args, uint32_t launch, fa3_kernel_info* info, char* error,
                           size_t error_size) {
-    const auto plan_launch = [&](const fa3_bwd_args& known, fa3::Plan* plan, fa3::Error sink) {
-        const fa3_status status = fa3::make_plan(known, plan, sink);
-        const fa3::Record* const kernels[] = {plan->prepare, plan->kernel, plan->finish};
+    const auto name_launch = [&](const fa3_bwd_args& known, fa3::Error sink) {
+        fa3::Plan plan;
+        const fa3_status status = fa3::make_plan(known, &plan, sink);
         if (status != FA3_OK) return status;
-        if (launch >= std::size(kernels)) {
+        if (launch >= fa3::kSteps) {
             return sink.fail(FA3_INVALID_ARGUMENT, "launch is %u; it should be 0, 1 or 2", launch);
         }
-        plan->kernel = kernels[launch];
-        return FA3_OK;
+        return fa3::write_kernel_info(plan.kernels[launch], info, sink);
     };
-    return fa3::name_kernel<fa3::Plan>(args, "fa3_bwd_args", plan_launch, info, {error, error_size});
+    return fa3::run_call(args, "fa3_bwd_args", name_launch, {error, error_size});
 }

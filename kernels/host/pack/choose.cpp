@@ -30,13 +30,6 @@ bool runs_on(const Key& key, const Device& device) { return can_run_on(key, devi
 
 bool takes_dtype(uint8_t dtype, int32_t wanted) { return dtype == wanted || dtype == kAnyDtype; }
 
-// All of `serves` but the head dimensions.
-bool serves_type(const Key& key, const Device& device, const Wanted& wanted) {
-    return takes_dtype(key.dtype_in, wanted.dtype_in) && takes_dtype(key.dtype_out, wanted.dtype_out) &&
-           (key.masks >> static_cast<int>(wanted.mask) & 1) != 0 && key.op == wanted.op &&
-           can_run_on(key, device) && (wanted.any_code || is_allowed(key.code));
-}
-
 // As "sm_90a", "sm_80" or "sm_80 PTX".
 void append_target(Text& text, const Key& key) {
     text.append("sm_%u%s", key.sm, key.code == Code::kExact ? "a" : key.code == Code::kPtx ? " PTX" : "");
@@ -90,9 +83,10 @@ void append_head_dims(Text& text, const Pack& pack, const Device& device, const 
 
 }  // namespace
 
-bool serves(const Key& key, const Device& device, const Wanted& wanted) {
-    return key.head_dim >= wanted.head_dim && key.head_dim_v >= wanted.head_dim_v &&
-           serves_type(key, device, wanted);
+bool suits(const Key& key, const Device& device, const Wanted& wanted) {
+    return takes_dtype(key.dtype_in, wanted.dtype_in) && takes_dtype(key.dtype_out, wanted.dtype_out) &&
+           (key.masks >> static_cast<int>(wanted.mask) & 1) != 0 && can_run_on(key, device) &&
+           (wanted.any_code || is_allowed(key.code));
 }
 
 int compare_targets(const Key& a, const Key& b) {
