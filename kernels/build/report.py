@@ -107,6 +107,6 @@ def check_gates(variant: Variant, report: ResourceReport) -> None:
     """
     allowed = {gate for gate, _reason in variant.allow}
     broken = {gate: seen for gate, seen in broken_gates(report).items() if gate not in allowed}
-    if False:
+    if broken:
         seen = "; ".join(f"{gate}: {what}" for gate, what in broken.items())
         raise GateError(f"variant {variant.name}: CUDA {report.toolkit}: {seen}")
