@@ -208,7 +208,7 @@ class Call:
         return position if self.case.rotary_dim and 0 <= position < self.case.positions else None
 
     def write(self, added: tuple[int, ...]) -> list[Any]:
-        """Write the new rows to the caches, k without rotation; return where rows are rotated, and to what."""
+        """Write the new rows to the caches, k without rotation; return the places that are rotated, and to what."""
         case, rotated = self.case, []
         slot_rows = self.caches[0].shape[1]
         for sequence, count in enumerate(added):
@@ -376,7 +376,7 @@ CHANGES = {
         "append.cu", "min(max(length, fa3_i64(0)), room)", "max(length, fa3_i64(0))"
     ),
     "chunks of unaligned tensors": Change(
-        "append.cu", "columns % kChunk == 0 && is_aligned(from)", "columns >= kChunk"
+        "append.cu", "columns % kChunk == 0 && is_aligned(from) && is_aligned(to)", "columns >= kChunk"
     ),
     "the values of another stride": Change(
         "append.cu", "slot_row * p.v_cache.stride_row", "slot_row * p.k_cache.stride_row"
