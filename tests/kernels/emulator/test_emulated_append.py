@@ -208,7 +208,7 @@ class Call:
         return position if self.case.rotary_dim and 0 <= position < self.case.positions else None
 
     def write(self, added: tuple[int, ...]) -> list[Any]:
-        """Write the new rows to the caches, k without rotation; return the places that are rotated, and to what."""
+        """Write new rows to the caches, k unrotated; return the places that are rotated, and to what."""
         case, rotated = self.case, []
         slot_rows = self.caches[0].shape[1]
         for sequence, count in enumerate(added):
