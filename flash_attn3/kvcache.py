@@ -243,7 +243,7 @@ def flash_attn_append_kvcache(  # noqa: PLR0917  in the order of flash_attn_with
 def _lengths_before(given: Any, cache: Cache, batch: int, k: Tensor, new: tuple[Any, ...]) -> Tensor:
     """Return the lengths before rows are appended; refuse a number for all that leaves no room for them."""
     if given is None:
-        raise ValueError("cache_seqlens must be given with k, whose rows are written behind it; it is None")
+        raise ValueError("cache_seqlens must be given with k, whose rows follow those; it is None")
     if isinstance(given, Tensor):
         return resolve_lengths(given, cache, batch)
     cu_seqlens_k_new, rotary_cos, _, rotary_seqlens, _ = new

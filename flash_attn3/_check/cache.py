@@ -28,10 +28,10 @@ def check_append(  # noqa: PLR0917  the order of the operators
     rotary_cos: Any = None,
     rotary_sin: Any = None,
     rotary_seqlens: Any = None,
-    rotary_interleaved: Any = True,
+    rotary_interleaved: Any = True,  # noqa: ARG001  torch makes it a bool
     q: Any = None,
     cu_seqlens_q: Any = None,
-    q_advances: Any = False,
+    q_advances: Any = False,  # noqa: ARG001  likewise
 ) -> None:
     """Refuse arguments that the operators which append cannot take.
 
@@ -41,9 +41,6 @@ def check_append(  # noqa: PLR0917  the order of the operators
         NotImplementedError: this build holds no kernel that appends, or none for FP8.
     """
     _check_operands(k_cache, {"k_cache": k_cache, "v_cache": v_cache, "k": k, "v": v})
-    for name, value in (("rotary_interleaved", rotary_interleaved), ("q_advances", q_advances)):
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be a bool; its type is {type(value).__name__}")
     batch = _check_indices(
         k_cache,
         {
