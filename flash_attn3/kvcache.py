@@ -251,8 +251,8 @@ def _lengths_before(given: Any, cache: Cache, batch: int, k: Tensor, new: tuple[
     seqlens = resolve_lengths(given, cache, batch, appended)
     if rotary_cos is not None and rotary_seqlens is None and given + appended > rotary_cos.shape[0]:
         raise ValueError(
-            f"rotary_cos must have at least {given + appended} positions, for {given} rows and {appended} new "
-            f"ones; its shape is {tuple(rotary_cos.shape)}"
+            f"rotary_cos must have at least {given + appended} positions, for {given} rows and {appended} "
+            f"new ones; its shape is {tuple(rotary_cos.shape)}"
         )
     return seqlens
 
@@ -299,6 +299,29 @@ def get_scheduler_metadata(  # noqa: PLR0917  callers pass these by position
     sm_margin: int = 0,  # noqa: ARG001
 ) -> Tensor:
     """Plan a call of ``flash_attn_with_kvcache``: the kernels schedule themselves, and a plan is empty.
+
+    Args:
+        batch_size: without effect, as every argument but cache_seqlens.
+        max_seqlen_q: likewise; a tensor is not read from its device.
+        max_seqlen_k: likewise.
+        num_heads_q: likewise.
+        num_heads_kv: likewise.
+        headdim: likewise.
+        cache_seqlens: (batch,) int32: the plan is on its device.
+        qkv_dtype: without effect, as those above and below.
+        headdim_v: likewise.
+        cu_seqlens_q: likewise.
+        cu_seqlens_k_new: likewise.
+        cache_leftpad: likewise.
+        page_size: likewise.
+        max_seqlen_k_new: likewise.
+        causal: likewise.
+        window_size: likewise.
+        attention_chunk: likewise.
+        has_softcap: likewise.
+        num_splits: likewise.
+        pack_gqa: likewise.
+        sm_margin: likewise.
 
     Returns:
         An empty int32 tensor on the device of cache_seqlens, for ``scheduler_metadata``.
