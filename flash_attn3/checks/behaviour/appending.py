@@ -39,7 +39,7 @@ def replay_with_grown_lengths(function: Function, device: torch.device) -> Itera
     """A captured call appends and attends as its lengths, tables and new rows say when it is replayed."""
     case = _DECODE
     inputs = make_inputs(case, device)
-    buffers = [cache.memory.buffer.clone() for cache in (inputs.k_cache, inputs.v_cache)]
+    buffers = [cache.buffer.clone() for cache in (inputs.k_cache, inputs.v_cache)]
     caches = _views(inputs, buffers)
 
     def attend() -> Results:
@@ -71,7 +71,7 @@ def _grown(case: AppendCase, step: int, device: torch.device) -> AppendInputs:
 
 
 def _buffers(inputs: AppendInputs) -> list[Tensor]:
-    return [inputs.k_cache.memory.buffer, inputs.v_cache.memory.buffer]
+    return [inputs.k_cache.buffer, inputs.v_cache.buffer]
 
 
 def _views(inputs: AppendInputs, buffers: list[Tensor]) -> list[Tensor]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from flash_attn3 import flash_attn_append_kvcache, flash_attn_with_kvcache
-from flash_attn3.checks.behaviour.canary import Memory, Results
 from flash_attn3.checks.data.inputs import DTYPES
 
 if TYPE_CHECKING:
@@ -22,35 +21,47 @@ if TYPE_CHECKING:
 
 _TABLE_ROWS = 37  # less than the positions of some cases, which are then not rotated
 _SPARE = 2  # pages or entries that no sequence has
+_GUARD = 1 << 15  # elements on each side of a cache
+_CANARY = 0x5AC3
 _NO_SLOTS = (-1, 1 << 30, -(1 << 31))
 
 
 @dataclass(frozen=True)
 class CacheMemory:
-    """A cache between canaries. Rows that no sequence uses are NaN; ``layout`` says how it lies."""
+    """A cache between canaries. Rows that no sequence uses are NaN.
 
-    memory: Memory
+    Attributes:
+        buffer: int16, all of the memory.
+        shape: of the cache.
+        strides: of the cache, in elements.
+        offset: of its first element in the buffer.
+    """
+
+    buffer: Tensor
     shape: tuple[int, ...]
-    layout: str
+    strides: tuple[int, ...]
+    offset: int
     dtype: torch.dtype
 
     @classmethod
     def make(
         cls, shape: tuple[int, ...], layout: str, dtype: torch.dtype, device: torch.device
     ) -> CacheMemory:
-        """Return a cache full of NaN."""
+        """Return a cache full of NaN; ``layout`` says how it lies."""
         slots, rows, heads, columns = shape
         apart = {"contiguous": (0, 0), "padded": (1, 8), "misaligned": (1, 3)}[layout]
-        wide = (slots + 1, rows + apart[0], heads + apart[0], columns + apart[1])
-        cache = cls(Memory(wide, torch.int16, device), shape, layout, dtype)
-        cache.view(cache.memory.buffer).fill_(torch.nan)
+        row = (heads + apart[0]) * (columns + apart[1])
+        strides = ((rows + apart[0]) * row, row, columns + apart[1], 1)
+        offset = _GUARD + (3 if layout == "misaligned" else 0)
+        size = 2 * _GUARD + slots * strides[0]
+        buffer = torch.full((size,), _CANARY, dtype=torch.int16, device=device)
+        cache = cls(buffer, shape, strides, offset, dtype)
+        cache.view(buffer).fill_(torch.nan)
         return cache
 
     def view(self, buffer: Tensor) -> Tensor:
-        """Return the cache in a copy of the buffer of its memory."""
-        block = self.memory.block
-        offset = block.storage_offset() + (3 if self.layout == "misaligned" else 0)
-        return buffer.view(self.dtype).as_strided(self.shape, block.stride(), offset)
+        """Return the cache in the buffer, or in a copy of it."""
+        return buffer.view(self.dtype).as_strided(self.shape, self.strides, self.offset)
 
 
 @dataclass(frozen=True)
@@ -256,7 +267,7 @@ def _fill_used_rows(inputs: AppendInputs, values: Callable[..., Tensor]) -> None
     ]
     for cache in (inputs.k_cache, inputs.v_cache):
         new = values(len(places), *cache.shape[2:])
-        put_rows(cache.view(cache.memory.buffer), places, new)
+        put_rows(cache.view(cache.buffer), places, new)
 
 
 def put_rows(cache: Tensor, places: list[tuple[int, int]], rows: Tensor) -> None:
@@ -268,7 +279,7 @@ def put_rows(cache: Tensor, places: list[tuple[int, int]], rows: Tensor) -> None
 
 def public_kvcache(
     q: Tensor | None, k_cache: Tensor, v_cache: Tensor, k: Tensor, v: Tensor, **options: Any
-) -> Results:
+) -> tuple[Tensor, ...]:
     """Call the public function that appends: with queries, (out, lse), and else the lengths."""
     if q is None:
         return (flash_attn_append_kvcache(k_cache, v_cache, k, v, **options),)
@@ -277,10 +288,10 @@ def public_kvcache(
 
 
 def call(
-    function: Callable[..., Results], _case: AppendCase, inputs: AppendInputs, **options: Any
-) -> Results:
+    function: Callable[..., tuple[Tensor, ...]], _case: AppendCase, inputs: AppendInputs, **options: Any
+) -> tuple[Tensor, ...]:
     """Call ``function`` on copies of the caches; return their buffers, and then what it returns."""
-    buffers = [cache.memory.buffer.clone() for cache in (inputs.k_cache, inputs.v_cache)]
+    buffers = [cache.buffer.clone() for cache in (inputs.k_cache, inputs.v_cache)]
     caches = [
         cache.view(buffer) for cache, buffer in zip((inputs.k_cache, inputs.v_cache), buffers, strict=True)
     ]

@@ -22,7 +22,7 @@ def append_kernel(case: AppendCase, inputs: AppendInputs) -> Callable[[], str]:
 
     See ``data.forward_abi.forward_kernel``. Of a call that attends, the kernel that appends.
     """
-    caches = [cache.view(cache.memory.buffer) for cache in (inputs.k_cache, inputs.v_cache)]
+    caches = [cache.view(cache.buffer) for cache in (inputs.k_cache, inputs.v_cache)]
     seqlens = torch.empty(max(1, case.batch), dtype=torch.int32, device=caches[0].device)
     # Queries are rotated in the same launch, and left alone by one that does not rotate.
     q = inputs.q if case.rotary_dim else None

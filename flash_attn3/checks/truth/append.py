@@ -14,7 +14,6 @@ from flash_attn3.checks.truth.reference import Attention, Scoring, attention_fp6
 from flash_attn3.checks.truth.rule import Judgement, judge, lse_tolerance
 
 if TYPE_CHECKING:
-    from flash_attn3.checks.behaviour.canary import Results
     from flash_attn3.checks.cases.append import AppendCase
     from flash_attn3.checks.data.append import AppendInputs
 
@@ -66,7 +65,7 @@ def rotate(rows: Tensor, tables: tuple[Tensor, Tensor], interleaved: bool) -> tu
 
 def find_truth(case: AppendCase, inputs: AppendInputs) -> AppendTruth:
     """Compute the truth of a case."""
-    buffers = tuple(cache.memory.buffer.clone() for cache in (inputs.k_cache, inputs.v_cache))
+    buffers = tuple(cache.buffer.clone() for cache in (inputs.k_cache, inputs.v_cache))
     k_cache, v_cache = (
         cache.view(buffer) for cache, buffer in zip((inputs.k_cache, inputs.v_cache), buffers, strict=True)
     )
@@ -153,7 +152,9 @@ def _padded_queries(case: AppendCase, inputs: AppendInputs) -> Tensor:
     return padded
 
 
-def judge_case(case: AppendCase, inputs: AppendInputs, truth: AppendTruth, result: Results) -> Judgement:
+def judge_case(
+    case: AppendCase, inputs: AppendInputs, truth: AppendTruth, result: tuple[Tensor, ...]
+) -> Judgement:
     """Judge (k buffer, v buffer, lengths) or (k buffer, v buffer, out, lse) of a call."""
     judgement = Judgement()
     _judge_caches(judgement, case, inputs, truth, result)
@@ -178,7 +179,11 @@ def judge_case(case: AppendCase, inputs: AppendInputs, truth: AppendTruth, resul
 
 
 def _judge_caches(
-    judgement: Judgement, case: AppendCase, inputs: AppendInputs, truth: AppendTruth, result: Results
+    judgement: Judgement,
+    case: AppendCase,
+    inputs: AppendInputs,
+    truth: AppendTruth,
+    result: tuple[Tensor, ...],
 ) -> None:
     """Compare the caches and all memory around them, bit by bit but for rotated elements."""
     caches = (inputs.k_cache, inputs.v_cache)
