@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flash_attn3._check.arguments import Lengths
 from flash_attn3._check.cache import check_index_tensor
+from flash_attn3._check.tensors import require_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,9 +144,25 @@ def _single_rows(tensor: Tensor) -> Tensor:
     return tensor.flatten(0, 1).unsqueeze(1)
 
 
-def batch_of(q: Tensor, cu_seqlens_q: Tensor | None) -> int:
-    """Return the number of sequences of a q."""
-    return q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
+def batch_of(name: str, tensor: Any, cu_seqlens_name: str, cu_seqlens: Any) -> int:
+    """Return the number of sequences of a tensor, which may be packed.
+
+    Args:
+        name: of the tensor.
+        tensor: its batch is its first dimension, or with ``cu_seqlens`` one less than their number.
+        cu_seqlens_name: of these.
+        cu_seqlens: first rows of packed sequences, or None.
+
+    Raises:
+        TypeError: one of them is no tensor.
+        ValueError: one of them has no dimensions.
+    """
+    for argument, value in ((name, tensor), (cu_seqlens_name, cu_seqlens)):
+        if value is not None or argument == name:
+            require_tensor(argument, value)
+            if value.ndim == 0:
+                raise ValueError(f"{argument} must have dimensions; its shape is ()")
+    return tensor.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1  # type: ignore[no-any-return]
 
 
 def advances(causal: bool, options: Sequence[Any]) -> bool:

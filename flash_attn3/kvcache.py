@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flash_attn3._cache import Cache, advances, batch_of, place_keys, resolve_lengths
 from flash_attn3._check.arguments import resolve_options
-from flash_attn3._check.cache import check_append
+from flash_attn3._check.cache import check_append, check_cache_ranks
 from flash_attn3._check.longest import read_longest
 from flash_attn3._check.tensors import require_tensor
 from flash_attn3._forward import forward, forward_general, forward_masked
@@ -130,8 +130,9 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
     for name, array in (("cu_seqlens_k_new", cu_seqlens_k_new), ("rotary_seqlens", rotary_seqlens)):
         if array is not None:
             require_tensor(name, array)
+    check_cache_ranks(k_cache, v_cache, page_table)
+    batch = batch_of("q", q, "cu_seqlens_q", cu_seqlens_q)
     longest_q = 0 if cu_seqlens_q is None else _longest_q(max_seqlen_q, q)
-    batch = batch_of(q, cu_seqlens_q)
     cache = Cache(k_cache, v_cache, cache_batch_idx, cache_leftpad, page_table)
     seqlens: Tensor | None
     if k is not None or v is not None or rotary_cos is not None or rotary_sin is not None:
@@ -229,11 +230,11 @@ def flash_attn_append_kvcache(  # noqa: PLR0917  in the order of flash_attn_with
         NotImplementedError: k or v requires a gradient, or there is no kernel for FP8 yet.
         RuntimeError: there is no CUDA driver, it is too old, or this build has no kernel for the GPU.
     """
-    for name, tensor in (("k_cache", k_cache), ("k", k)):
-        require_tensor(name, tensor)
+    check_cache_ranks(k_cache, v_cache, page_table)
+    batch = batch_of("k", k, "cu_seqlens_k_new", cu_seqlens_k_new)
     cache = Cache(k_cache, v_cache, cache_batch_idx, None, page_table)
     new = (cu_seqlens_k_new, rotary_cos, rotary_sin, rotary_seqlens, rotary_interleaved)
-    seqlens = _lengths_before(cache_seqlens, cache, batch_of(k, cu_seqlens_k_new), k, new)
+    seqlens = _lengths_before(cache_seqlens, cache, batch, k, new)
     arguments = (k_cache, v_cache, k, v, seqlens, cache_batch_idx, page_table, *new)
     _refuse_gradients(arguments[:4])
     after: Tensor = _run(_append, arguments)

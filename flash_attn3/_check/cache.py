@@ -132,13 +132,8 @@ def check_index_tensor(name: str, tensor: Any, other: Tensor, other_name: str) -
 
 def _check_cache(k_cache: Tensor, v_cache: Tensor, batch: int, cache_batch_idx: Any, page_table: Any) -> int:
     """Check the cache; return the rows that a sequence can have in it."""
-    dimensions = "batch, seqlen" if page_table is None else "pages, page_size"
+    check_cache_ranks(k_cache, v_cache, page_table)
     for name, tensor in (("k_cache", k_cache), ("v_cache", v_cache)):
-        if tensor.ndim != 4:
-            raise ValueError(
-                f"{name} must have 4 dimensions, ({dimensions}, heads, head_dim); "
-                f"its shape is {tuple(tensor.shape)}"
-            )
         if tensor.shape[3] == 0:
             raise ValueError(f"{name} must have a head_dim of 1 or more; its shape is {tuple(tensor.shape)}")
         if tensor.stride(3) != 1 and tensor.shape[3] > 1:
@@ -160,9 +155,32 @@ def _check_cache(k_cache: Tensor, v_cache: Tensor, batch: int, cache_batch_idx: 
     return _check_pages(k_cache, page_table, batch)
 
 
+def check_cache_ranks(k_cache: Any, v_cache: Any, page_table: Any) -> None:
+    """Refuse a cache or a page_table of another rank.
+
+    Raises:
+        TypeError: one of them is no tensor.
+        ValueError: one of them has another number of dimensions.
+    """
+    dimensions = "batch, seqlen" if page_table is None else "pages, page_size"
+    for name, tensor in (("k_cache", k_cache), ("v_cache", v_cache)):
+        require_tensor(name, tensor)
+        if tensor.ndim != 4:
+            raise ValueError(
+                f"{name} must have 4 dimensions, ({dimensions}, heads, head_dim); "
+                f"its shape is {tuple(tensor.shape)}"
+            )
+    if page_table is not None:
+        require_tensor("page_table", page_table)
+        if page_table.ndim != 2:
+            raise ValueError(
+                f"page_table must have shape (batch, pages); its shape is {tuple(page_table.shape)}"
+            )
+
+
 def _check_pages(k_cache: Tensor, page_table: Any, batch: int) -> int:
     check_index_tensor("page_table", page_table, k_cache, "k_cache")
-    if page_table.ndim != 2 or page_table.shape[0] != batch:
+    if page_table.shape[0] != batch:
         raise ValueError(
             f"page_table must have shape (batch, pages) with batch {batch}; "
             f"its shape is {tuple(page_table.shape)}"

@@ -344,6 +344,29 @@ def test_what_cannot_be_appended_is_refused_by_name(changes, error: type[Excepti
         flash_attn_with_kvcache(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"q": None}, TypeError, "q must be a torch.Tensor; its type is NoneType"),
+        ({"q": empty(())}, ValueError, r"q must have dimensions; its shape is \(\)"),
+        ({"k_cache": 3}, TypeError, "k_cache must be a torch.Tensor; its type is int"),
+        (
+            {"v_cache": empty((24, 2, 64))},
+            ValueError,
+            r"v_cache must have 4 dimensions, \(batch, seqlen, heads",
+        ),
+        ({"page_table": index(4)}, ValueError, r"page_table must have shape \(batch, pages\)"),
+        ({"cu_seqlens_q": [0, 4]}, TypeError, "cu_seqlens_q must be a torch.Tensor; its type is list"),
+        ({"rotary_cos": empty((40, 16))}, ValueError, "k must be given with k, v, rotary_cos or rotary_sin"),
+        ({"rotary_seqlens": 4}, TypeError, "rotary_seqlens must be a torch.Tensor; its type is int"),
+    ],
+)
+def test_what_is_no_call_is_refused_by_name(changes, error: type[Exception], message: str):
+    q, k_cache, v_cache = dense()
+    with pytest.raises(error, match=f"^{message}"):
+        flash_attn_with_kvcache(**{"q": q, "k_cache": k_cache, "v_cache": v_cache, **changes})
+
+
 def test_a_cache_on_the_cpu_is_refused():
     tensors = [torch.zeros(shape, dtype=torch.bfloat16) for shape in (CACHE, CACHE, NEW, NEW)]
     with pytest.raises(ValueError, match=r"^k_cache must be a CUDA tensor; it is on cpu"):
