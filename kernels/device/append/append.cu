@@ -188,18 +188,8 @@ CUTE_DEVICE bool is_aligned(Operand const& operand) {
 
 // Whether a thread can load 16 bytes of the tables, and every pair of columns is in whole chunks.
 CUTE_DEVICE bool is_aligned(RotaryParams const& rotary) {
-    return rotary.cosines == nullptr ||
-           ((rotary.stride_cosines | rotary.stride_sines) % kChunk == 0 && rotary.columns % (2 * kChunk) == 0 &&
+    return ((rotary.stride_cosines | rotary.stride_sines) % kChunk == 0 && rotary.columns % (2 * kChunk) == 0 &&
             (reinterpret_cast<fa3_u64>(rotary.cosines) | reinterpret_cast<fa3_u64>(rotary.sines)) % 16 == 0);
-}
-
-CUTE_DEVICE void copy_tensor(Place const (&places)[kTileM], int rows, int which, Operand const& from, Operand const& to,
-                             int heads, int columns, RotaryParams const* rotary) {
-    if (columns % kChunk == 0 && is_aligned(from) && is_aligned(to) && (rotary == nullptr || is_aligned(*rotary))) {
-        copy_rows<kChunk>(places, rows, which, from, to, heads, columns, rotary);
-    } else {
-        copy_rows<1>(places, rows, which, from, to, heads, columns, rotary);
-    }
 }
 
 CUTE_DEVICE void write_lengths(AppendParams const& p) {
@@ -225,11 +215,18 @@ extern "C" __global__ void __launch_bounds__(fa3::kThreads) FA3_KERNEL(const __g
     if (thread < rows) places[thread] = of_q ? place_of_query(p, first + thread) : place_of_new(p, first + thread);
     if (block == 0) write_lengths(p);
     __syncthreads();
-    if (of_q) {
-        copy_tensor(places, rows, 0, p.q, p.q_out, p.heads_q, p.head_dim, &p.rotary);
-        return;
+    CUTE_NO_UNROLL
+    for (int which = 0; which < (of_q ? 1 : 2); ++which) {  // one copy of the code for k, v and q
+        bool const of_v = which == 1;
+        Operand const& from = of_q ? p.q : of_v ? p.v : p.k;
+        Operand const& to = of_q ? p.q_out : of_v ? p.v_cache : p.k_cache;
+        int const heads = of_q ? p.heads_q : p.heads_kv;
+        int const columns = of_v ? p.head_dim_v : p.head_dim;
+        RotaryParams const* const rotary = of_v || p.rotary.cosines == nullptr ? nullptr : &p.rotary;
+        if (columns % kChunk == 0 && is_aligned(from) && is_aligned(to) && (rotary == nullptr || is_aligned(*rotary))) {
+            copy_rows<kChunk>(places, rows, which, from, to, heads, columns, rotary);
+        } else {
+            copy_rows<1>(places, rows, which, from, to, heads, columns, rotary);
+        }
     }
-    RotaryParams const* const rotary = p.rotary.cosines == nullptr ? nullptr : &p.rotary;
-    copy_tensor(places, rows, 0, p.k, p.k_cache, p.heads_kv, p.head_dim, rotary);
-    copy_tensor(places, rows, 1, p.v, p.v_cache, p.heads_kv, p.head_dim_v, nullptr);
 }
