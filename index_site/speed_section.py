@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from index_site.manifest import Manifest, Wheel
     from index_site.proofs import Proof
-    from index_site.speeds import Comparison, History, Panel, Speeds
+    from index_site.speeds import Comparison, DirectionSpeeds, History, Panel, Speeds
 
 _TITLES = {OURS: PROJECT, **PEERS}
 
@@ -34,21 +34,34 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class DirectionCharts:
+    """The forward or the backward.
+
+    Attributes:
+        direction: which of them.
+        comparisons: with each other implementation over all cells.
+        charts: one for each dtype, head dimension and mask.
+    """
+
+    direction: str
+    comparisons: tuple[Comparison, ...]
+    charts: tuple[Chart, ...]
+
+
+@dataclass(frozen=True)
 class GpuSpeed:
     """All that the page says of the speed on one GPU.
 
     Attributes:
         proof: the report.
-        comparisons: with each other implementation over all cells.
         legend: class of the stroke and title of each implementation.
-        charts: one for each dtype, head dimension and mask.
+        directions: those with a cell.
         history: the releases compared; None with fewer than two.
     """
 
     proof: Proof
-    comparisons: tuple[Comparison, ...]
     legend: tuple[tuple[str, str], ...]
-    charts: tuple[Chart, ...]
+    directions: tuple[DirectionCharts, ...]
     history: Chart | None
 
 
@@ -57,22 +70,27 @@ def gpu_speeds(manifest: Manifest, release: Sequence[Wheel]) -> tuple[GpuSpeed, 
     return tuple(
         _gpu_speed(speeds, speed_history(manifest, speeds.proof.gpu, release[0].channel))
         for speeds in release_speeds(release)
-        if speeds.panels
+        if speeds.directions
     )
 
 
 def _gpu_speed(speeds: Speeds, history: History | None) -> GpuSpeed:
-    present = {name for panel in speeds.panels for name in panel.speeds}
+    panels = [panel for each in speeds.directions for panel in each.panels]
+    present = {name for panel in panels for name in panel.speeds}
+    return GpuSpeed(
+        speeds.proof,
+        tuple((name, title) for name, title in _TITLES.items() if name in present),
+        tuple(_direction_charts(each) for each in speeds.directions),
+        None if history is None else _history_chart(history),
+    )
+
+
+def _direction_charts(speeds: DirectionSpeeds) -> DirectionCharts:
     seqlens = sorted({seqlen for panel in speeds.panels for seqlen in panel.seqlens})
     fastest = max(max(line.values()) for panel in speeds.panels for line in panel.speeds.values())
     x = Axis(math.log2(seqlens[0]), math.log2(seqlens[-1]), ())
-    return GpuSpeed(
-        speeds.proof,
-        speeds.comparisons,
-        tuple((name, title) for name, title in _TITLES.items() if name in present),
-        tuple(_panel_chart(panel, x, axis_to(fastest)) for panel in speeds.panels),
-        None if history is None else _history_chart(history),
-    )
+    charts = tuple(_panel_chart(panel, x, axis_to(fastest)) for panel in speeds.panels)
+    return DirectionCharts(speeds.direction, speeds.comparisons, charts)
 
 
 def _panel_chart(panel: Panel, x: Axis, y: Axis) -> Chart:
@@ -83,6 +101,8 @@ def _panel_chart(panel: Panel, x: Axis, y: Axis) -> Chart:
         if name in panel.speeds
     ]
     title = f"{panel.dtype}, head_dim {panel.head_dim}, {panel.mask}"
+    if panel.direction == "backward":
+        title = f"backward, {title}"
     names = [name for name in _TITLES if name in panel.speeds]
     ranges = (f"{_TITLES[name]} {_range(panel.speeds[name])}" for name in names)
     label = f"TFLOP/s by tokens, {title}: {'; '.join(ranges)}"

@@ -1,6 +1,7 @@
 """Speed as validation reports have it: cells with their medians, means over cells, and releases compared.
 
-A cell is one race of the forward for which cuDNN has a kernel of its own: no ratio is one to a fallback.
+A cell is one race of forward or backward for which cuDNN has a kernel of its own: no ratio is one to a
+fallback.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 OURS = "ours"
 PEERS = {"fa3": "FlashAttention-3", "cudnn": "cuDNN", "flash": "torch\N{RIGHT SINGLE QUOTATION MARK}s flash"}
 """The other implementations by their names in reports, in the order of the page."""
+DIRECTIONS = ("forward", "backward")
+_BACKWARD = "bwd_"  # begins the name of a race of the backward
 _SHAPE = re.compile(r"(?P<dtype>[a-z0-9]+)_d(?P<head_dim>\d+)_(?P<mask>full|causal)_s(?P<seqlen>\d+)")
 _RELEASES = 12
 
@@ -31,6 +34,7 @@ _RELEASES = 12
 class Shape:
     """The shape of a cell."""
 
+    direction: str
     dtype: str
     head_dim: int
     mask: str
@@ -38,16 +42,18 @@ class Shape:
 
     @property
     def order(self) -> tuple[str, int, bool, int]:
-        """Its place among the shapes of the page."""
+        """Its place among the shapes of its direction."""
         return self.dtype, self.head_dim, self.mask != "full", self.seqlen
 
     @classmethod
     def parse(cls, name: str) -> Shape | None:
         """Parse the name of a race; None for one of another kind."""
-        found = _SHAPE.fullmatch(name)
+        found = _SHAPE.fullmatch(name.removeprefix(_BACKWARD))
         if found is None:
             return None
-        return cls(found["dtype"], int(found["head_dim"]), found["mask"], int(found["seqlen"]))
+        return cls(
+            _direction(name), found["dtype"], int(found["head_dim"]), found["mask"], int(found["seqlen"])
+        )
 
     def __str__(self) -> str:
         return f"head_dim {self.head_dim}, {self.mask}, {self.seqlen} tokens"
@@ -74,7 +80,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Panel:
-    """The cells of one dtype, head dimension and mask.
+    """The cells of one direction, dtype, head dimension and mask.
 
     Attributes:
         seqlens: ascending.
@@ -82,6 +88,7 @@ class Panel:
         comparisons: with each other implementation.
     """
 
+    direction: str
     dtype: str
     head_dim: int
     mask: str
@@ -91,22 +98,35 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Speeds:
-    """The speed of a release on one GPU, by one report."""
+class DirectionSpeeds:
+    """The cells of one direction."""
 
-    proof: Proof
+    direction: str
     comparisons: tuple[Comparison, ...]
     panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True)
+class Speeds:
+    """The speed of a release on one GPU, by one report; directions without a cell are left out."""
+
+    proof: Proof
+    directions: tuple[DirectionSpeeds, ...]
+
+
+@dataclass(frozen=True)
 class History:
-    """Geometric means of the ratio to cuDNN over the cells that the reports of all these releases have."""
+    """Geometric means of the ratio to cuDNN of the forward over the cells that all these releases have."""
 
     gpu: str
     count: int
     means: tuple[tuple[str, float], ...]
     """Version and mean, the oldest release first."""
+
+
+def forward_ratios(proof: Proof) -> dict[str, float]:
+    """Return the ratios to cuDNN in the races of the forward."""
+    return {name: ratio for name, ratio in proof.races.items() if _direction(name) == "forward"}
 
 
 def release_speeds(release: Iterable[Wheel]) -> tuple[Speeds, ...]:
@@ -128,7 +148,7 @@ def speed_history(manifest: Manifest, gpu: str, channel: Channel) -> History | N
     for version, release in groupby(wheels, key=attrgetter("version")):  # the manifest sorts by version
         proof = _best_proofs(wheel for wheel in release if wheel.is_shown).get(gpu)
         if proof is not None:
-            found[version] = proof.races
+            found[version] = forward_ratios(proof)
         if len(found) == _RELEASES:
             break
     shared = sorted(set.intersection(*map(set, found.values()))) if found else []
@@ -152,21 +172,33 @@ def _best_proofs(release: Iterable[Wheel]) -> dict[str, Proof]:
     return best
 
 
+def _direction(name: str) -> str:
+    return DIRECTIONS[name.startswith(_BACKWARD)]
+
+
 def _speeds(proof: Proof) -> Speeds:
     found = {name: shape for name in proof.races if (shape := Shape.parse(name)) is not None}
+    directions = (
+        _direction_speeds(proof, direction, {n: s for n, s in found.items() if s.direction == direction})
+        for direction in DIRECTIONS
+    )
+    return Speeds(proof, tuple(each for each in directions if each.panels))
+
+
+def _direction_speeds(proof: Proof, direction: str, found: Mapping[str, Shape]) -> DirectionSpeeds:
     shapes = dict(sorted(found.items(), key=lambda item: item[1].order))
     groups: dict[tuple[str, int, str], dict[str, Shape]] = {}
     for name, shape in shapes.items():
         groups.setdefault((shape.dtype, shape.head_dim, shape.mask), {})[name] = shape
     panels = (_panel(proof, members) for members in groups.values())
-    return Speeds(proof, _comparisons(proof, shapes), tuple(panels))
+    return DirectionSpeeds(direction, _comparisons(proof, shapes), tuple(panels))
 
 
 def _panel(proof: Proof, shapes: Mapping[str, Shape]) -> Panel:
     first, *_ = shapes.values()
     seqlens = tuple(shape.seqlen for shape in shapes.values())
     speeds, comparisons = _tflops(proof, shapes), _comparisons(proof, shapes)
-    return Panel(first.dtype, first.head_dim, first.mask, seqlens, speeds, comparisons)
+    return Panel(first.direction, first.dtype, first.head_dim, first.mask, seqlens, speeds, comparisons)
 
 
 def _tflops(proof: Proof, shapes: Mapping[str, Shape]) -> dict[str, dict[int, float]]:

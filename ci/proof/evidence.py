@@ -193,9 +193,8 @@ def _evidence(
 def _slowest(raced: Iterable[RaceResult]) -> dict[str, RaceResult]:
     """Return the run of each race, by name, that has the smallest ratio to cuDNN.
 
-    Races of other operators than forward are left out, those restricted to the kernels of one code, and those
-    of calls for which cuDNN has no kernel of its own: windows, sequences of different lengths, groups of
-    heads, two head dimensions.
+    Left out are races restricted to the kernels of one code, and those of calls for which cuDNN has no kernel
+    of its own: windows, sequences of different lengths, groups of heads, two head dimensions, a fixed order.
     """
     races: dict[str, RaceResult] = {}
     for race in raced:
@@ -218,8 +217,8 @@ def _peers(races: Mapping[str, RaceResult]) -> dict[str, dict[str, PeerSpeed]]:
 
 def _is_plain(race: RaceResult) -> bool:
     setting = race.setting
-    special = (race.kernels, setting.head_dim_v, setting.window, setting.varlen)
-    return setting.op == "fwd" and setting.group == 1 and not any(special)
+    special = (race.kernels, setting.head_dim_v, setting.window, setting.varlen, setting.deterministic)
+    return setting.op in {"fwd", "bwd"} and setting.group == 1 and not any(special)
 
 
 def read_archive(folder: Path, warn: Callable[[str], None]) -> list[Evidence]:

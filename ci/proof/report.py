@@ -106,6 +106,7 @@ class RaceSetting(Record):
     group: int = 1
     window: int | None = None
     varlen: bool = False
+    deterministic: bool = False
 
 
 class Timing(Record):

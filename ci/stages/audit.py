@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kernels.table import Variant
     from matrix.serving import Code, Serving
 
-SIZE_GOAL = 8_000_000
+SIZE_GOAL = 20_000_000
 SIZE_LIMIT = 100_000_000
 """Largest wheel in bytes that PyPI accepts by default."""
 _SHOWN = 3

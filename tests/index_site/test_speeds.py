@@ -18,15 +18,24 @@ from tests.page_kit import KEPT, REPORTED
 from tests.site_kit import manifest_wheel, proof, site_manifest
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+BACKWARD = {"bwd_bf16_d64_full_s512": 0.5}
 VARLEN = {"bf16_d128_full_varlen_s1": 9.0}
-PLAIN = {"group": 1, "head_dim_v": None, "window": None, "varlen": False}
+PLAIN = {"group": 1, "head_dim_v": None, "window": None, "varlen": False, "deterministic": False}
+DEFAULTS = {"op": "fwd", "deterministic": False}  # of races that do not say them
+OPERATORS = {"forward": "fwd", "backward": "bwd"}
 
 
-def race_ratios(peer: str) -> dict[str, float]:
+def race_ratios(peer: str, direction: str) -> dict[str, float]:
     """From the text of the report itself."""
+    wanted = PLAIN | {"op": OPERATORS[direction]}
     races = json.loads(KEPT.raw)["races"]
-    plain = [race for race in races if not race["kernels"] and PLAIN.items() <= race["setting"].items()]
-    return {race["name"]: race[f"ratio_to_{peer}"] for race in plain}
+    plain = [
+        race
+        for race in races
+        if not race["kernels"] and wanted.items() <= (DEFAULTS | race["setting"]).items()
+    ]
+    ratios = {race["name"]: race[f"ratio_to_{peer}"] for race in plain}
+    return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
 
 def raced(**ratios: float) -> Proof:
@@ -47,25 +56,30 @@ def page_of(*wheels: Any) -> str:
 def test_the_real_report_is_charted_cell_by_cell() -> None:
     wheel = manifest_wheel("0.1.0", channel="stable", proofs=(REPORTED,))
     (speeds,) = release_speeds([wheel])
-    names = race_ratios("cudnn")
-    cells = [(panel.head_dim, panel.mask, seqlen) for panel in speeds.panels for seqlen in panel.seqlens]
-    shapes = [Shape.parse(name) for name in names]
-    assert sorted(cells) == sorted((s.head_dim, s.mask, s.seqlen) for s in shapes if s)
-    assert len(cells) == len(names) > 30
-    for found, peer in zip(speeds.comparisons, PEERS, strict=True):
-        ratios = race_ratios(peer)
-        assert (found.other, found.count) == (PEERS[peer], len(ratios))
-        assert found.mean == pytest.approx(statistics.geometric_mean(ratios.values()))
-        assert (found.least, found.least_shape) == min(
-            (ratio, Shape.parse(name)) for name, ratio in ratios.items()
-        )
-        assert max(ratios.values()) < 4  # a ratio to a fallback is ten or more
+    assert [each.direction for each in speeds.directions] == list(OPERATORS)
+    for each in speeds.directions:
+        names = race_ratios("cudnn", each.direction)
+        cells = [(panel.head_dim, panel.mask, seqlen) for panel in each.panels for seqlen in panel.seqlens]
+        shapes = [Shape.parse(name) for name in names]
+        assert sorted(cells) == sorted((s.head_dim, s.mask, s.seqlen) for s in shapes if s)
+        assert len(cells) == len(names) >= 24
+        raced_peers = [peer for peer in PEERS if race_ratios(peer, each.direction)]
+        assert {"cudnn", "flash"} <= set(raced_peers)
+        for found, peer in zip(each.comparisons, raced_peers, strict=True):
+            ratios = race_ratios(peer, each.direction)
+            assert (found.other, found.count) == (PEERS[peer], len(ratios))
+            assert found.mean == pytest.approx(statistics.geometric_mean(ratios.values()))
+            slowest = min(ratios, key=ratios.__getitem__)
+            assert (found.least, found.least_shape) == (ratios[slowest], Shape.parse(slowest))
+            assert max(ratios.values()) < 4  # a ratio to a fallback is ten or more
 
     page = page_of(wheel)
-    assert page.count("<svg viewBox") == len(speeds.panels) + 1 + len(PEERS)
+    charts = sum(len(each.panels) for each in speeds.directions)
+    assert page.count("<svg viewBox") == charts + 1 + len(PEERS)
+    assert ">Backward</h3>" in page
     for timing in json.loads(KEPT.raw)["races"][0]["timings"]:
         assert f"<td>{timing['tflops']:.0f}</td>" in page
-    for found in speeds.comparisons:
+    for found in (found for each in speeds.directions for found in each.comparisons):
         assert f"{found.mean:.2f} {TIMES} its speed, the geometric mean of {found.count} cells" in page
         assert f"least {found.least:.2f} {TIMES}: {found.least_shape}" in page
     assert re.search(r"TFLOP/s by tokens, bf16, head_dim 128, causal: flash-attn3 \d+ to \d+; Flash", page)
@@ -75,8 +89,9 @@ def test_races_without_a_kernel_of_cudnn_are_no_cells() -> None:
     fallback = {"bf16_d128_full_varlen_s16384": 14.3, "bf16_d64x512_full_s1024": 9.0}
     found = raced(bf16_d128_full_s4096=1.2, **fallback)
     (speeds,) = release_speeds([manifest_wheel("0.1.0", proofs=(found,))])
-    assert [comparison.count for comparison in speeds.comparisons] == [1, 1]
-    assert [comparison.mean for comparison in speeds.comparisons] == pytest.approx([1.25, 1.2])
+    (forward,) = speeds.directions
+    assert [comparison.count for comparison in forward.comparisons] == [1, 1]
+    assert [comparison.mean for comparison in forward.comparisons] == pytest.approx([1.25, 1.2])
 
 
 @pytest.mark.parametrize(
@@ -95,11 +110,13 @@ def test_a_report_without_other_speeds_still_has_a_chart_of_ours() -> None:
     page = page_of(wheel)
     (speeds,) = gpu_speeds(site_manifest(wheel), [wheel])
     assert speeds.legend == (("ours", "flash-attn3"),)
-    assert [chart.title for chart in speeds.charts] == [
+    (forward,) = speeds.directions
+    assert [chart.title for chart in forward.charts] == [
         "bf16, head_dim 128, full",
         "bf16, head_dim 128, causal",
     ]
-    assert speeds.charts[0].rows == (("4096", "612"), ("16384", "612"))
+    assert forward.charts[0].rows == (("4096", "612"), ("16384", "612"))
+    assert ">Forward</h3>" not in page  # one direction needs no heading
     assert f"1.07 {TIMES} its speed, the geometric mean of 4 cells" in page
 
 
@@ -115,8 +132,12 @@ def test_each_gpu_has_its_own_charts_from_its_largest_report() -> None:
 
 def test_releases_are_compared_over_the_cells_that_all_have() -> None:
     wheels = [
-        manifest_wheel("0.9.0", proofs=(raced(bf16_d128_full_s512=1.0, bf16_d128_full_s4096=1.1),)),
-        manifest_wheel("0.10.0", proofs=(raced(bf16_d128_full_s4096=1.21, bf16_d64_full_s1=3.0),)),
+        manifest_wheel(
+            "0.9.0", proofs=(raced(bf16_d128_full_s512=1.0, bf16_d128_full_s4096=1.1, **BACKWARD),)
+        ),
+        manifest_wheel(
+            "0.10.0", proofs=(raced(bf16_d128_full_s4096=1.21, bf16_d64_full_s1=3.0, **BACKWARD),)
+        ),
         manifest_wheel("0.9.5"),
         manifest_wheel("0.12.0", proofs=(raced(bf16_d128_full_s4096=9.9),), yanked="wrong"),
     ]
