@@ -1,7 +1,7 @@
 """FlashAttention-3 for PyTorch, prebuilt: exact attention on GPUs from sm_80 on.
 
-``flash_attn_func``, ``flash_attn_varlen_func``, ``flash_attn_qkvpacked_func`` and ``flash_attn_combine`` are
-the public calls.
+``flash_attn_func``, ``flash_attn_varlen_func``, ``flash_attn_qkvpacked_func``, ``flash_attn_with_kvcache``,
+``flash_attn_append_kvcache`` and ``flash_attn_combine`` are the public calls.
 ``python -m flash_attn3`` prints what is installed and whether it can run on this machine;
 ``python -m flash_attn3 selftest`` checks the install on the GPU of this machine;
 ``python -m flash_attn3 doctor`` says what is missing here, and explains an error.
@@ -31,6 +31,11 @@ from flash_attn3 import _ops
 from flash_attn3._build import read_build
 from flash_attn3.attention import flash_attn_func, flash_attn_qkvpacked_func
 from flash_attn3.combine import flash_attn_combine
+from flash_attn3.kvcache import (
+    flash_attn_append_kvcache,
+    flash_attn_with_kvcache,
+    get_scheduler_metadata,
+)
 from flash_attn3.varlen import flash_attn_varlen_func
 
 _ops.register()
@@ -39,8 +44,11 @@ __version__ = read_build().version
 
 __all__ = [
     "__version__",
+    "flash_attn_append_kvcache",
     "flash_attn_combine",
     "flash_attn_func",
     "flash_attn_qkvpacked_func",
     "flash_attn_varlen_func",
+    "flash_attn_with_kvcache",
+    "get_scheduler_metadata",
 ]

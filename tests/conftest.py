@@ -29,6 +29,7 @@ FEW = (
     "fwd_sm90_*_d64_full",
     "fwd_portable_sm86_bf16_d64",
     "fwd_portable_ptx80_bf16_d64",
+    "append_sm80_bf16",
     "combine_sm80",
 )
 """Patterns of the variants that most tests compile: exact, portable and PTX, of every operator."""

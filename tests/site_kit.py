@@ -62,7 +62,7 @@ BUILD: dict[str, Any] = {
 
 TRUSTING = Policy(trust_unsigned=True)
 """The policy of a site that vouches for the reports of :func:`report`, which are not signed."""
-SECTIONS = {"fwd": "correctness", "bwd": "gradients", "combine": "combine"}
+SECTIONS = {"fwd": "correctness", "bwd": "gradients", "combine": "combine", "append": "append"}
 """Operator -> the section of its cases."""
 SUPPORT = Support(
     cells=(

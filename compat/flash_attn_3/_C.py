@@ -13,7 +13,6 @@ from torch import Tensor
 from flash_attn3 import flash_attn_combine
 from flash_attn_3._backward import flash_attn_backward
 from flash_attn_3._forward import flash_attn_forward
-from flash_attn_3._refusals import refuse_given
 from flash_attn_3._schemas import SCHEMAS
 
 if TYPE_CHECKING:
@@ -42,14 +41,10 @@ def _scheduler_metadata(
     _cu_seqlens_k: Tensor | None = None,
     _cu_seqlens_k_new: Tensor | None = None,
     _seqused_q: Tensor | None = None,
-    leftpad_k: Tensor | None = None,
+    _leftpad_k: Tensor | None = None,
     *_options: Any,
 ) -> Tensor:
-    """Return an empty plan: the kernels schedule themselves.
-
-    The lengths of new keys are part of a plan without effect: it is the call with new keys that is refused.
-    """
-    refuse_given(leftpad_k=leftpad_k)
+    """Return an empty plan: the kernels schedule themselves."""
     return seqused_k.new_empty(0, dtype=torch.int32)
 
 

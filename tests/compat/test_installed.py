@@ -102,9 +102,11 @@ print(*sorted(name for name, found in process.keywords["supports_mapping"].items
 
 
 @NEEDS_TRANSFORMERS
-@pytest.mark.parametrize("asked", ["None", "16"])
-def test_transformers_does_not_append_to_a_cache(installed: Environment, tmp_path: Path, asked: str):
-    """Its continuous batching goes without flash_attn_with_kvcache, also where a user asked for it."""
+@pytest.mark.parametrize(("asked", "blocks"), [("None", "32"), ("16", "16"), ("0", "0")])
+def test_transformers_appends_to_its_cache_through_the_function(
+    installed: Environment, tmp_path: Path, asked: str, blocks: str
+):
+    """Its continuous batching decodes with flash_attn_with_kvcache, unless a user asks for another way."""
     program = f"""
 {_AS_IF_ON_A_GPU}
 from transformers import ContinuousBatchingConfig, LlamaConfig
@@ -114,27 +116,20 @@ asked = ContinuousBatchingConfig(max_blocks_per_request={asked}, max_memory_perc
 found = resolve_continuous_batching_config(config, asked, None, False, torch.device("cpu"))
 print(found.max_blocks_per_request, config._attn_implementation)
 """
-    assert installed.python_output(program, cwd=tmp_path) == "0 flash_attention_3\n"
+    assert installed.python_output(program, cwd=tmp_path) == f"{blocks} flash_attention_3\n"
 
 
-def test_every_other_caller_gets_the_function_for_caches(installed: Environment, tmp_path: Path):
-    """Servers look for page_table in its signature; it is the same function wherever it is taken from."""
+def test_the_function_for_caches_is_one_function(installed: Environment, tmp_path: Path):
+    """Servers look for page_table in its signature; it is the same wherever it is taken from."""
     program = """
 import inspect
+import flash_attn3
 import flash_attn_interface
-from flash_attn_interface import flash_attn_with_kvcache
 from flash_attn_interface import *
 import flash_attn_3.flash_attn_interface as package
 assert "page_table" in inspect.signature(flash_attn_with_kvcache).parameters
-for module in (flash_attn_interface, package):
+for module in (flash_attn3, flash_attn_interface, package):
     assert module.flash_attn_with_kvcache is flash_attn_with_kvcache
-server = {"__name__": "server.backend"}
-exec("from flash_attn_interface import flash_attn_with_kvcache", server)
-assert server["flash_attn_with_kvcache"] is flash_attn_with_kvcache
-appending = {"__name__": "transformers.modeling_flash_attention_utils"}
-exec("from flash_attn_interface import flash_attn_func, flash_attn_with_kvcache", appending)
-assert appending["flash_attn_func"] is flash_attn_interface.flash_attn_func
-assert appending["flash_attn_with_kvcache"] is None
 """
     installed.python_output(program, cwd=tmp_path)
 
@@ -195,3 +190,21 @@ def test_what_models_of_transformers_call_reaches_the_kernels(
     """On tensors without data: every argument that transformers gives is one that we take, in its meaning."""
     program = _AS_IF_ON_A_GPU + _TRANSFORMERS_CALL.replace("$OPTIONS", options)
     assert installed.python_output(program, cwd=tmp_path).splitlines() == [seen, "(1, 24, 4, 64)"]
+
+
+_TRANSFORMERS_DECODE = """
+pages, table = tensor(9, 16, 2, 64), tensor(24, 4, dtype=torch.int32)
+with Calls():
+    out = _flash_attention_forward(
+        **states, attention_mask=None, query_length=24, is_causal=True,
+        attn_implementation="flash_attention_3", k_cache=pages, v_cache=pages, block_table=table,
+        cu_seq_lens_q=starts, cu_seq_lens_k=tensor(25, dtype=torch.int32), max_length_q=1, max_length_k=1,
+    )
+"""
+
+
+@NEEDS_TRANSFORMERS
+def test_what_continuous_batching_of_transformers_calls_appends(installed: Environment, tmp_path: Path):
+    program = _TRANSFORMERS_CALL.partition("with Calls():")[0] + _TRANSFORMERS_DECODE
+    seen = installed.python_output(_AS_IF_ON_A_GPU + program, cwd=tmp_path).splitlines()
+    assert [line.split()[0] for line in seen] == ["append", "fwd_general"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 
@@ -12,19 +10,16 @@ import flash_attn_interface
 from flash_attn_interface import (
     _flash_attn_backward,
     _flash_attn_forward,
-    flash_attn_with_kvcache,
-    get_scheduler_metadata,
 )
-from tests.compat.calls import dense, empty, index
 from tests.flash_attn3.argument_walk import (
     Hint,
     Raises,
     Reaches,
-    Returns,
     ignored,
     missing_entries,
     ways,
 )
+from tests.flash_attn3.dataless import dense, empty, index
 
 Q, K, V = dense()
 OTHER_Q, OTHER_K, OTHER_V = dense()
@@ -58,30 +53,6 @@ OPTIONS = {
     "cu_seqlens_k_new": Hint(STARTS, ONLY_WITH_NEW_KEYS, wrong=[0, 1]),
 }
 PACKED_Q = {"q": PACKED, "cu_seqlens_q": STARTS, "max_seqlen_q": 16}
-KVCACHE = {
-    **OPTIONS,
-    "q": Reaches(OTHER_Q, {"q": OTHER_Q}),
-    "k_cache": Reaches(OTHER_K, {"k": OTHER_K}),
-    "v_cache": Reaches(OTHER_V, {"v": OTHER_V}),
-    "k": Raises(OTHER_K, NotImplementedError),
-    "v": Raises(OTHER_V, NotImplementedError),
-    "cache_seqlens": Reaches(USED, {"seqused_k": USED}),
-    "cache_batch_idx": Raises(USED, NotImplementedError),
-    "cache_leftpad": Raises(USED, NotImplementedError),
-    "page_table": Reaches(
-        TABLE,
-        {"page_table": TABLE, "k": PAGES},
-        given={"k_cache": PAGES, "v_cache": PAGES, "cache_seqlens": USED},
-    ),
-    "cu_seqlens_q": Reaches(STARTS, {"cu_seqlens_q": STARTS}, given={**PACKED_Q, "out": None}),
-    "max_seqlen_q": Reaches(11, {"max_seqlen_q": 11}, given={**PACKED_Q, "out": None}),
-    "rotary_seqlens": Hint(USED, ONLY_WITH_ROTARY, wrong=[0, 1]),
-    "window_size": Reaches((5, 2), {"window_left": 5, "window_right": 2}),
-    "return_softmax_lse": Returns(value=True, length=4),
-    "learnable_sink": Reaches(SINK, {"sink": SINK}),
-    "s_aux": Reaches(SINK, {"sink": SINK}),
-    "out": Reaches(OUT, {"out": OUT}),
-}
 PACKED_KV = {"k": PACKED_K, "v": PACKED_K, "cu_seqlens_k": STARTS, "max_seqlen_k": 24}
 FORWARD = {
     **OPTIONS,
@@ -142,38 +113,8 @@ FUNCTIONS = {
         {"dout": Q, "q": Q, "k": K, "v": V, "out": Q, "softmax_lse": LSE},
         BACKWARD,
     ),
-    flash_attn_with_kvcache: ({"q": Q, "k_cache": K, "v_cache": V}, KVCACHE),
     _flash_attn_forward: ({"q": Q, "k": K, "v": V}, FORWARD),
 }
-LENGTHS = torch.ones(2, dtype=torch.int32)
-PLANNED = {
-    "batch_size": 2,
-    "max_seqlen_q": 1,
-    "max_seqlen_k": 100,
-    "num_heads_q": 8,
-    "num_heads_kv": 2,
-    "headdim": 128,
-    "cache_seqlens": LENGTHS,
-}
-# A plan is empty whatever it is for: the kernels schedule themselves.
-PLAN_HINTS = {
-    **PLANNED,
-    "qkv_dtype": torch.float16,
-    "headdim_v": 64,
-    "cu_seqlens_q": LENGTHS,
-    "cu_seqlens_k_new": LENGTHS,
-    "max_seqlen_k_new": 4,
-    "page_size": 16,
-    "causal": True,
-    "window_size": (5, 2),
-    "attention_chunk": 8,
-    "has_softcap": True,
-    "num_splits": 3,
-    "pack_gqa": True,
-    "sm_margin": 4,
-}
-# What a call would be refused for is refused in its plan.
-PLAN_REFUSES = {"cache_leftpad": LENGTHS}
 
 
 def test_every_function_is_walked_or_needs_no_walk():
@@ -183,7 +124,7 @@ def test_every_function_is_walked_or_needs_no_walk():
         for name in flash_attn_interface.__all__
         if getattr(flash_attn3, name, None) is not getattr(flash_attn_interface, name)
     }
-    assert own - walked == {"get_scheduler_metadata"}  # a plan is empty whatever it is for; see below
+    assert own == walked
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
@@ -196,18 +137,3 @@ def test_every_parameter_has_an_entry(function):
 def test_no_argument_is_ignored(function, name, beside):
     required, entries = FUNCTIONS[function]
     assert ignored(function, required, name, entries[name], beside) == ""
-
-
-def test_every_parameter_of_a_plan_has_an_entry():
-    assert set(inspect.signature(get_scheduler_metadata).parameters) == {*PLAN_HINTS, *PLAN_REFUSES}
-
-
-@pytest.mark.parametrize(("name", "value"), PLAN_HINTS.items())
-def test_a_plan_is_empty(name, value):
-    assert get_scheduler_metadata(**{**PLANNED, name: value}).shape == (0,)
-
-
-@pytest.mark.parametrize(("name", "value"), PLAN_REFUSES.items())
-def test_a_plan_for_a_call_without_a_kernel_is_refused(name, value):
-    with pytest.raises(NotImplementedError, match=f"^{name} has no kernel"):
-        get_scheduler_metadata(**{**PLANNED, name: value})

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import flash_attn_interface
-from tests.compat.calls import SHAPE_Q, dense, empty, index
+from tests.flash_attn3.dataless import SHAPE_Q, dense, empty, index
 from tests.flash_attn3.operator_calls import Calls
 
 # torch.compile instantiates every autograd.Function that it traces, which torch itself deprecates.
@@ -263,10 +263,12 @@ def test_there_is_nothing_to_plan():
     assert (plan.shape, plan.dtype, plan.device) == ((0,), torch.int32, used.device)
 
 
-def test_a_plan_for_what_has_no_kernel_is_refused():
+def test_the_operator_plans_nothing_either():
     used = torch.ones(2, dtype=torch.int32)
-    with pytest.raises(NotImplementedError, match=r"^cache_leftpad has no kernel"):
-        flash_attn_interface.get_scheduler_metadata(2, 1, 100, 8, 2, 128, used, cache_leftpad=used)
+    plan = torch.ops.flash_attn_3.get_scheduler_metadata(
+        2, 1, 100, 8, 2, 128, 128, torch.bfloat16, used, leftpad_k=used
+    )
+    assert (plan.shape, plan.dtype, plan.device) == ((0,), torch.int32, used.device)
 
 
 def test_a_plan_that_leaves_room_for_new_keys_serves_a_call_without_them():

@@ -14,7 +14,7 @@ from torch.nn.attention import (
     restore_flash_attention_impl,
 )
 
-from tests.compat.calls import SHAPE_Q, dense, empty, index
+from tests.flash_attn3.dataless import SHAPE_Q, dense, empty, index
 from tests.flash_attn3.operator_calls import Calls
 
 if TYPE_CHECKING:

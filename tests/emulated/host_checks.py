@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from kernels.build.pack import CODE_CUBIN, CODE_EXACT, CODE_PTX, PackRecord, read_pack
 from kernels.build.payload import LIBRARY_NAMES, PACK_NAME
 from tests.kernels.host import (
+    append_operator_scenarios,
+    append_scenarios,
     choice_scenarios,
     combine_operator_scenarios,
     combine_scenarios,
@@ -25,6 +27,7 @@ from tests.kernels.host import (
     scenarios,
     tile_scenarios,
 )
+from tests.kernels.host.append_api import APPEND
 from tests.kernels.host.fake_driver import FakeDriver
 from tests.kernels.host.host_api import COMBINE, KERNELS, LOCAL, OK, Api, fwd_args, pack_bytes
 from tests.kernels.host.torch_double import run_operator
@@ -50,7 +53,7 @@ def runtime_checks(lib: Path, scratch: Path) -> Iterator[Check]:
     """Yield the checks of the runtime with the double of the driver, by name; `lib` holds the libraries."""
     modules = (
         *(scenarios, pack_scenarios, tile_scenarios),
-        *(general_scenarios, choice_scenarios, combine_scenarios),
+        *(general_scenarios, choice_scenarios, combine_scenarios, append_scenarios),
     )
     for module in modules:
         for name, function in module.SCENARIOS.items():
@@ -92,7 +95,11 @@ def _runs(record: PackRecord, capability: int) -> bool:
 def operator_checks(lib: Path, scratch: Path) -> Iterator[Check]:
     """Yield the checks of the operators with doubles of torch and of the driver, by name."""
     library = str(_with_made_pack(lib, scratch))
-    for module in (operator_scenarios, combine_operator_scenarios, qkvpacked_operator_scenarios):
+    modules = (
+        *(operator_scenarios, combine_operator_scenarios, append_operator_scenarios),
+        qkvpacked_operator_scenarios,
+    )
+    for module in modules:
         label = module.__name__.rpartition(".")[2].removesuffix("_scenarios")
         for name in module.SCENARIOS:
             yield f"{label}: {name}", partial(run_operator, name, library, module.SCENARIOS)
@@ -111,5 +118,7 @@ def _with_made_pack(lib: Path, scratch: Path) -> Path:
     """The libraries beside a pack of made-up kernels, which the scenarios expect; returns the operators'."""
     for name in LIBRARY_NAMES:
         shutil.copy(lib / name, scratch)
-    (scratch / PACK_NAME).write_bytes(pack_bytes((*KERNELS, LOCAL, replace(COMBINE, sm=90))))
+    (scratch / PACK_NAME).write_bytes(
+        pack_bytes((*KERNELS, LOCAL, replace(COMBINE, sm=90), replace(APPEND, sm=90)))
+    )
     return scratch / OPERATORS

@@ -28,11 +28,13 @@ class Reaches:
         arguments: what the operator gets of it, by name; or a function of all that it gets, which returns
             whether the value is among it.
         given: other arguments that such a call needs.
+        operator: of a call of several operators, the one that the value reaches.
     """
 
     value: Any
     arguments: dict[str, Any] | Callable[[dict[str, Any]], bool]
     given: dict[str, Any] = field(default_factory=dict)
+    operator: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,10 @@ def ignored(function: Any, required: dict[str, Any], name: str, entry: Entry, be
         )
     with Calls() as calls:
         function(**{**arguments, **entry.given, name: entry.value})
-    _, seen = calls.only
+    if entry.operator:
+        (seen,) = (found for operator, found in calls.seen if operator == entry.operator)
+    else:
+        _, seen = calls.only
     if isinstance(entry.arguments, dict):
         arrived = all(_same(seen.get(key), value) for key, value in entry.arguments.items())
     else:

@@ -9,10 +9,13 @@ import torch
 import flash_attn3
 from flash_attn3 import (
     _native,
+    flash_attn_append_kvcache,
     flash_attn_combine,
     flash_attn_func,
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
+    flash_attn_with_kvcache,
+    get_scheduler_metadata,
 )
 
 # The signature that callers of FlashAttention-3 rely on, position by position.
@@ -33,11 +36,32 @@ SIGNATURE_QKVPACKED = (
     "return_attn_probs=False, learnable_sink=None, s_aux=None, out=None)"
 )
 SIGNATURE_COMBINE = "(out_partial, lse_partial, out=None, out_dtype=None)"
+SIGNATURE_KVCACHE = (
+    "(q, k_cache, v_cache, k=None, v=None, qv=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None, "
+    "cache_batch_idx=None, cache_leftpad=None, page_table=None, cu_seqlens_q=None, cu_seqlens_k_new=None, "
+    "max_seqlen_q=None, rotary_seqlens=None, q_descale=None, k_descale=None, v_descale=None, "
+    "softmax_scale=None, causal=False, window_size=(-1, -1), attention_chunk=0, softcap=0.0, "
+    "rotary_interleaved=True, scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0, "
+    "return_softmax_lse=False, learnable_sink=None, s_aux=None, out=None)"
+)
+SIGNATURE_APPEND = (
+    "(k_cache, v_cache, k, v, cache_seqlens, cache_batch_idx=None, page_table=None, cu_seqlens_k_new=None, "
+    "rotary_cos=None, rotary_sin=None, rotary_seqlens=None, rotary_interleaved=True)"
+)
+SIGNATURE_METADATA = (
+    "(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim, cache_seqlens, "
+    "qkv_dtype=torch.bfloat16, headdim_v=None, cu_seqlens_q=None, cu_seqlens_k_new=None, cache_leftpad=None, "
+    "page_size=None, max_seqlen_k_new=0, causal=False, window_size=(-1, -1), attention_chunk=0, "
+    "has_softcap=False, num_splits=0, pack_gqa=None, sm_margin=0)"
+)
 FUNCTIONS = (
     (flash_attn_func, SIGNATURE),
     (flash_attn_varlen_func, SIGNATURE_VARLEN),
     (flash_attn_qkvpacked_func, SIGNATURE_QKVPACKED),
     (flash_attn_combine, SIGNATURE_COMBINE),
+    (flash_attn_with_kvcache, SIGNATURE_KVCACHE),
+    (flash_attn_append_kvcache, SIGNATURE_APPEND),
+    (get_scheduler_metadata, SIGNATURE_METADATA),
 )
 
 

@@ -11,12 +11,13 @@ import torch
 
 from flash_attn3 import _native
 from flash_attn3._native import pack
+from flash_attn3._native.append import AppendArgs, Rotary, append_kernel
 from flash_attn3._native.combine import CombineArgs, combine_kernel
 from flash_attn3._native.pack import KernelInfo
 from tests.flash_attn3.installed import REPOSITORY
 
 HOST = REPOSITORY / "kernels" / "host"
-HEADERS = ("flash_attn3.h", "ops/fwd.h", "ops/combine.h")
+HEADERS = ("flash_attn3.h", "ops/fwd.h", "ops/combine.h", "ops/append.h")
 STRUCTURES = {
     "fa3_tensor": _native.TensorView,
     "fa3_sequences": _native.Sequences,
@@ -24,6 +25,8 @@ STRUCTURES = {
     "fa3_scale": _native.Scale,
     "fa3_fwd_args": _native.FwdArgs,
     "fa3_combine_args": CombineArgs,
+    "fa3_rotary": Rotary,
+    "fa3_append_args": AppendArgs,
     "fa3_kernel_info": KernelInfo,
 }
 NUMBERS = {
@@ -95,9 +98,12 @@ def test_empty_arguments_of_forward_are_refused(call):
     assert str(caught.value)
 
 
-def test_empty_arguments_of_combine_are_refused():
+@pytest.mark.parametrize(
+    ("kernel", "arguments"), [(combine_kernel, CombineArgs), (append_kernel, AppendArgs)]
+)
+def test_empty_arguments_of_other_operators_are_refused(kernel, arguments):
     with pytest.raises(_native.NativeError) as caught:
-        combine_kernel(CombineArgs())
+        kernel(arguments())
     assert caught.value.status in WITHOUT_A_DRIVER
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
 import flash_attn3
 from flash_attn3 import (
+    flash_attn_append_kvcache,
     flash_attn_combine,
     flash_attn_func,
     flash_attn_qkvpacked_func,
     flash_attn_varlen_func,
+    flash_attn_with_kvcache,
+    get_scheduler_metadata,
 )
 from tests.flash_attn3.argument_walk import Hint, Raises, Reaches, Returns, ignored, missing_entries, ways
 
@@ -118,6 +123,78 @@ COMBINE = {
     "out": Reaches(COMBINED, {"out": COMBINED}),
     "out_dtype": Reaches(torch.float16, _has_half),
 }
+NO_PLAN = "the kernels schedule themselves, so that a plan is empty"
+NO_NEW_KEYS = "it describes new keys, and there are none without k"
+CACHE, CACHE_V = _tensor(2, 24, 4, 64), _tensor(2, 24, 4, 64)
+NEW, NEW_V, COSINES, SINES = _tensor(2, 5, 4, 64), _tensor(2, 5, 4, 64), _tensor(40, 16), _tensor(40, 16)
+PACKED_NEW = _tensor(9, 4, 64)
+APPENDS = {"k": NEW, "v": NEW_V, "cache_seqlens": USED}
+ROTATES = {**APPENDS, "rotary_cos": COSINES, "rotary_sin": SINES}
+PAGED_CACHE = {"k_cache": PAGES, "v_cache": PAGES}
+
+
+def _of_append(name, value, beside=APPENDS, operator="append", seen=None):
+    return Reaches(value, {seen or name: value}, given={**beside, name: value}, operator=operator)
+
+
+def _of_rotation(name, value, seen=None):
+    return _of_append(name, value, ROTATES, "append_rotating", seen)
+
+
+def _is_padded(seen):
+    return seen["cu_seqlens_k"] is not None and seen["k"].shape == (48, 4, 64)
+
+
+def _is_indexed(seen):
+    return seen["page_table"]._base is OTHER_USED
+
+
+OTHER_USED = _index(2)
+KVCACHE = {
+    **{name: entry for name, entry in UNPACKED.items() if name not in ("deterministic", "return_attn_probs")},
+    "q": Reaches(OTHER, {"q": OTHER}),
+    "k_cache": Reaches(CACHE, {"k": CACHE}),
+    "v_cache": Reaches(CACHE, {"v": CACHE}),
+    "k": _of_append("k", NEW),
+    "v": _of_append("v", NEW),
+    "rotary_cos": _of_rotation("rotary_cos", COSINES),
+    "rotary_sin": _of_rotation("rotary_sin", SINES),
+    "rotary_seqlens": _of_rotation("rotary_seqlens", OTHER_USED),
+    "rotary_interleaved": _of_rotation("rotary_interleaved", value=False),
+    "cache_seqlens": Reaches(USED, {"seqused_k": USED}),
+    "cache_batch_idx": Reaches(OTHER_USED, _is_indexed),
+    "cache_leftpad": Reaches(OTHER_USED, _is_padded),
+    "page_table": Reaches(
+        TABLE, {"page_table": TABLE, "k": PAGES}, given={**PAGED_CACHE, "cache_seqlens": USED}
+    ),
+    "cu_seqlens_q": Reaches(
+        OTHER_STARTS, {"cu_seqlens_q": OTHER_STARTS}, given={"q": PACKED_Q, "max_seqlen_q": 16, "out": None}
+    ),
+    "cu_seqlens_k_new": _of_append(
+        "cu_seqlens_k_new", OTHER_STARTS, {**APPENDS, "k": PACKED_NEW, "v": PACKED_NEW}
+    ),
+    "max_seqlen_q": Reaches(
+        11, {"max_seqlen_q": 11}, given={"q": PACKED_Q, "cu_seqlens_q": STARTS_Q, "out": None}
+    ),
+    "scheduler_metadata": Hint(_index(0), NO_PLAN),
+    "return_softmax_lse": Returns(value=True, length=4),
+}
+APPEND = {
+    "k_cache": Reaches(CACHE, {"k_cache": CACHE}),
+    "v_cache": Reaches(CACHE, {"v_cache": CACHE}),
+    "k": Reaches(NEW_V, {"k": NEW_V}),
+    "v": Reaches(NEW, {"v": NEW}),
+    "cache_seqlens": Reaches(OTHER_USED, {"cache_seqlens": OTHER_USED}),
+    "cache_batch_idx": Reaches(USED, {"cache_batch_idx": USED}),
+    "page_table": Reaches(TABLE, {"page_table": TABLE}, given=PAGED_CACHE),
+    "cu_seqlens_k_new": Reaches(
+        OTHER_STARTS, {"cu_seqlens_k_new": OTHER_STARTS}, given={"k": PACKED_NEW, "v": PACKED_NEW}
+    ),
+    "rotary_cos": Reaches(COSINES, {"rotary_cos": COSINES}, given={"rotary_sin": SINES}),
+    "rotary_sin": Reaches(SINES, {"rotary_sin": SINES}, given={"rotary_cos": COSINES}),
+    "rotary_seqlens": Reaches(OTHER_USED, {"rotary_seqlens": OTHER_USED}),
+    "rotary_interleaved": Reaches(False, {"rotary_interleaved": False}),
+}
 FUNCTIONS = {
     flash_attn_func: ({"q": Q, "k": K, "v": V}, DENSE),
     flash_attn_varlen_func: (
@@ -133,13 +210,57 @@ FUNCTIONS = {
         VARLEN,
     ),
     flash_attn_qkvpacked_func: ({"qkv": QKV}, QKVPACKED),
+    flash_attn_with_kvcache: ({"q": Q, "k_cache": CACHE_V, "v_cache": CACHE_V}, KVCACHE),
+    flash_attn_append_kvcache: (
+        {"k_cache": CACHE_V, "v_cache": CACHE_V, "k": NEW, "v": NEW_V, "cache_seqlens": USED},
+        APPEND,
+    ),
     flash_attn_combine: ({"out_partial": PARTIAL, "lse_partial": PARTIAL_LSE}, COMBINE),
+}
+
+LENGTHS = torch.ones(2, dtype=torch.int32)
+PLANNED = {
+    "batch_size": 2,
+    "max_seqlen_q": 1,
+    "max_seqlen_k": 100,
+    "num_heads_q": 8,
+    "num_heads_kv": 2,
+    "headdim": 128,
+    "cache_seqlens": LENGTHS,
+}
+# A plan is empty whatever it is for: the kernels schedule themselves.
+PLAN_HINTS = {
+    **PLANNED,
+    "qkv_dtype": torch.float16,
+    "headdim_v": 64,
+    "cu_seqlens_q": LENGTHS,
+    "cu_seqlens_k_new": LENGTHS,
+    "max_seqlen_k_new": 4,
+    "page_size": 16,
+    "cache_leftpad": LENGTHS,
+    "causal": True,
+    "window_size": (5, 2),
+    "attention_chunk": 8,
+    "has_softcap": True,
+    "num_splits": 3,
+    "pack_gqa": True,
+    "sm_margin": 4,
 }
 
 
 def test_every_public_function_is_walked():
     public = {getattr(flash_attn3, name) for name in flash_attn3.__all__}
-    assert {value for value in public if callable(value)} == set(FUNCTIONS)
+    walked = {*FUNCTIONS, get_scheduler_metadata}  # whose arguments are hints
+    assert {value for value in public if callable(value)} == walked
+
+
+def test_every_parameter_of_a_plan_has_an_entry():
+    assert set(inspect.signature(get_scheduler_metadata).parameters) == {*PLAN_HINTS}
+
+
+@pytest.mark.parametrize(("name", "value"), PLAN_HINTS.items())
+def test_a_plan_is_empty(name, value):
+    assert get_scheduler_metadata(**{**PLANNED, name: value}).shape == (0,)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)

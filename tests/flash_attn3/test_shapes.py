@@ -333,12 +333,14 @@ def test_export_of_a_window_holds_for_any_length():
     "name",
     [
         *("fwd", "fwd_qkvpacked", "fwd_masked", "fwd_varlen", "fwd_general", "fwd_into"),
-        *("combine", "combine_into"),
+        *("combine", "combine_into", "append", "append_rotating"),
     ],
 )
 def test_operators_say_what_they_write(name):
     schema = getattr(torch.ops.flash_attn3, name).default._schema
-    assert schema.is_mutable == name.endswith("_into")
+    written = [argument.name for argument in schema.arguments if argument.is_write]
+    caches = ["k_cache", "v_cache"] if name.startswith("append") else []
+    assert written == (["out"] if name.endswith("_into") else caches)
 
 
 def test_a_training_step_calls_both_operators():

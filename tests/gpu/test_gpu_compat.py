@@ -327,7 +327,7 @@ def test_a_model_of_transformers_says_the_same(device, transformers, padded):
 
 
 def test_continuous_batching_of_transformers_says_the_same(device, transformers):
-    """It would append to its cache through flash_attn_with_kvcache, if it were given it."""
+    """It appends to its cache through flash_attn_with_kvcache where it decodes."""
     _, ours = _models(transformers, device)
     prompts = torch.randint(1, 100, (3, 40)).tolist()
     prompts = [prompt[:length] for prompt, length in zip(prompts, (40, 1, 17), strict=True)]

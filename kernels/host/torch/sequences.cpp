@@ -3,13 +3,6 @@
 #include "torch/checks.h"
 
 namespace fa3 {
-namespace {
-
-// The address of an array without elements, which may have none. It is not read, and marks the array as
-// given.
-void* const kNoElements = reinterpret_cast<void*>(kCopyAlignment);
-
-}  // namespace
 
 fa3_status read_array(const TorchTensor& tensor, int32_t torch_dtype, const char* dimensions, int64_t count,
                       const void** address, Error error) {

@@ -5,6 +5,10 @@
 
 namespace fa3 {
 
+// The address of an array without elements, which may have none. It is not read, and marks the array as
+// given.
+inline void* const kNoElements = reinterpret_cast<void*>(kCopyAlignment);
+
 // The number of sequences in a tensor whose sequences are not packed.
 inline int32_t batch_of(const fa3_tensor& tensor) {
     return tensor.shape[0] < INT32_MAX ? static_cast<int32_t>(tensor.shape[0]) : INT32_MAX;

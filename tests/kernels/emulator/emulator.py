@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from kernels.table.variant import Variant
 
 HERE = Path(__file__).parent
-_PARAMS = {"fwd": "fa3::FwdParams", "combine": "fa3::CombineParams", "bwd": "fa3::BwdParams"}
+_PARAMS = {
+    "fwd": "fa3::FwdParams",
+    "combine": "fa3::CombineParams",
+    "bwd": "fa3::BwdParams",
+    "append": "fa3::AppendParams",
+}
+_WITHOUT_MAPS = ("append", "combine")  # operators whose parameters hold no tensor maps, which are aligned
 # Toolkit headers that the sources include; each is replaced by `gpu.h`.
 _TOOLKIT_HEADERS = ("cute/config.hpp", "cutlass/cutlass.h")
 # Texts that no macro can turn into C++ for the CPU: file name -> (text, replacement).
@@ -93,7 +99,7 @@ class Kernel:
 
     def launch(self, params: ctypes.Structure, grid: int) -> None:
         """Run all thread blocks; raise like `Program.launch`."""
-        self.program.launch(params, grid, alignment=8 if self.variant.op == "combine" else 64)
+        self.program.launch(params, grid, alignment=8 if self.variant.op in _WITHOUT_MAPS else 64)
 
 
 def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change | None = None) -> Kernel:

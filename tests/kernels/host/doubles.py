@@ -13,10 +13,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.kernels.host.fake_driver import PARAMS_BYTES, CombineParams
+from tests.kernels.host.fake_driver import PARAMS_BYTES, AppendParams, CombineParams
 
 HERE = Path(__file__).parent
-DRIVER_FLAGS = (f"-DPARAMS_BYTES={PARAMS_BYTES}", f"-DCOMBINE_BYTES={ctypes.sizeof(CombineParams)}")
+DRIVER_FLAGS = (
+    f"-DPARAMS_BYTES={PARAMS_BYTES}",
+    f"-DCOMBINE_BYTES={ctypes.sizeof(CombineParams)}",
+    f"-DAPPEND_BYTES={ctypes.sizeof(AppendParams)}",
+)
 
 
 def compile_double(source: str, output: Path, target: str, cache: Path, *flags: str) -> Path:

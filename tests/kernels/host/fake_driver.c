@@ -22,7 +22,7 @@ typedef struct Encode {
 typedef struct Launch {
     uint32_t grid[3], block[3], shared_bytes, overlaps_previous;
     uint64_t stream, function, context;
-    uint8_t params[PARAMS_BYTES]; /* sizeof(fa3::FwdParams), or the first COMBINE_BYTES of it */
+    uint8_t params[PARAMS_BYTES]; /* sizeof(fa3::FwdParams), or the first COMBINE_BYTES or APPEND_BYTES of it */
 } Launch;
 
 typedef struct Config {
@@ -257,6 +257,7 @@ EXPORT int cuLaunchKernelEx(const Config* config, uint64_t function, void** para
     launch->function = function;
     launch->context = current();
     const int combines = strncmp(kernel_names[function], "combine", 7) == 0;
-    memcpy(launch->params, params[0], combines ? COMBINE_BYTES : PARAMS_BYTES);
+    const int appends = strncmp(kernel_names[function], "append", 6) == 0;
+    memcpy(launch->params, params[0], combines ? COMBINE_BYTES : appends ? APPEND_BYTES : PARAMS_BYTES);
     return end(SUCCESS);
 }

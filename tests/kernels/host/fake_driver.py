@@ -163,6 +163,54 @@ class CombineParams(ctypes.Structure):
     )
 
 
+class RotaryParams(ctypes.Structure):
+    _fields_ = (
+        ("cosines", ctypes.c_uint64),
+        ("sines", ctypes.c_uint64),
+        ("stride_cosines", ctypes.c_int64),
+        ("stride_sines", ctypes.c_int64),
+        ("first_positions", ctypes.c_uint64),
+        ("positions", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("interleaved", ctypes.c_int32),
+        ("q_advances", ctypes.c_int32),
+    )
+
+
+class AppendParams(ctypes.Structure):
+    """`fa3::AppendParams`; a test holds it against `params/append.h`."""
+
+    _fields_ = (
+        ("k", Operand),
+        ("v", Operand),
+        ("k_cache", Operand),
+        ("v_cache", Operand),
+        ("q", Operand),
+        ("q_out", Operand),
+        ("cu_seqlens_new", ctypes.c_uint64),
+        ("cu_seqlens_q", ctypes.c_uint64),
+        ("cache_seqlens", ctypes.c_uint64),
+        ("cache_batch_idx", ctypes.c_uint64),
+        ("page_table", ctypes.c_uint64),
+        ("seqlens", ctypes.c_uint64),
+        ("rotary", RotaryParams),
+        ("batch", ctypes.c_int32),
+        ("heads_kv", ctypes.c_int32),
+        ("heads_q", ctypes.c_int32),
+        ("head_dim", ctypes.c_int32),
+        ("head_dim_v", ctypes.c_int32),
+        ("seqlen_new", ctypes.c_int32),
+        ("seqlen_q", ctypes.c_int32),
+        ("rows_new", ctypes.c_int32),
+        ("rows_q", ctypes.c_int32),
+        ("slots", ctypes.c_int32),
+        ("slot_rows", ctypes.c_int32),
+        ("table_columns", ctypes.c_int32),
+        ("table_stride", ctypes.c_int32),
+        ("blocks_new", ctypes.c_int32),
+    )
+
+
 class BwdWorkspace(ctypes.Structure):
     _fields_ = (
         ("workspace_dq", ctypes.c_uint64),
@@ -241,6 +289,11 @@ class Launch(ctypes.Structure):
     def combine_params(self) -> CombineParams:
         """What a combine kernel was given, where one of attention finds its `params`."""
         return CombineParams.from_buffer(self.params)
+
+    @property
+    def append_params(self) -> AppendParams:
+        """The same of an append kernel."""
+        return AppendParams.from_buffer(self.params)
 
 
 class FakeDriver:

@@ -39,7 +39,7 @@ def scenario(function: Callable[..., None]) -> Callable[..., None]:
 
 @scenario
 def the_operators_are_registered(torch: Torch) -> None:
-    """These eight are among them, and none is registered twice."""
+    """These ten are among them, and none is registered twice."""
     parts, results = "Tensor out_partial, Tensor lse_partial", " -> (Tensor out, Tensor lse)"
     every = itertools.takewhile(bool, map(torch.library.fake_schema, itertools.count()))
     schemas = [schema.decode() for schema in every]
@@ -50,6 +50,9 @@ def the_operators_are_registered(torch: Torch) -> None:
         _forward("fwd_into", "Tensor(a!) out, ") + " -> Tensor lse",
         f"combine({parts}, int out_dtype){results}",
         f"combine_into({parts}, Tensor(a!) out) -> Tensor lse",
+        _append("append") + ") -> Tensor seqlens",
+        _append("append_rotating")
+        + ", Tensor q, Tensor? cu_seqlens_q, bool q_advances) -> (Tensor seqlens, Tensor rotated)",
         f"fwd_qkvpacked(Tensor qkv, float? softmax_scale, bool causal, int heads_q){results}",
     }
 
@@ -65,6 +68,20 @@ def _forward(name: str, first: str = "") -> str:
         for argument, value in ARGUMENTS[name].items()
     )
     return f"{name}({first}Tensor q, Tensor k, Tensor v{''.join(others)})"
+
+
+def _append(name: str) -> str:
+    """The schema of an operator that appends, up to what the two do not share."""
+    tensors = "Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor cache_seqlens"
+    optional = (
+        "cache_batch_idx",
+        "page_table",
+        "cu_seqlens_k_new",
+        "rotary_cos",
+        "rotary_sin",
+        "rotary_seqlens",
+    )
+    return f"{name}({tensors}, {', '.join(f'Tensor? {each}' for each in optional)}, bool rotary_interleaved"
 
 
 @scenario

@@ -16,6 +16,7 @@ import pytest
 from kernels.build import host
 from kernels.build.host import DEVICE_DIR, HOST_DIR, build_host
 from tests.kernels.host import (
+    append_scenarios,
     choice_scenarios,
     combine_scenarios,
     general_scenarios,
@@ -25,7 +26,7 @@ from tests.kernels.host import (
     tile_scenarios,
 )
 from tests.kernels.host.conftest import NATIVE_TARGET, VERSION
-from tests.kernels.host.fake_driver import PARAMS_BYTES, CombineParams, FwdParams
+from tests.kernels.host.fake_driver import PARAMS_BYTES, AppendParams, CombineParams, FwdParams
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -56,7 +57,11 @@ def _structures(structure: type[ctypes.Structure]) -> set[type[ctypes.Structure]
 
 @pytest.mark.parametrize(
     ("header", "parameters", "size"),
-    [("fwd", FwdParams, PARAMS_BYTES), ("combine", CombineParams, ctypes.sizeof(CombineParams))],
+    [
+        ("fwd", FwdParams, PARAMS_BYTES),
+        ("combine", CombineParams, ctypes.sizeof(CombineParams)),
+        ("append", AppendParams, ctypes.sizeof(AppendParams)),
+    ],
 )
 def test_the_parameters_are_the_kernels_own(
     header: str, parameters: type[ctypes.Structure], size: int, tmp_path: Path, compiler_cache: Path
@@ -98,6 +103,7 @@ def test_the_parameters_are_the_kernels_own(
             general_scenarios,
             choice_scenarios,
             combine_scenarios,
+            append_scenarios,
         )
         for name in module.SCENARIOS
     ],

@@ -18,10 +18,12 @@ from packaging.version import Version
 
 from kernels.build.host import HOST_DIR, TORCH
 from tests.kernels.host import (
+    append_operator_scenarios,
     combine_operator_scenarios,
     operator_scenarios,
     qkvpacked_operator_scenarios,
 )
+from tests.kernels.host.append_api import APPEND
 from tests.kernels.host.host_api import COMBINE, KERNELS, LOCAL, pack_bytes
 
 if TYPE_CHECKING:
@@ -54,7 +56,9 @@ def installed(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("installed")
     for path in libraries.iterdir():
         shutil.copy(path, folder)
-    (folder / "kernels.fa3pack").write_bytes(pack_bytes((*KERNELS, LOCAL, replace(COMBINE, sm=90))))
+    (folder / "kernels.fa3pack").write_bytes(
+        pack_bytes((*KERNELS, LOCAL, replace(COMBINE, sm=90), replace(APPEND, sm=90)))
+    )
     return folder / TORCH.name
 
 
@@ -70,7 +74,12 @@ def doubles(compile_double: Callable[..., Path], fake_driver_folder: Path) -> st
     ("module", "name"),
     [
         (module.__name__.rpartition(".")[2], name)
-        for module in (operator_scenarios, combine_operator_scenarios, qkvpacked_operator_scenarios)
+        for module in (
+            operator_scenarios,
+            combine_operator_scenarios,
+            append_operator_scenarios,
+            qkvpacked_operator_scenarios,
+        )
         for name in module.SCENARIOS
     ],
 )

@@ -9,6 +9,7 @@ import torch
 
 from flash_attn3 import _native
 from flash_attn3._native import Code
+from flash_attn3.checks.cases.append import fixed_cases
 from flash_attn3.checks.cases.backward import BackwardCase, backward_cases_per_kernel
 from flash_attn3.checks.cases.case import DTYPES, AttentionCase
 from flash_attn3.checks.cases.per_kernel import per_kernel
@@ -69,6 +70,7 @@ def fewest_cases(kinds) -> dict[str, int]:
         "fwd": tuple(per_kernel(DTYPES)),
         "bwd": backward_cases_per_kernel(),
         "combine": combine_cases(quick=False),
+        "append": fixed_cases(),
     }
     found = Counter()
     for check in op_checks():

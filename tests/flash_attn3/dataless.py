@@ -1,4 +1,4 @@
-"""Tensors without data, for calls whose way to flash_attn3's operators is observed."""
+"""Tensors without data, for calls whose way to the operators is observed."""
 
 from __future__ import annotations
 
