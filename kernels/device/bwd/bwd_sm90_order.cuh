@@ -18,7 +18,8 @@ CUTE_DEVICE void await_turns(BwdParams const& p, SharedStorage<C>& smem) {
         if (steps < 0) break;
         int const key_tile = uniform(item.first_key / C::kTileN);
         CUTE_NO_UNROLL
-        for (QueryStep step = item.first_step(p.sizes.heads_q / p.sizes.heads_kv); step.index < steps; item.advance(step, p.workspace.tiles)) {
+        for (QueryStep step = item.first_step(p.sizes.heads_q / p.sizes.heads_kv); step.index < steps;
+             item.advance(step, p.workspace.tiles)) {
             if (cutlass::canonical_lane_idx() == 0) await_turn(p.workspace.turns + step.place, key_tile);
             __syncwarp();
             if (step.index > 0) cutlass::arch::NamedBarrier::sync(C::kAddedThreads, kAdded);
@@ -39,7 +40,8 @@ CUTE_DEVICE void pass_turns(BwdParams const& p, SharedStorage<C>& smem) {
         int const steps = uniform(smem.work.steps);
         if (steps < 0) break;
         CUTE_NO_UNROLL
-        for (QueryStep step = item.first_step(p.sizes.heads_q / p.sizes.heads_kv); step.index < steps; item.advance(step, p.workspace.tiles)) {
+        for (QueryStep step = item.first_step(p.sizes.heads_q / p.sizes.heads_kv); step.index < steps;
+             item.advance(step, p.workspace.tiles)) {
             cutlass::arch::NamedBarrier::sync(C::kAddedThreads, kAdded);
             if (cutlass::canonical_lane_idx() == 0) {  // behind the barrier, the fence covers all additions of the block
                 __threadfence();

@@ -93,7 +93,8 @@ CUTE_DEVICE void produce_queries(BwdParams const& p, SharedStorage<C>& smem) {
         int const steps = smem.work.steps;
         if (steps < 0) break;
         CUTE_NO_UNROLL
-        for (QueryStep step = item.first_step(p.sizes.heads_q / p.sizes.heads_kv); step.index < steps; item.advance(step, p.workspace.tiles)) {
+        for (QueryStep step = item.first_step(p.sizes.heads_q / p.sizes.heads_kv); step.index < steps;
+             item.advance(step, p.workspace.tiles)) {
             int const row = step.tile * C::kTileM;
             fa3_i64 const place = fa3_i64(step.place) * C::kTileM;
             smem.q_pipe.wait_empty(at);

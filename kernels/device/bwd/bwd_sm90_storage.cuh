@@ -37,9 +37,9 @@ struct Schedule : Row {
 // A tile of keys, for all other warps.
 struct Work {
     KeyTile tile;
-    int steps;         // -1: no tile is left
-    int steps_before;  // of this block's tiles before it
-    uint32_t phase;    // of the barrier of the tiles
+    int steps;            // -1: no tile is left
+    int steps_before;     // of this block's tiles before it
+    uint32_t phase;       // of the barrier of the tiles
     uint32_t keys_phase;  // of those of k and v
 };
 

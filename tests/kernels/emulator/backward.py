@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.kernels.emulator.attention import Case, fill, new_store, rows_of, visible_keys
 from tests.kernels.emulator.elements import NAN, decode, encode, unit
-from tests.kernels.host.fake_driver import BwdParams, LseOperand
+from tests.kernels.host.fake_driver import BwdParams, BwdWorkspace, LseOperand
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -193,16 +193,18 @@ class Backward:
             head_dim_v=self.head_dim_v,
             seqlen_q=longest_q,
             seqlen_k=longest_k,
-            workspace_dq=sums.ctypes.data,
-            lse_log2=lse_log2.ctypes.data,
-            minus_delta=minus_delta.ctypes.data,
-            sink_partials=partials.ctypes.data,
-            turns=turns.ctypes.data if call.ordered else 0,
-            tiles=tiles,
-            tile_m=tile_m,
-            tile_n=variant.tile_n,
-            columns_q=variant.head_dim,
-            lane_floats=1,
+            workspace=BwdWorkspace(
+                dq=sums.ctypes.data,
+                lse_log2=lse_log2.ctypes.data,
+                minus_delta=minus_delta.ctypes.data,
+                sink_partials=partials.ctypes.data,
+                turns=turns.ctypes.data if call.ordered else 0,
+                tiles=tiles,
+                tile_m=tile_m,
+                tile_n=variant.tile_n,
+                columns_q=variant.head_dim,
+                lane_floats=1,
+            ),
             total_q=total_q,
             total_k=total_k,
             tiles_m=tiles_m,

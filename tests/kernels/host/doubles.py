@@ -13,11 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.kernels.host.fake_driver import PARAMS_BYTES, AppendParams, CombineParams
+from tests.kernels.host.fake_driver import BWD_BYTES, FWD_BYTES, AppendParams, CombineParams
 
 HERE = Path(__file__).parent
 DRIVER_FLAGS = (
-    f"-DPARAMS_BYTES={PARAMS_BYTES}",
+    f"-DFWD_BYTES={FWD_BYTES}",
+    f"-DBWD_BYTES={BWD_BYTES}",
     f"-DCOMBINE_BYTES={ctypes.sizeof(CombineParams)}",
     f"-DAPPEND_BYTES={ctypes.sizeof(AppendParams)}",
 )

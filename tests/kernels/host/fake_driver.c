@@ -22,7 +22,7 @@ typedef struct Encode {
 typedef struct Launch {
     uint32_t grid[3], block[3], shared_bytes, overlaps_previous;
     uint64_t stream, function, context;
-    uint8_t params[PARAMS_BYTES]; /* sizeof(fa3::FwdParams), or the first COMBINE_BYTES or APPEND_BYTES of it */
+    uint8_t params[BWD_BYTES]; /* the largest; of other kernels the first bytes */
 } Launch;
 
 typedef struct Config {
@@ -242,6 +242,11 @@ EXPORT int cuTensorMapEncodeTiled(uint64_t* map, int type, uint32_t rank, uint64
     map[1] = (uint64_t)encode_count++;
     return end(SUCCESS);
 }
+static size_t params_bytes(const char* kernel) {
+    if (strncmp(kernel, "combine", 7) == 0) return COMBINE_BYTES;
+    if (strncmp(kernel, "append", 6) == 0) return APPEND_BYTES;
+    return strncmp(kernel, "bwd", 3) == 0 ? BWD_BYTES : FWD_BYTES;
+}
 EXPORT int cuLaunchKernelEx(const Config* config, uint64_t function, void** params, void** extra) {
     int result = begin("cuLaunchKernelEx");
     if (result == SUCCESS && (extra != NULL || function == 0 || kernel_contexts[function] != current())) result = INVALID_HANDLE;
@@ -256,8 +261,6 @@ EXPORT int cuLaunchKernelEx(const Config* config, uint64_t function, void** para
     launch->stream = (uint64_t)config->stream;
     launch->function = function;
     launch->context = current();
-    const int combines = strncmp(kernel_names[function], "combine", 7) == 0;
-    const int appends = strncmp(kernel_names[function], "append", 6) == 0;
-    memcpy(launch->params, params[0], combines ? COMBINE_BYTES : appends ? APPEND_BYTES : PARAMS_BYTES);
+    memcpy(launch->params, params[0], params_bytes(kernel_names[function]));
     return end(SUCCESS);
 }

@@ -213,7 +213,7 @@ class AppendParams(ctypes.Structure):
 
 class BwdWorkspace(ctypes.Structure):
     _fields_ = (
-        ("workspace_dq", ctypes.c_uint64),
+        ("dq", ctypes.c_uint64),
         ("lse_log2", ctypes.c_uint64),
         ("minus_delta", ctypes.c_uint64),
         ("sink_partials", ctypes.c_uint64),
@@ -227,9 +227,9 @@ class BwdWorkspace(ctypes.Structure):
 
 
 class BwdParams(ctypes.Structure):
-    """`fa3::BwdParams`, with the fields of its parts as its own; a test holds it against `params/bwd.h`."""
+    """`fa3::BwdParams`; a test holds it against `params/bwd.h`. The workspace has a field dq of its own."""
 
-    _anonymous_ = ("sequences", "scale", "mask", "sizes", "storage", "workspace")
+    _anonymous_ = ("sequences", "scale", "mask", "sizes", "storage")
     _fields_ = (
         ("q_map", ctypes.c_uint64 * 16),
         ("k_map", ctypes.c_uint64 * 16),
@@ -268,8 +268,8 @@ class BwdParams(ctypes.Structure):
     )
 
 
-# The structure is aligned to 64 bytes, which ctypes cannot say.
-PARAMS_BYTES = -(-ctypes.sizeof(FwdParams) // 64) * 64
+# Structures with tensor maps are aligned to 64 bytes, which ctypes cannot say.
+FWD_BYTES, BWD_BYTES = (-(-ctypes.sizeof(params) // 64) * 64 for params in (FwdParams, BwdParams))
 
 
 class Launch(ctypes.Structure):
@@ -282,7 +282,7 @@ class Launch(ctypes.Structure):
         ("function", ctypes.c_uint64),
         ("context", ctypes.c_uint64),
         ("params", FwdParams),
-        ("padding", ctypes.c_uint8 * (PARAMS_BYTES - ctypes.sizeof(FwdParams))),
+        ("padding", ctypes.c_uint8 * (BWD_BYTES - ctypes.sizeof(FwdParams))),
     )
 
     @property
@@ -294,6 +294,11 @@ class Launch(ctypes.Structure):
     def append_params(self) -> AppendParams:
         """The same of an append kernel."""
         return AppendParams.from_buffer(self.params)
+
+    @property
+    def bwd_params(self) -> BwdParams:
+        """The same of a kernel of the backward pass."""
+        return BwdParams.from_address(ctypes.addressof(self.params))
 
 
 class FakeDriver:

@@ -17,6 +17,7 @@ from kernels.build import host
 from kernels.build.host import DEVICE_DIR, HOST_DIR, build_host
 from tests.kernels.host import (
     append_scenarios,
+    bwd_scenarios,
     choice_scenarios,
     combine_scenarios,
     general_scenarios,
@@ -26,7 +27,14 @@ from tests.kernels.host import (
     tile_scenarios,
 )
 from tests.kernels.host.conftest import NATIVE_TARGET, VERSION
-from tests.kernels.host.fake_driver import PARAMS_BYTES, AppendParams, CombineParams, FwdParams
+from tests.kernels.host.fake_driver import (
+    BWD_BYTES,
+    FWD_BYTES,
+    AppendParams,
+    BwdParams,
+    CombineParams,
+    FwdParams,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -58,7 +66,8 @@ def _structures(structure: type[ctypes.Structure]) -> set[type[ctypes.Structure]
 @pytest.mark.parametrize(
     ("header", "parameters", "size"),
     [
-        ("fwd", FwdParams, PARAMS_BYTES),
+        ("fwd", FwdParams, FWD_BYTES),
+        ("bwd", BwdParams, BWD_BYTES),
         ("combine", CombineParams, ctypes.sizeof(CombineParams)),
         ("append", AppendParams, ctypes.sizeof(AppendParams)),
     ],
@@ -104,6 +113,7 @@ def test_the_parameters_are_the_kernels_own(
             choice_scenarios,
             combine_scenarios,
             append_scenarios,
+            bwd_scenarios,
         )
         for name in module.SCENARIOS
     ],
