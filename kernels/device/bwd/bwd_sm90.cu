@@ -7,7 +7,6 @@
 #include "arch/sm80/element.cuh"
 #include "bwd/bwd_sm90_consumer.cuh"
 #include "bwd/bwd_sm90_order.cuh"
-#include "bwd/bwd_sm90_producer.cuh"
 #include "bwd/bwd_sm90_storage.cuh"
 #include "params/bwd.h"
 

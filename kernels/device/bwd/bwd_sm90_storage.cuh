@@ -2,8 +2,7 @@
 #pragma once
 
 #include "arch/slab.cuh"
-#include "arch/sm90/pipeline.cuh"
-#include "parts/key_tile.cuh"
+#include "bwd/key_work.cuh"
 
 namespace fa3 {
 
@@ -34,15 +33,6 @@ struct Schedule : Row {
     static_assert(kConsumers == 2 || kConsumers == 3, "two or three consumer warpgroups");
 };
 
-// A tile of keys, for all other warps.
-struct Work {
-    KeyTile tile;
-    int steps;            // -1: no tile is left
-    int steps_before;     // of this block's tiles before it
-    uint32_t phase;       // of the barrier of the tiles
-    uint32_t keys_phase;  // of those of k and v
-};
-
 template <class C>
 struct alignas(1024) SharedStorage {
     using Element = typename C::Element;
@@ -62,8 +52,8 @@ struct alignas(1024) SharedStorage {
     Pipeline<1> k_pipe;
     Pipeline<1> v_pipe;
     Pipeline<1> work_pipe;
-    Work work;  // at a fixed address, so that no register holds it
-    Work next;  // of the warp that finds it
+    Work work;
+    Work next;
 
     // Called by one thread. `ordered`: warps keep the order of additions to dq and read the work slots, too.
     CUTE_DEVICE void init(bool ordered) {

@@ -1,19 +1,35 @@
-// Loads of bwd_sm90: one warp finds the tiles of keys and loads k and v, another loads q and dout step by step.
+// Work of the kernels of sm_90a that take tiles of keys from a queue: the tile that all warps of a block work on, and the
+// warps that hand it out and load for it.
+//
+// `C`: kTileM, kTileN, kSlabs, kSlabsV, kStages. `Storage`: the kernel's shared memory, with members
+//   k, v, q[kStages], dout[kStages]; lse_log2 and minus_delta [kStages][kTileM];
+//   Pipeline<kStages> q_pipe, dout_pipe; Pipeline<1> k_pipe, v_pipe, work_pipe;
+//   Work work, at a fixed address, so that no register holds it; Work next, of the warp that finds it.
 #pragma once
 
-#include "bwd/bwd_sm90_storage.cuh"
+#include "arch/sm90/pipeline.cuh"
+#include "parts/key_tile.cuh"
 #include "parts/load_tma.cuh"
 #include "parts/tile_queue.cuh"
 
 namespace fa3 {
+
+// A tile of keys, for all other warps.
+struct Work {
+    KeyTile tile;
+    int steps;            // -1: no tile is left
+    int steps_before;     // of this block's tiles before it
+    uint32_t phase;       // of the barrier of the tiles
+    uint32_t keys_phase;  // of those of k and v
+};
 
 CUTE_DEVICE MapOrigin box_origin(MapSteps const& map_steps, int batch, SequenceRows const& rows, bool ragged) {
     return ragged ? slot_origin(map_steps, batch, rows.start, rows.length) : MapOrigin{0, 0, batch};
 }
 
 // Called by a warp.
-template <class C>
-CUTE_DEVICE void hand_out(SharedStorage<C>& smem) {
+template <class Storage>
+CUTE_DEVICE void hand_out(Storage& smem) {
     smem.work_pipe.wait_empty({0, smem.next.phase});
     auto const* const from = reinterpret_cast<uint32_t const*>(&smem.next);
     int const lane = cutlass::canonical_lane_idx();
@@ -24,8 +40,8 @@ CUTE_DEVICE void hand_out(SharedStorage<C>& smem) {
 }
 
 // Called by a warp.
-template <class C>
-CUTE_DEVICE void load_keys(BwdParams const& p, SharedStorage<C>& smem) {
+template <class C, class Storage>
+CUTE_DEVICE void load_keys(BwdParams const& p, Storage& smem) {
     KeyTile const& item = smem.next.tile;
     bool const ragged = p.storage.ragged_k;
     bool const loads = cutlass::canonical_lane_idx() == 0;
@@ -48,8 +64,8 @@ CUTE_DEVICE void load_keys(BwdParams const& p, SharedStorage<C>& smem) {
 
 // The next tile is found while the consumers compute, and handed out when all have left the last one. A block that waits
 // for its turn waits for lower tiles alone, and the lowest that is not done has a block that computes it.
-template <class C>
-CUTE_DEVICE void produce_keys(BwdParams const& p, SharedStorage<C>& smem) {
+template <class C, class Storage>
+CUTE_DEVICE void produce_keys(BwdParams const& p, Storage& smem) {
     int const lane = cutlass::canonical_lane_idx();
     int const tiles = p.sizes.batch * p.sizes.heads_kv * p.tiles_n;
     Work& next = smem.next;
@@ -80,8 +96,8 @@ CUTE_DEVICE void produce_keys(BwdParams const& p, SharedStorage<C>& smem) {
 }
 
 // With the statistics of their rows.
-template <class C>
-CUTE_DEVICE void produce_queries(BwdParams const& p, SharedStorage<C>& smem) {
+template <class C, class Storage>
+CUTE_DEVICE void produce_queries(BwdParams const& p, Storage& smem) {
     constexpr uint32_t kBytesRows = C::kTileM * sizeof(float);
     constexpr uint32_t kBytesQ = C::kSlabs * C::kTileM * kSlabRowBytes + kBytesRows;
     constexpr uint32_t kBytesDout = C::kSlabsV * C::kTileM * kSlabRowBytes + kBytesRows;
