@@ -41,7 +41,7 @@ class BwdArgs(ctypes.Structure):
     )
 
 
-LAUNCHES = 3
+LAUNCHES = 4
 
 
 def backward_kernels(arguments: BwdArgs) -> tuple[Kernel, ...]:

@@ -10,6 +10,7 @@
 #include "parts/dq_order.cuh"
 #include "parts/operand_rows.cuh"
 #include "parts/query_tiles.cuh"
+#include "parts/store_accumulators.cuh"
 #include "parts/warp.cuh"
 
 namespace fa3 {
@@ -33,18 +34,6 @@ CUTE_DEVICE void store_chunk(Element* to, Chunk const& chunk, int columns) {
     }
 }
 
-// Stores four elements of a row, or as many as the row has.
-CUTE_DEVICE void store_half_chunk(Element* to, uint2 pairs, int columns) {
-    if (columns >= kChunk / 2) {
-        *reinterpret_cast<uint2*>(to) = pairs;
-        return;
-    }
-    CUTE_UNROLL
-    for (int i = 0; i < kChunk / 2; ++i) {
-        if (i < columns) to[i].bits = static_cast<uint16_t>((i < 2 ? pairs.x : pairs.y) >> i % 2 * 16);
-    }
-}
-
 // The four floats of this lane in an accumulator that starts at `sums`.
 CUTE_DEVICE float4 sums_of_lane(float const* sums, int lane, int lane_floats) {
     if (lane_floats == 4) return reinterpret_cast<float4 const*>(sums)[lane];
@@ -63,37 +52,31 @@ CUTE_DEVICE void finish_tile(BwdParams const& p, int batch, int head, int tile) 
     auto* const dq = sequence_rows<Element>(p.dq, batch, p.sequences.cu_seqlens_q != nullptr, queries.start) +
                      head * p.dq.stride_head;
     int const lane = threadIdx.x % 32;
-    bool const odd = lane % 2;
     int const groups = columns / (8 * kAccumulators);
     for (int i = threadIdx.x / 32; i < tile_m / 16 * groups; i += kThreads / 32) {
         int const row_tile = i / groups;
         int const first_column_tile = (i - row_tile * groups) * kAccumulators;
         if (first_column_tile * 8 >= p.sizes.head_dim) continue;
-        float4 x[kAccumulators];
+        float x[4 * kAccumulators];
         CUTE_UNROLL
         for (int j = 0; j < kAccumulators; ++j) {
-            x[j] = sums_of_lane(sums + accumulator_offset(row_tile, first_column_tile + j, columns), lane, p.workspace.lane_floats);
+            float4 const of = sums_of_lane(sums + accumulator_offset(row_tile, first_column_tile + j, columns), lane, p.workspace.lane_floats);
+            x[4 * j] = of.x;
+            x[4 * j + 1] = of.y;
+            x[4 * j + 2] = of.z;
+            x[4 * j + 3] = of.w;
         }
+        int const warp_row = first_row + row_tile * 16;
         CUTE_UNROLL
         for (int half = 0; half < 2; ++half) {
-            int const row = first_row + row_tile * 16 + half * 8 + lane / 4;
-            float const scale = p.softmax_scale;
+            if (warp_row + half * 8 + lane / 4 < queries.length) continue;
             CUTE_UNROLL
-            for (int j = 0; j < kAccumulators; j += 2) {
-                auto const pair_of = [&](float4 const& of) {
-                    if (row >= queries.length) return 0u;  // the sums of an unused row may hold anything
-                    return half == 0 ? pack(Element{}, of.x * scale, of.y * scale) : pack(Element{}, of.z * scale, of.w * scale);
-                };
-                // Neighbouring lanes exchange pairs, so that each has four columns of one accumulator.
-                uint32_t const first = pair_of(x[j]);
-                uint32_t const second = pair_of(x[j + 1]);
-                uint32_t const got = __shfl_xor_sync(0xFFFFFFFF, odd ? first : second, 1);
-                int const column = (first_column_tile + j + odd) * 8 + lane % 4 / 2 * 4;
-                if (row >= queries.slot || column >= p.sizes.head_dim) continue;
-                store_half_chunk(dq + row * p.dq.stride_row + column, odd ? uint2{got, second} : uint2{first, got},
-                                 p.sizes.head_dim - column);
-            }
+            for (int j = 0; j < kAccumulators; ++j) x[4 * j + 2 * half] = x[4 * j + 2 * half + 1] = 0.f;  // may hold anything
         }
+        int const column = first_column_tile * 8;
+        store_accumulators<Element>(x, p.softmax_scale, lane, p.sizes.head_dim - column, [&](int row) {
+            return warp_row + row < queries.slot ? dq + (warp_row + row) * p.dq.stride_row + column : nullptr;
+        });
     }
 }
 
@@ -154,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(fa3::kThreads) FA3_KERNEL(const __g
     using namespace fa3;
     __shared__ float of_warps[kThreads / 32];
     int index = blockIdx.x;
-    int const tiles = p.sizes.batch * p.sizes.heads_q * p.tiles_m;
+    int const tiles = p.workspace.dq == nullptr ? 0 : p.sizes.batch * p.sizes.heads_q * p.tiles_m;
     if (index < tiles) {
         int const flat_head = index / p.tiles_m;
         int const batch = flat_head / p.sizes.heads_q;

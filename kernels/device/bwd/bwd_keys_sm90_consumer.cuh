@@ -1,20 +1,16 @@
 // Consumer warpgroups of bwd_keys_sm90: one computes P and dv, the other dS and dk, of the same 64 keys.
 #pragma once
 
+#include "arch/sm90/place_descriptor.cuh"
 #include "arch/sm90/uniform.cuh"
 #include "arch/sm90/wgmma.cuh"
 #include "bwd/bwd_keys_sm90_storage.cuh"
 #include "parts/operand_rows.cuh"
 #include "parts/softcap.cuh"
 #include "parts/store_accumulators.cuh"
-#include "parts/transposed_scores.cuh"
+#include "parts/gradient_scores.cuh"
 
 namespace fa3 {
-
-// Descriptor of a place in shared memory, by its offset, so that it is computed in uniform registers.
-CUTE_DEVICE SplitDescriptor descriptor_at(uint32_t offset, uint32_t leading) {
-    return {(kSharedMemoryStart + offset) >> 4 | leading >> 4 << 16, kDescriptorHigh};
-}
 
 // Where a warp of 16 keys stores a gradient. Taken before the tile is released, stored behind it.
 template <class Element>
@@ -99,12 +95,7 @@ CUTE_DEVICE uint32_t compute_dv(BwdParams const& p, SharedStorage<C>& smem, int 
             __syncwarp();
             smem.q_pipe.release(at);
             if (item.is_masked(step.tile)) {
-                CUTE_UNROLL
-                for (int half = 0; half < 2; ++half) {
-                    int const here = opaque(thread);
-                    int const key = item.first_key + here / 32 * 16 + half * 8 + here % 32 / 4;
-                    hide_queries(s, half, item.queries_of_key(p.mask, key), step.tile * C::kTileM + here % 4 * 2);
-                }
+                hide_queries(s, p.mask, item, step.tile * C::kTileM, thread);
             }
             smem.weights_pipe.wait_empty(exchange);
             CUTE_UNROLL

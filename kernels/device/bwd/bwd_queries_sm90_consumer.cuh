@@ -1,20 +1,16 @@
 // Consumer warpgroups of bwd_queries_sm90: dq of 64 queries each.
 #pragma once
 
+#include "arch/sm90/place_descriptor.cuh"
 #include "arch/sm90/uniform.cuh"
 #include "arch/sm90/wgmma.cuh"
 #include "bwd/bwd_queries_sm90_storage.cuh"
 #include "parts/operand_rows.cuh"
 #include "parts/softcap.cuh"
 #include "parts/store_accumulators.cuh"
-#include "parts/transposed_scores.cuh"
+#include "parts/gradient_scores.cuh"
 
 namespace fa3 {
-
-// Descriptor of a place in shared memory, by its offset, so that it is computed in uniform registers.
-CUTE_DEVICE SplitDescriptor descriptor_at(uint32_t offset, uint32_t leading) {
-    return {(kSharedMemoryStart + offset) >> 4 | leading >> 4 << 16, kDescriptorHigh};
-}
 
 // Overwrites rows of a block of k and v that no query of the sequence sees with zeros. Called by all consumers.
 template <class C>
@@ -112,7 +108,8 @@ CUTE_DEVICE uint32_t compute_dq(BwdParams const& p, SharedStorage<C>& smem, int 
                     int const here = opaque(thread);
                     int const row = item.first_query + here / 32 * 16 + half * 8 + here % 32 / 4;
                     KeyRange const sees = visible_keys<MaskClass::kLocal>(p.mask, row, item.queries.length, item.keys.length);
-                    hide_queries(s, half, QueryRange{sees.begin, sees.end}, block * C::kTileN + here % 4 * 2);
+                    int const first = block * C::kTileN + here % 4 * 2;
+                    hide_columns(s, half, sees.begin - first, sees.end - first);
                 }
             }
             CUTE_UNROLL

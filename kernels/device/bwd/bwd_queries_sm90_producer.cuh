@@ -4,13 +4,10 @@
 #include "arch/sm90/uniform.cuh"
 #include "bwd/bwd_queries_sm90_storage.cuh"
 #include "parts/load_tma.cuh"
+#include "parts/sequence_boxes.cuh"
 #include "parts/tile_queue.cuh"
 
 namespace fa3 {
-
-CUTE_DEVICE MapOrigin box_origin(MapSteps const& map_steps, int batch, SequenceRows const& rows, bool ragged) {
-    return ragged ? slot_origin(map_steps, batch, rows.start, rows.length) : MapOrigin{0, 0, batch};
-}
 
 // q and dout of a tile, in boxes of kBoxRows rows. Called by one thread.
 template <class C>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "arch/sm80/mma_sync.cuh"
+#include "arch/sm90/place_descriptor.cuh"
 #include "arch/sm90/reduce.cuh"
 #include "arch/sm90/uniform.cuh"
 #include "arch/sm90/wgmma.cuh"
@@ -10,43 +11,9 @@
 #include "parts/operand_rows.cuh"
 #include "parts/softcap.cuh"
 #include "parts/store_chunks.cuh"
+#include "parts/gradient_scores.cuh"
 
 namespace fa3 {
-
-// Overwrites rows of k and v that no query of the sequence sees with zeros: they may hold anything, and 0 * NaN is NaN.
-template <class C, int Slabs>
-CUTE_DEVICE void clear_unseen_rows(typename C::Element* tile, KeyTile const& item, int thread) {
-    constexpr int kSlab = kSlabColumns<typename C::Element>;
-    CUTE_UNROLL
-    for (int slab = 0; slab < Slabs; ++slab) {
-        auto* const pairs = reinterpret_cast<uint32_t*>(tile + slab * C::kTileN * kSlab);
-        for (int i = thread; i < C::kTileN * kSlab / 2; i += C::kConsumers * 128) {
-            int const key = item.first_key + i / (kSlab / 2);
-            if (key < item.seen.begin || key >= item.seen.end) pairs[i] = 0;
-        }
-    }
-}
-
-// Sets P of one key of a lane to 0 where a query does not see the key; `first`: the lane's first query.
-template <int Scores>
-CUTE_DEVICE void hide_queries(float (&p)[Scores], int half, QueryRange sees, int first) {
-    int const begin = sees.begin - first;
-    int const end = sees.end - first;
-    CUTE_UNROLL
-    for (int i = 0; i < Scores / 4; ++i) {
-        CUTE_UNROLL
-        for (int j = 0; j < 2; ++j) {
-            int const query = i * 8 + j;
-            if (query < begin || query >= end) p[i * 4 + half * 2 + j] = 0.f;
-        }
-    }
-}
-
-// The statistics of the queries of one lane (`parts/query_tiles.cuh`).
-template <int TileM>
-CUTE_DEVICE float2 const* statistics_of_lane(float const (&rows)[TileM], int lane) {
-    return reinterpret_cast<float2 const*>(rows + lane % 4 * (TileM / 4));
-}
 
 // The accumulators of dq: those of the scores, which are dead by then, if there are as many; registers are short.
 template <int Count, class Scores, class Own>
@@ -84,12 +51,8 @@ CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, in
     int const warpgroup = uniform(thread / 128);
     float const scale_log2 = p.scale.scale_log2;
     bool const capped = p.scale.softcap_scale != 0.f;
-    // Descriptor of a place in shared memory, by its offset, so that it is computed in uniform registers.
     using Storage = SharedStorage<C>;
     constexpr uint32_t kRowsOfWarpgroup = 64 * kSlabRowBytes;
-    auto const descriptor_of = [&](uint32_t offset, uint32_t leading) {
-        return SplitDescriptor{(kSharedMemoryStart + offset) >> 4 | leading >> 4 << 16, kDescriptorHigh};
-    };
     auto const q_offset = [](uint32_t stage) -> uint32_t { return offsetof(Storage, q) + stage * sizeof(Storage::q[0]); };
     auto const dout_offset = [](uint32_t stage) -> uint32_t { return offsetof(Storage, dout) + stage * sizeof(Storage::dout[0]); };
     int const first_column = warpgroup * C::kColumns;  // of this warpgroup's part of dq
@@ -98,7 +61,7 @@ CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, in
         fence_registers(s);
         cute::warpgroup_arrive();
         gemm_qk<Element, C::kTileM, C::kHeadDim, C::kTileN, C::kTileM>(
-            descriptor_of(offsetof(Storage, k) + warpgroup * kRowsOfWarpgroup, 0), descriptor_of(q_offset(at.stage), 0), s);
+            descriptor_at(offsetof(Storage, k) + warpgroup * kRowsOfWarpgroup, 0), descriptor_at(q_offset(at.stage), 0), s);
         cute::warpgroup_commit_batch();
     };
     // This warpgroup's columns of dq = dS k, from the dS of all warpgroups.
@@ -106,8 +69,8 @@ CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, in
         fence_registers(dq);
         cute::warpgroup_arrive();
         gemm_transposed<Element, C::kTileN, C::kColumns>(
-            descriptor_of(offsetof(Storage, ds) + at.stage * sizeof(Storage::ds[0]), C::kTileN * kSlabRowBytes),
-            descriptor_of(offsetof(Storage, k) + first_column / kSlab * C::kTileN * kSlabRowBytes +
+            descriptor_at(offsetof(Storage, ds) + at.stage * sizeof(Storage::ds[0]), C::kTileN * kSlabRowBytes),
+            descriptor_at(offsetof(Storage, k) + first_column / kSlab * C::kTileN * kSlabRowBytes +
                               first_column % kSlab * sizeof(Element), C::kTileN * kSlabRowBytes), dq);
         cute::warpgroup_commit_batch();
     };
@@ -139,8 +102,8 @@ CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, in
         bool const unseen = item.first_key < item.seen.begin || item.first_key + C::kTileN > item.seen.end;
         if (unseen) {
             smem.v_pipe.wait_full({0, work.keys_phase});
-            clear_unseen_rows<C, C::kSlabs>(smem.k, item, opaque(thread));
-            clear_unseen_rows<C, C::kSlabsV>(smem.v, item, opaque(thread));
+            clear_unseen_rows<C::kSlabs, C::kTileN>(smem.k, item, opaque(thread), kAll);
+            clear_unseen_rows<C::kSlabsV, C::kTileN>(smem.v, item, opaque(thread), kAll);
             cutlass::arch::fence_view_async_shared();
             cutlass::arch::NamedBarrier::sync(kAll, kExchange);
         }
@@ -172,7 +135,7 @@ CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, in
             fence_registers(ds);
             cute::warpgroup_arrive();
             gemm_qk<Element, C::kTileM, C::kHeadDimV, C::kTileN, C::kTileM, ScaleOut::One>(
-                descriptor_of(offsetof(Storage, v) + warpgroup * kRowsOfWarpgroup, 0), descriptor_of(dout_offset(at.stage), 0), ds);
+                descriptor_at(offsetof(Storage, v) + warpgroup * kRowsOfWarpgroup, 0), descriptor_at(dout_offset(at.stage), 0), ds);
             cute::warpgroup_commit_batch();
 
             bool const masked = item.is_masked(step.tile);
@@ -192,12 +155,7 @@ CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, in
                 for (int j = 0; j < 4; ++j) s[i + j] = exp2_approx(fmaf(s[i + j], scale_log2, j % 2 ? -of.y : -of.x));
             }
             if (masked) {
-                CUTE_UNROLL
-                for (int half = 0; half < 2; ++half) {
-                    int const here = opaque(thread);
-                    int const key = item.first_key + here / 32 * 16 + half * 8 + here % 32 / 4;
-                    hide_queries(s, half, item.queries_of_key(p.mask, key), first_query + here % 4 * 2);
-                }
+                hide_queries(s, p.mask, item, first_query, thread);
             }
             // dv += P^T dout, with the transposed P in registers.
             uint32_t pr[C::kTileM / 4];
@@ -205,7 +163,7 @@ CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, in
             fence_registers(dv);
             cute::warpgroup_arrive();
             gemm_pv<Element, C::kTileM, C::kHeadDimV>(
-                pr, descriptor_of(dout_offset(at.stage), C::kTileM * kSlabRowBytes), dv);
+                pr, descriptor_at(dout_offset(at.stage), C::kTileM * kSlabRowBytes), dv);
             cute::warpgroup_commit_batch();
             cute::warpgroup_wait<1>();
             fence_registers(ds);
@@ -229,7 +187,7 @@ CUTE_DEVICE uint32_t consume_tile(BwdParams const& p, SharedStorage<C>& smem, in
             fence_registers(dk);
             cute::warpgroup_arrive();
             gemm_pv<Element, C::kTileM, C::kHeadDim>(
-                dsr, descriptor_of(q_offset(at.stage), C::kTileM * kSlabRowBytes), dk);
+                dsr, descriptor_at(q_offset(at.stage), C::kTileM * kSlabRowBytes), dk);
             cute::warpgroup_commit_batch();
             cute::warpgroup_wait<1>();  // dv and dq; dk is in flight
             fence_registers(dv);

@@ -10,6 +10,7 @@
 #include "arch/sm90/pipeline.cuh"
 #include "parts/key_tile.cuh"
 #include "parts/load_tma.cuh"
+#include "parts/sequence_boxes.cuh"
 #include "parts/tile_queue.cuh"
 
 namespace fa3 {
@@ -22,10 +23,6 @@ struct Work {
     uint32_t phase;       // of the barrier of the tiles
     uint32_t keys_phase;  // of those of k and v
 };
-
-CUTE_DEVICE MapOrigin box_origin(MapSteps const& map_steps, int batch, SequenceRows const& rows, bool ragged) {
-    return ragged ? slot_origin(map_steps, batch, rows.start, rows.length) : MapOrigin{0, 0, batch};
-}
 
 // Called by a warp.
 template <class Storage>

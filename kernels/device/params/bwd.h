@@ -16,7 +16,8 @@ namespace fa3 {
 // Workspace of one call. Query rows are cut into tiles of `tile_m`, sequence by sequence (`parts/query_tiles.cuh`), so
 // that no tile spans two sequences; `tiles` of them for each query head, an upper bound where batches are ragged.
 struct BwdWorkspace {
-    float* dq;             // (heads_q, tiles, tile_m, columns_q) gradient of q, unscaled, in the order of `parts/dq_order.cuh`
+    float* dq;             // (heads_q, tiles, tile_m, columns_q) gradient of q, unscaled, in the order of `parts/dq_order.cuh`;
+                           // null where a kernel of its own computes dq
     float* lse_log2;       // (heads_q, tiles, tile_m) LSE, base 2; +inf for rows that see no key, and behind the last row;
                            // within a tile in the order of `parts/query_tiles.cuh`, as minus_delta
     float* minus_delta;    // (heads_q, tiles, tile_m) the gradient of the LSE less the sum of out * dout over the columns
@@ -25,7 +26,7 @@ struct BwdWorkspace {
     fa3_i32 tiles;
     fa3_i32 tile_m;
     fa3_i32 tile_n;        // keys of a tile
-    fa3_i32 columns_q;     // head_dim, as the kernel pads it
+    fa3_i32 columns_q;     // head_dim, as the kernel pads it; 0 without dq
     fa3_i32 lane_floats;   // neighbouring floats of a lane in dq: 1 or 4 (`parts/dq_order.cuh`)
 };
 

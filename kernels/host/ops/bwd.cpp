@@ -25,20 +25,20 @@ constexpr int64_t kTilesOfAPair = 4;  // at once
 constexpr int64_t kTailBlocks = 64;
 
 // The launches of a call, in their order.
-enum Step : uint32_t { kPrepare, kMain, kFinish, kSteps };
+enum Step : uint32_t { kPrepare, kMain, kQueries, kFinish, kSteps };
 
 // The tail of a record of this operator.
 struct BwdTail {
     uint32_t launch;       // Step
     uint32_t dynamic;      // 1: blocks take tiles of keys from a queue
     uint32_t tensor_maps;  // 1: loads through tensor maps
-    uint32_t lane_floats;  // neighbouring floats of a lane in the sums of dq: 1 or 4
+    uint32_t lane_floats;  // neighbouring floats of a lane in the sums of dq: 1 or 4; 0: no sums, kQueries computes dq
 };
 
 fa3_status check_tail(const Record& record, Error error) {
     BwdTail tail;
     const bool sound = read_tail(record, &tail) && tail.dynamic <= 1 && tail.tensor_maps <= 1 &&
-                       (tail.lane_floats == 1 || tail.lane_floats == 4) && record.head_dim % 8 == 0 &&
+                       (tail.lane_floats <= 1 || tail.lane_floats == 4) && record.head_dim % 8 == 0 &&
                        record.head_dim != 0 && record.head_dim_v != 0 && record.tile_n != 0;
     if (sound) return FA3_OK;
     return error.fail(FA3_BAD_PACK, "kernel %s of the pack is malformed: a field of bwd is out of range",
@@ -79,12 +79,20 @@ fa3_status choose(const fa3_bwd_args& args, Plan* plan, Error error) {
     Choice choices[kSteps];
     offer_kernels(pack, device, wanted, [&](const Key& key, const Record& record) {
         const uint32_t step = step_of(record);
-        if (step == kSteps || (step == kMain && !covers_head_dims(key, wanted))) return;
+        const bool has_head_dims = step == kMain || step == kQueries;
+        if (step == kSteps || (has_head_dims && !covers_head_dims(key, wanted))) return;
         choices[step].consider(key, record, has_fewer_columns);
     });
     for (uint32_t step = 0; step < kSteps; ++step) plan->kernels[step] = choices[step].record;
     if (plan->kernels[kMain] == nullptr) return fail_choice(pack, device, wanted, error);
     fa3_status status = check_tail(*plan->kernels[kMain], error);
+    if (status != FA3_OK) return status;
+    read_tail(*plan->kernels[kMain], &plan->tail);
+    if (plan->tail.lane_floats != 0) {
+        plan->kernels[kQueries] = nullptr;
+    } else if (plan->kernels[kQueries] == nullptr) {
+        return error.fail(FA3_BAD_PACK, "kernel %s of the pack computes no dq, and no other does", plan->kernels[kMain]->name);
+    }
     // Those of the first and last launch have no code for one SM exactly: they run beside any main kernel.
     wanted.any_code = true;
     wanted.head_dim = wanted.head_dim_v = 0;
@@ -106,7 +114,7 @@ int32_t pairs_together(const fa3_bwd_args& args, const Plan& plan, int64_t tiles
     const bool triangular = mask.window_right >= 0 && mask.window_left < 0 && mask.attention_chunk <= 0;
     int64_t pairs = blocks / tiles_n;
     if (triangular) pairs = std::min(pairs * kTriangularWaves, blocks / kTilesOfAPair);
-    if (args.deterministic == 1) pairs = triangular ? blocks / (kTilesOfAPair / 2) : blocks / kTilesOfAPair;
+    if (args.deterministic == 1 && plan.tail.lane_floats != 0) pairs = triangular ? blocks / (kTilesOfAPair / 2) : blocks / kTilesOfAPair;
     return static_cast<int32_t>(std::clamp<int64_t>(pairs, 1, all));
 }
 
@@ -116,13 +124,14 @@ Workspace divide(const fa3_bwd_args& args, const Problem& problem, void* memory,
     BwdWorkspace& parts = params->workspace;
     const int64_t tiles = problem.heads_q * parts.tiles;
     const int64_t rows = tiles * parts.tile_m;
-    parts.dq = workspace.take<float>(rows * parts.columns_q);
+    const bool sums = parts.columns_q != 0;
+    if (sums) parts.dq = workspace.take<float>(rows * parts.columns_q);
     parts.lse_log2 = workspace.take<float>(rows);
     parts.minus_delta = workspace.take<float>(rows);
     if (args.sink != nullptr) {
         parts.sink_partials = workspace.take<float>(problem.heads_q * problem.batch * params->tiles_m);
     }
-    if (args.deterministic == 1) parts.turns = workspace.take<fa3_u32>(tiles);
+    if (sums && args.deterministic == 1) parts.turns = workspace.take<fa3_u32>(tiles);
     return workspace;
 }
 
@@ -165,7 +174,7 @@ fa3_status fill_sizes(const fa3_bwd_args& args, Plan* plan, Error error) {
     params.workspace.tiles = static_cast<int32_t>(tiles);
     params.workspace.tile_m = static_cast<int32_t>(tile_m);
     params.workspace.tile_n = static_cast<int32_t>(kernel.tile_n);
-    params.workspace.columns_q = static_cast<int32_t>(kernel.head_dim);
+    params.workspace.columns_q = plan->tail.lane_floats == 0 ? 0 : static_cast<int32_t>(kernel.head_dim);
     params.workspace.lane_floats = static_cast<int32_t>(plan->tail.lane_floats);
     plan->workspace_size = divide(args, problem, nullptr, &params).size();
     return FA3_OK;
@@ -182,7 +191,6 @@ fa3_status make_plan_of(const fa3_bwd_args& args, const Check& check, Plan* plan
     status = find_target(args.device, &plan->target, error);
     if (status == FA3_OK) status = choose(args, plan, error);
     if (status != FA3_OK) return status;
-    read_tail(*plan->kernels[kMain], &plan->tail);
     return fill_sizes(args, plan, error);
 }
 
@@ -255,16 +263,20 @@ fa3_status run(const fa3_bwd_args& args, Error error) {
     BwdParams& params = plan.params;
     const int64_t query_tiles = int64_t{params.sizes.batch} * params.sizes.heads_q * params.tiles_m;
     const int64_t key_tiles = int64_t{params.sizes.batch} * params.sizes.heads_kv * params.tiles_n;
-    const uint32_t blocks = plan.tail.dynamic == 1
-                                ? resident_blocks(device, *plan.kernels[kMain], args.sm_margin, key_tiles)
-                                : static_cast<uint32_t>(key_tiles);
+    const auto blocks_of = [&](const Record& kernel, int64_t tiles) {
+        return plan.tail.dynamic == 1 ? resident_blocks(device, kernel, args.sm_margin, tiles) : static_cast<uint32_t>(tiles);
+    };
     const int64_t sinks = args.sink == nullptr ? 0 : params.sizes.heads_q;
-    const int64_t last_blocks = query_tiles + sinks + params.tail_blocks;
-    return launch_all(plan.target,
-                      {{plan.kernels[kPrepare], static_cast<uint32_t>(query_tiles), &params, false},
-                       {plan.kernels[kMain], blocks, &params, false},
-                       {plan.kernels[kFinish], static_cast<uint32_t>(last_blocks), &params, false}},
-                      stream, error);
+    const int64_t last_blocks = (plan.kernels[kQueries] ? 0 : query_tiles) + sinks + params.tail_blocks;
+    const Launch prepare = {plan.kernels[kPrepare], static_cast<uint32_t>(query_tiles), &params, false};
+    const Launch main = {plan.kernels[kMain], blocks_of(*plan.kernels[kMain], key_tiles), &params, false};
+    const Launch finish = {plan.kernels[kFinish], static_cast<uint32_t>(last_blocks), &params, false};
+    if (plan.kernels[kQueries] == nullptr) return launch_all(plan.target, {prepare, main, finish}, stream, error);
+    const Record& kernel = *plan.kernels[kQueries];
+    const int64_t tiles = ceil_div(int64_t{params.tiles_m} * params.workspace.tile_m, kernel.tile_m);
+    const int64_t blocks = int64_t{params.sizes.batch} * params.sizes.heads_q * tiles;
+    const Launch queries = {&kernel, blocks_of(kernel, blocks), &params, false};
+    return launch_all(plan.target, {prepare, main, queries, finish}, stream, error);
 }
 
 }  // namespace
@@ -291,7 +303,7 @@ fa3_status fa3_bwd_kernel(const fa3_bwd_args* args, uint32_t launch, fa3_kernel_
         const fa3_status status = fa3::make_plan(known, &plan, sink);
         if (status != FA3_OK) return status;
         if (launch >= fa3::kSteps) {
-            return sink.fail(FA3_INVALID_ARGUMENT, "launch is %u; it should be 0, 1 or 2", launch);
+            return sink.fail(FA3_INVALID_ARGUMENT, "launch is %u; it should be 0, 1, 2 or 3", launch);
         }
         return fa3::write_kernel_info(plan.kernels[launch], info, sink);
     };

@@ -40,8 +40,8 @@ FA3_API fa3_status fa3_bwd(const fa3_bwd_args* args, char* error, size_t error_s
 /* Bytes of workspace that fa3_bwd needs for these arguments. Reads no address. */
 FA3_API fa3_status fa3_bwd_workspace(const fa3_bwd_args* args, size_t* size, char* error, size_t error_size);
 
-/* The kernel of one launch of fa3_bwd: 0, 1 or 2, of which 1 does most of the work; an empty name when there
- * is nothing to compute. Launches nothing. */
+/* The kernel of one launch of fa3_bwd: 0, 1, 2 or 3, of which 1 does most of the work, and 2 computes dq where 1
+ * does not; an empty name when there is nothing to compute. Launches nothing. */
 FA3_API fa3_status fa3_bwd_kernel(const fa3_bwd_args* args, uint32_t launch, fa3_kernel_info* info, char* error,
                                   size_t error_size);
 

@@ -52,7 +52,7 @@ def _variant(head_dim: int, dtype: str) -> Variant:
             ("FA3_STAGES", str(_STAGES)),
             ("FA3_SMEM_BYTES", str(smem_bytes)),
         ),
-        tail=BwdTail(launch=MAIN, dynamic=True, tensor_maps=True),
+        tail=BwdTail(launch=MAIN, dynamic=True, tensor_maps=True, lane_floats=0),
     )
 
 

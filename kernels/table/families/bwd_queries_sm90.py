@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.table.bwd import MAIN, BwdTail
+from kernels.table.bwd import QUERIES, BwdTail
 from kernels.table.dtypes import dtype_named
 from kernels.table.family import Family
 from kernels.table.fwd import FWD_DTYPES, head_dims_name
@@ -51,7 +51,7 @@ def _variant(head_dim: int, dtype: str) -> Variant:
             ("FA3_TILE_N", str(_KEYS)),
             ("FA3_SMEM_BYTES", str(smem_bytes)),
         ),
-        tail=BwdTail(launch=MAIN, dynamic=True, tensor_maps=True),
+        tail=BwdTail(launch=QUERIES, dynamic=True, tensor_maps=True, lane_floats=0),
     )
 
 

@@ -12,12 +12,15 @@ from tests.kernels.host.bwd_api import (
     MAIN,
     PERSISTENT,
     PREPARE,
+    QUERIES,
+    WIDE,
+    WIDE_QUERIES,
     bwd,
     bwd_args,
     bwd_kernel,
     workspace_size,
 )
-from tests.kernels.host.host_api import INVALID_ARGUMENT, KERNELS, OK, Api, pack_bytes, tensor
+from tests.kernels.host.host_api import BAD_PACK, INVALID_ARGUMENT, KERNELS, OK, Api, pack_bytes, tensor
 from tests.kernels.host.scenarios import run_scenario
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ SCENARIOS: dict[str, Callable[..., None]] = {}
 
 def scenario(function: Callable[..., None]) -> Callable[..., None]:
     def with_backward(api: Api, fake: FakeDriver, pack: Path) -> None:
-        pack.write_bytes(pack_bytes((*KERNELS, BLOCKS, *ENDS, PERSISTENT)))
+        pack.write_bytes(pack_bytes((*KERNELS, BLOCKS, *ENDS, PERSISTENT, WIDE, WIDE_QUERIES)))
         assert api.set_pack(pack) == (OK, "")
         function(*(api, fake, pack)[: function.__code__.co_argcount])
 
@@ -119,6 +122,31 @@ def a_persistent_kernel_takes_its_tiles_from_a_queue(api: Api, fake: FakeDriver)
 
 
 @scenario
+def wide_heads_have_a_launch_for_the_queries(api: Api, fake: FakeDriver, pack: Path) -> None:
+    """It computes dq, so that there are no sums, no turns, and nothing to finish but sinks and unused rows."""
+    args = bwd_args((2, 300, 500, 6, 2), 256, deterministic=1)
+    done = launches(api, fake, args)
+    names = ["bwd_prepare_sm90_bf16", WIDE.name, WIDE_QUERIES.name]
+    assert [fake.kernel(each) for each in done] == names
+    found = [bwd_kernel(api, args, launch)[2] for launch in (PREPARE, MAIN, QUERIES, FINISH)]
+    assert found == [*names, "bwd_finish_sm90_bf16"]
+    assert [each.grid[0] for each in done] == [2 * 6 * 5, 2 * 2 * 8, 2 * 6 * 3]
+    params = done[MAIN].bwd_params
+    assert bytes(params) == bytes(done[QUERIES].bwd_params)
+    assert (params.workspace.dq, params.workspace.turns, params.workspace.columns_q) == (0, 0, 0)
+    rows = 2 * 6 * 5 * 64
+    assert rows * 2 * 4 <= workspace_size(api, args) <= rows * 2 * 4 + 2 * 128
+    args.sink, args.dsink = 0x160000, 0x170000
+    finish = launches(api, fake, args)[FINISH]
+    assert (fake.kernel(finish), finish.grid[0]) == ("bwd_finish_sm90_bf16", 6)
+    pack.write_bytes(pack_bytes((*ENDS, WIDE)))
+    assert api.set_pack(pack) == (OK, "")
+    status, message = bwd(api, args)
+    assert status == BAD_PACK
+    assert message == f"kernel {WIDE.name} of the pack computes no dq, and no other does"
+
+
+@scenario
 def other_kernels_have_a_block_a_tile(api: Api, fake: FakeDriver) -> None:
     fake.setup(capability=86)
     done = launches(api, fake, bwd_args((3, 1024, 1024, 32, 32), sm_margin=32))
@@ -156,7 +184,7 @@ def nothing_to_compute_names_no_kernel(api: Api, fake: FakeDriver) -> None:
     args = bwd_args((0, 256, 384, 4, 2))
     assert launches(api, fake, args) == []
     assert bwd_kernel(api, args, MAIN) == (OK, "", "")
-    assert bwd_kernel(api, bwd_args(), 3) == (INVALID_ARGUMENT, "launch is 3; it should be 0, 1 or 2", "")
+    assert bwd_kernel(api, bwd_args(), 4) == (INVALID_ARGUMENT, "launch is 4; it should be 0, 1, 2 or 3", "")
 
 
 @scenario

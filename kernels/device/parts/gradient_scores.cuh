@@ -1,23 +1,36 @@
-// Scores of keys by queries: a lane holds two keys, and of the queries those of accumulator columns 8 i + 2 (lane % 4) + j.
+// Scores in accumulators, by which gradients are computed: a lane holds two rows, and columns 8 i + 2 (lane % 4) + j of them.
+// Transposed scores have keys as rows, and queries as columns.
 #pragma once
 
 #include "arch/slab.cuh"
+#include "arch/sm90/uniform.cuh"
 #include "parts/key_tile.cuh"
 
 namespace fa3 {
 
-// Sets P of one key of a lane to 0 where a query does not see the key; `first`: the lane's first query.
+// Sets P to 0 outside of columns [begin, end) of one of the two rows of a lane, counted from the lane's first column.
 template <int Scores>
-CUTE_DEVICE void hide_queries(float (&p)[Scores], int half, QueryRange sees, int first) {
-    int const begin = sees.begin - first;
-    int const end = sees.end - first;
+CUTE_DEVICE void hide_columns(float (&p)[Scores], int row, int begin, int end) {
     CUTE_UNROLL
     for (int i = 0; i < Scores / 4; ++i) {
         CUTE_UNROLL
         for (int j = 0; j < 2; ++j) {
-            int const query = i * 8 + j;
-            if (query < begin || query >= end) p[i * 4 + half * 2 + j] = 0.f;
+            int const column = i * 8 + j;
+            if (column < begin || column >= end) p[i * 4 + row * 2 + j] = 0.f;
         }
+    }
+}
+
+// Hides the queries that do not see the keys of a lane. `thread`: of the warpgroups that hold the keys of the tile.
+template <int Scores>
+CUTE_DEVICE void hide_queries(float (&p)[Scores], MaskParams const& mask, KeyTile const& item, int first_query, int thread) {
+    CUTE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        int const here = opaque(thread);  // computed anew, for registers are short
+        int const key = item.first_key + here / 32 * 16 + half * 8 + here % 32 / 4;
+        QueryRange const sees = item.queries_of_key(mask, key);
+        int const first = first_query + here % 4 * 2;
+        hide_columns(p, half, sees.begin - first, sees.end - first);
     }
 }
 
