@@ -145,12 +145,19 @@ def test_wheel_with_a_passing_report_is_stable_and_the_report_is_served(site: Pa
     assert wheel.name in (site / "stable" / "index.html").read_text()
 
 
-def test_a_race_counts_as_its_slowest_run_and_only_forward_by_kernels_that_the_wheel_chose(
+def test_a_race_counts_as_its_slowest_run_and_only_of_plain_calls_by_kernels_that_the_wheel_chose(
     site: Path, wheel: Path
 ) -> None:
     path = report(site.parent / "r.json", wheel)
     document = json.loads(path.read_text())
     race = document["races"][0]
+    backward = {
+        **race,
+        "name": f"bwd_{race['name']}",
+        "setting": {**race["setting"], "op": "bwd"},
+        "judged": False,
+    }
+    names = [race["name"], backward["name"]]
     document["races"] = [
         race,
         {**race, "run": 2, "ratio_to_cudnn": 1.05},
@@ -158,14 +165,16 @@ def test_a_race_counts_as_its_slowest_run_and_only_forward_by_kernels_that_the_w
         {**race, "name": f"{race['name']}@portable", "kernels": "portable", "ratio_to_cudnn": 0.6},
         # cuDNN has no kernel of its own for a window: the ratio says nothing of a plain call.
         {**race, "name": "window", "setting": {**race["setting"], "window": 1024}, "ratio_to_cudnn": 25.77},
-        {**race, "name": "gradient", "setting": {**race["setting"], "op": "bwd"}, "judged": False},
+        {**race, "name": "join", "setting": {**race["setting"], "op": "combine"}, "judged": False},
+        {**backward, "name": "in_order", "setting": {**backward["setting"], "deterministic": True}},
+        backward,
     ]
-    document["totals"]["races"] = 6
+    document["totals"]["races"] = 8
     write_report(path, document)
     (proof,) = only(put(site, wheel, reports=[path])).proofs
-    assert proof.races == {race["name"]: 1.05}
-    assert list(proof.tflops) == [race["name"]]
-    assert [(peer, list(speeds)) for peer, speeds in proof.peers.items()] == [("cudnn", [race["name"]])]
+    assert proof.races == {race["name"]: 1.05, backward["name"]: race["ratio_to_cudnn"]}
+    assert list(proof.tflops) == names
+    assert [(peer, list(speeds)) for peer, speeds in proof.peers.items()] == [("cudnn", names)]
     assert proof.peers["cudnn"][race["name"]].ratio == 1.05
 
 
