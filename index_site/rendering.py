@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from index_site.cells import platform_title
 from index_site.hosting import file_href
 from index_site.projects import PROJECT
-from index_site.speeds import forward_ratios
+from index_site.speeds import ratios_of
 from matrix.block import AXES
 
 if TYPE_CHECKING:
@@ -147,8 +147,10 @@ def _voucher(report: ReportSummary) -> str:
 
 
 def _speed(proof: Proof) -> Markup:
-    """Return the geometric mean of the ratios in the races of the forward, and their range."""
-    ratios = list(forward_ratios(proof).values())
+    """Return the geometric mean of the ratios in the races of the forward, and their range; empty if none."""
+    ratios = list(ratios_of(proof, "forward").values())
+    if not ratios:
+        return Markup("")
     mean, low, high = statistics.geometric_mean(ratios), min(ratios), max(ratios)
     count = f"{len(ratios)} shape{'s' if len(ratios) > 1 else ''}"
     times = "\N{MULTIPLICATION SIGN}"

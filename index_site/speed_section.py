@@ -89,11 +89,11 @@ def _direction_charts(speeds: DirectionSpeeds) -> DirectionCharts:
     seqlens = sorted({seqlen for panel in speeds.panels for seqlen in panel.seqlens})
     fastest = max(max(line.values()) for panel in speeds.panels for line in panel.speeds.values())
     x = Axis(math.log2(seqlens[0]), math.log2(seqlens[-1]), ())
-    charts = tuple(_panel_chart(panel, x, axis_to(fastest)) for panel in speeds.panels)
+    charts = tuple(_panel_chart(speeds.direction, panel, x, axis_to(fastest)) for panel in speeds.panels)
     return DirectionCharts(speeds.direction, speeds.comparisons, charts)
 
 
-def _panel_chart(panel: Panel, x: Axis, y: Axis) -> Chart:
+def _panel_chart(direction: str, panel: Panel, x: Axis, y: Axis) -> Chart:
     ticks = tuple((math.log2(seqlen), _tokens(seqlen)) for seqlen in panel.seqlens)
     lines = [
         Line(name, tuple((math.log2(seqlen), speed) for seqlen, speed in panel.speeds[name].items()))
@@ -101,7 +101,7 @@ def _panel_chart(panel: Panel, x: Axis, y: Axis) -> Chart:
         if name in panel.speeds
     ]
     title = f"{panel.dtype}, head_dim {panel.head_dim}, {panel.mask}"
-    if panel.direction == "backward":
+    if direction == "backward":
         title = f"backward, {title}"
     names = [name for name in _TITLES if name in panel.speeds]
     ranges = (f"{_TITLES[name]} {_range(panel.speeds[name])}" for name in names)

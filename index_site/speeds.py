@@ -34,7 +34,6 @@ _RELEASES = 12
 class Shape:
     """The shape of a cell."""
 
-    direction: str
     dtype: str
     head_dim: int
     mask: str
@@ -42,7 +41,7 @@ class Shape:
 
     @property
     def order(self) -> tuple[str, int, bool, int]:
-        """Its place among the shapes of its direction."""
+        """Its place among the shapes of the page."""
         return self.dtype, self.head_dim, self.mask != "full", self.seqlen
 
     @classmethod
@@ -51,9 +50,7 @@ class Shape:
         found = _SHAPE.fullmatch(name.removeprefix(_BACKWARD))
         if found is None:
             return None
-        return cls(
-            _direction(name), found["dtype"], int(found["head_dim"]), found["mask"], int(found["seqlen"])
-        )
+        return cls(found["dtype"], int(found["head_dim"]), found["mask"], int(found["seqlen"]))
 
     def __str__(self) -> str:
         return f"head_dim {self.head_dim}, {self.mask}, {self.seqlen} tokens"
@@ -80,7 +77,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Panel:
-    """The cells of one direction, dtype, head dimension and mask.
+    """The cells of one dtype, head dimension and mask.
 
     Attributes:
         seqlens: ascending.
@@ -88,7 +85,6 @@ class Panel:
         comparisons: with each other implementation.
     """
 
-    direction: str
     dtype: str
     head_dim: int
     mask: str
@@ -124,9 +120,10 @@ class History:
     """Version and mean, the oldest release first."""
 
 
-def forward_ratios(proof: Proof) -> dict[str, float]:
-    """Return the ratios to cuDNN in the races of the forward."""
-    return {name: ratio for name, ratio in proof.races.items() if _direction(name) == "forward"}
+def ratios_of(proof: Proof, direction: str) -> dict[str, float]:
+    """Return the ratios to cuDNN in the races of a direction, by the name of the race."""
+    backward = direction == "backward"
+    return {name: ratio for name, ratio in proof.races.items() if name.startswith(_BACKWARD) == backward}
 
 
 def release_speeds(release: Iterable[Wheel]) -> tuple[Speeds, ...]:
@@ -148,7 +145,7 @@ def speed_history(manifest: Manifest, gpu: str, channel: Channel) -> History | N
     for version, release in groupby(wheels, key=attrgetter("version")):  # the manifest sorts by version
         proof = _best_proofs(wheel for wheel in release if wheel.is_shown).get(gpu)
         if proof is not None:
-            found[version] = forward_ratios(proof)
+            found[version] = ratios_of(proof, "forward")
         if len(found) == _RELEASES:
             break
     shared = sorted(set.intersection(*map(set, found.values()))) if found else []
@@ -172,20 +169,14 @@ def _best_proofs(release: Iterable[Wheel]) -> dict[str, Proof]:
     return best
 
 
-def _direction(name: str) -> str:
-    return DIRECTIONS[name.startswith(_BACKWARD)]
-
-
 def _speeds(proof: Proof) -> Speeds:
-    found = {name: shape for name in proof.races if (shape := Shape.parse(name)) is not None}
-    directions = (
-        _direction_speeds(proof, direction, {n: s for n, s in found.items() if s.direction == direction})
-        for direction in DIRECTIONS
-    )
+    directions = (_direction_speeds(proof, direction) for direction in DIRECTIONS)
     return Speeds(proof, tuple(each for each in directions if each.panels))
 
 
-def _direction_speeds(proof: Proof, direction: str, found: Mapping[str, Shape]) -> DirectionSpeeds:
+def _direction_speeds(proof: Proof, direction: str) -> DirectionSpeeds:
+    names = ratios_of(proof, direction)
+    found = {name: shape for name in names if (shape := Shape.parse(name)) is not None}
     shapes = dict(sorted(found.items(), key=lambda item: item[1].order))
     groups: dict[tuple[str, int, str], dict[str, Shape]] = {}
     for name, shape in shapes.items():
@@ -198,7 +189,7 @@ def _panel(proof: Proof, shapes: Mapping[str, Shape]) -> Panel:
     first, *_ = shapes.values()
     seqlens = tuple(shape.seqlen for shape in shapes.values())
     speeds, comparisons = _tflops(proof, shapes), _comparisons(proof, shapes)
-    return Panel(first.direction, first.dtype, first.head_dim, first.mask, seqlens, speeds, comparisons)
+    return Panel(first.dtype, first.head_dim, first.mask, seqlens, speeds, comparisons)
 
 
 def _tflops(proof: Proof, shapes: Mapping[str, Shape]) -> dict[str, dict[int, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import dataclass
 from email.errors import MessageError
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.metadata import ExceptionGroup, InvalidMetadata, Metadata
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from pydantic_core import from_json
 
 from ci.errors import CorruptWheel
 from ci.files import sha256_of
@@ -93,7 +93,7 @@ def _read_build(archive: zipfile.ZipFile, name: str) -> dict[str, Any] | None:
     if not members:
         return None
     try:
-        build = json.loads(archive.read(members[0]))
+        build = from_json(archive.read(members[0]))
     except ValueError as error:
         raise CorruptWheel(f"{name}: {members[0]} is not JSON: {error}") from error
     if not isinstance(build, dict):

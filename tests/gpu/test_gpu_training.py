@@ -72,22 +72,21 @@ def _curve(model, forward, device):
 
 @pytest.fixture(scope="module")
 def references(transformers, device):
-    """Loss curves of PyTorch's attention, a row a seed."""
-    models = [_model(transformers, device, "sdpa", seed) for seed in (0, 1, 2)]
-    return torch.stack([_curve(model, model, device) for model in models])
+    """Loss curves of PyTorch's attention from two seeds."""
+    models = [_model(transformers, device, "sdpa", seed) for seed in (0, 1)]
+    return [_curve(model, model, device) for model in models]
 
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_loss_falls_as_with_pytorchs_attention(transformers, device, references, compiled):
-    """Its curve lies as near to that of the same seed as the curves of other seeds do."""
+    """Its curve lies as near to that of the same seed as the curve of another seed does."""
     torch._dynamo.reset()
     model = _model(transformers, device, "flash_attention_3", 0)
     found = _curve(model, torch.compile(model) if compiled else model, device)
-    same, others = references[0], references[1:]
+    same, other = references
     assert same[-1] < 0.7 * same[0]
-    distance, spread = (found - same).abs(), (others - same).abs()
-    assert distance.mean() <= spread.mean(1).max()
-    assert distance.max() <= spread.max()
+    assert (found - same).abs().mean() <= (other - same).abs().mean()
+    assert (found - same).abs().max() <= (other - same).abs().max()
 
 
 def test_the_gradient_of_each_weight_is_as_exact_as_that_of_pytorchs_attention(transformers, device):
