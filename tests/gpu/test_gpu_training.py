@@ -32,13 +32,18 @@ def _model(transformers, device, attention, seed):
 
 
 def _batch(step, device):
-    """Packed sequences of different lengths, each of which should repeat its first token throughout."""
+    """Packed sequences, each of random words of four, and the word that follows each token.
+
+    The mean of what a token sees tells the four words: the loss falls at once, with any seed.
+    """
     generator = torch.Generator().manual_seed(step)
     cuts = torch.randperm(TOKENS - 1, generator=generator)[: SEQUENCES - 1].sort().values + 1
     starts = torch.tensor([0, *cuts.tolist(), TOKENS])
-    tokens = torch.randint(WORDS, (TOKENS,), generator=generator)
     lengths = starts.diff()
     first = starts[:-1].repeat_interleave(lengths)
+    words = torch.stack([torch.randperm(WORDS, generator=generator)[:4] for _ in range(SEQUENCES)])
+    choices = torch.randint(4, (TOKENS, 1), generator=generator)
+    tokens = words.repeat_interleave(lengths, 0).gather(1, choices)[:, 0]
     packed = {
         "input_ids": tokens[None],
         "position_ids": (torch.arange(TOKENS) - first)[None],
@@ -46,7 +51,7 @@ def _batch(step, device):
         "cu_seq_lens_k": starts.int(),
     }
     longest = {"max_length_q": TOKENS, "max_length_k": TOKENS}
-    return {name: tensor.to(device) for name, tensor in packed.items()} | longest, tokens[first].to(device)
+    return {name: tensor.to(device) for name, tensor in packed.items()} | longest, tokens.roll(-1).to(device)
 
 
 def _loss(model, step, device, *, mixed=True):
