@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False)
 if not out.is_terminal:
-    out.width = 200  # a file or a pipe has no width, and rich's default would cut names
+    out.width = 250  # a file or a pipe has no width, and rich's default would cut names
 
 
 def table(*columns: str) -> Table:

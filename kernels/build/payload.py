@@ -27,10 +27,10 @@ PAYLOAD_NAMES = (*LIBRARY_NAMES, PACK_NAME)
 
 
 def variant_fields(variant: Variant) -> dict[str, object]:
-    """Return a variant as ``build.json`` has it: without its macros, and of `allow` the gates without the reasons.
+    """Return a variant as ``build.json`` has it: without macros, and of `allow` the gates without the reasons.
 
-    The macros say once more what the other fields do, and are half of the bytes. A reason is prose, on which the
-    bytes of a wheel do not depend.
+    The macros say once more what the other fields do, and are half of the bytes. A reason is prose, on which
+    the bytes of a wheel do not depend.
     """
     fields = dataclasses.asdict(variant)
     del fields["macros"]

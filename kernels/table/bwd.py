@@ -18,8 +18,8 @@ class BwdTail(Tail):
         launch: Which launch of a call the kernel is: `PREPARE`, `MAIN`, `QUERIES` or `FINISH`.
         dynamic: Blocks take tiles of keys from a queue in device memory; without it, each tile has a block.
         tensor_maps: Loads through tensor maps, in boxes of `tile_m` rows of q and `tile_n` of k.
-        lane_floats: Neighbouring floats of a lane in the sums of dq: 1 or 4; 0 for a main kernel that adds nothing to
-            them, beside which one of `QUERIES` runs.
+        lane_floats: Neighbouring floats of a lane in the sums of dq: 1 or 4; 0 for a main kernel that adds
+            nothing to them, beside which one of `QUERIES` runs.
     """
 
     launch: int

@@ -72,7 +72,13 @@ class BwdKernel(Kernel):
 PERSISTENT = BwdKernel("bwd_sm90_bf16_d128", dynamic=1, tensor_maps=1, lane_floats=4)
 BLOCKS = BwdKernel("bwd_portable_sm80_bf16_d128", sm=80, code=PORTABLE, tile_n=64, blocks_per_sm=2)
 WIDE = BwdKernel(
-    "bwd_keys_sm90_bf16_d256", head_dim=256, head_dim_v=256, tile_n=64, dynamic=1, tensor_maps=1, lane_floats=0
+    "bwd_keys_sm90_bf16_d256",
+    head_dim=256,
+    head_dim_v=256,
+    tile_n=64,
+    dynamic=1,
+    tensor_maps=1,
+    lane_floats=0,
 )
 WIDE_QUERIES = replace(WIDE, name="bwd_queries_sm90_bf16_d256", tile_m=128, launch=QUERIES)
 ENDS = tuple(

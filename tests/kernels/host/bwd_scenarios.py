@@ -123,7 +123,7 @@ def a_persistent_kernel_takes_its_tiles_from_a_queue(api: Api, fake: FakeDriver)
 
 @scenario
 def wide_heads_have_a_launch_for_the_queries(api: Api, fake: FakeDriver, pack: Path) -> None:
-    """It computes dq, so that there are no sums, no turns, and nothing to finish but sinks and unused rows."""
+    """It computes dq: there are no sums, no turns, and nothing to finish but sinks and unused rows."""
     args = bwd_args((2, 300, 500, 6, 2), 256, deterministic=1)
     done = launches(api, fake, args)
     names = ["bwd_prepare_sm90_bf16", WIDE.name, WIDE_QUERIES.name]
