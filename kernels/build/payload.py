@@ -27,7 +27,7 @@ PAYLOAD_NAMES = (*LIBRARY_NAMES, PACK_NAME)
 
 
 def variant_fields(variant: Variant) -> dict[str, object]:
-    """Return a variant as ``build.json`` has it: without macros, and of `allow` the gates without the reasons.
+    """Return a variant as ``build.json`` has it: without macros, and of `allow` the gates alone.
 
     The macros say once more what the other fields do, and are half of the bytes. A reason is prose, on which
     the bytes of a wheel do not depend.
