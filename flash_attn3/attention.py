@@ -68,8 +68,8 @@ def flash_attn_func(  # noqa: PLR0917  callers pass these by position
         attention_chunk: size of chunks of positions, ``[n * chunk, (n + 1) * chunk)``: mask keys outside the
             chunk of the query, in addition to the other masks; 0 for none.
         softcap: bound the logits: ``softcap * tanh(logit / softcap)``, before the mask; 0 for none.
-        num_splits: the most parts that the keys may be split into, 0 to let the library choose. They are
-            never split, so every value gives the same bits.
+        num_splits: a hint, without effect on the result: into how many parts the keys of a sequence are
+            divided follows from their number alone.
         pack_gqa: a hint, without effect on the result.
         deterministic: gradients have the same bits every time; without it, those of q may differ in the last
             bits. Forward always has the same bits.

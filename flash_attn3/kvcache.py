@@ -104,7 +104,7 @@ def flash_attn_with_kvcache(  # noqa: PLR0917  callers pass these by position
         softcap: 0 for none.
         rotary_interleaved: columns 2i and 2i + 1 are rotated together; or else i and i + rotary_dim / 2.
         scheduler_metadata: without effect: the kernels need no plan.
-        num_splits: the most parts that the keys may be split into; the kernels never split them.
+        num_splits: a hint, without effect on the result, as in ``flash_attn_func``.
         pack_gqa: a hint, without effect on the result.
         sm_margin: multiprocessors to leave free.
         return_softmax_lse: return the LSE as well.

@@ -62,7 +62,13 @@ BUILD: dict[str, Any] = {
 
 TRUSTING = Policy(trust_unsigned=True)
 """The policy of a site that vouches for the reports of :func:`report`, which are not signed."""
-SECTIONS = {"fwd": "correctness", "bwd": "gradients", "combine": "combine", "append": "append"}
+SECTIONS = {
+    "fwd": "correctness",
+    "bwd": "gradients",
+    "combine": "combine",
+    "append": "append",
+    "decode": "decode",
+}
 """Operator -> the section of its cases."""
 SUPPORT = Support(
     cells=(

@@ -88,7 +88,7 @@ def flash_attn_forward(  # noqa: PLR0917  callers pass these by position
         softcap: 0 for none.
         rotary_interleaved: without effect, likewise.
         scheduler_metadata: without effect: the kernels need no plan.
-        num_splits: the most parts that the keys may be split into; the kernels never split them.
+        num_splits: a hint, without effect on the result.
         pack_gqa: a hint, without effect on the result.
         sm_margin: multiprocessors to leave free.
 

@@ -75,7 +75,7 @@ def resolve_options(  # noqa: PLR0917  by position: keywords cost host time
         softcap: the cap, or 0.
         attention_chunk: positions a chunk, or 0.
         sm_margin: multiprocessors to leave free, 0 or more.
-        num_splits: parts that the keys may be cut into, 0 or more; without effect, they are never cut.
+        num_splits: parts that the keys may be divided into, 0 or more; without effect.
         pack_gqa: a bool or None; without effect.
         deterministic: a bool; without effect, forward is always deterministic.
         qv: None; there is no kernel.

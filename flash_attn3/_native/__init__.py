@@ -3,7 +3,7 @@
 What one operator has lies in the module of its name; that of forward is exported here, too.
 """
 
-from flash_attn3._native.fwd import FwdArgs, forward, forward_kernel
+from flash_attn3._native.fwd import FwdArgs, forward, forward_kernel, forward_workspace
 from flash_attn3._native.library import NativeError, Status, driver, version
 from flash_attn3._native.pack import Code, Kernel, allow_kernels, kernels, require_device, set_pack
 from flash_attn3._native.structures import Dtype, Mask, Scale, Sequences, TensorView
@@ -23,6 +23,7 @@ __all__ = [
     "driver",
     "forward",
     "forward_kernel",
+    "forward_workspace",
     "kernels",
     "require_device",
     "set_pack",

@@ -30,6 +30,8 @@ class FwdArgs(ctypes.Structure):
         ("mask", Mask),
         ("scale", Scale),
         ("sm_margin", ctypes.c_int32),
+        ("workspace", ctypes.c_void_p),
+        ("workspace_size", ctypes.c_size_t),
     )
 
 
@@ -40,6 +42,17 @@ def forward(arguments: FwdArgs) -> None:
         NativeError: an argument was refused, or the driver failed.
     """
     call_with("fa3_fwd", arguments)
+
+
+def forward_workspace(arguments: FwdArgs) -> int:
+    """Return the bytes of the workspace with which few query rows over many keys are faster; 0 for none.
+
+    Raises:
+        NativeError: an argument was refused, or there is no driver or no kernel.
+    """
+    size = ctypes.c_size_t()
+    call_with("fa3_fwd_workspace", arguments, ctypes.byref(size))
+    return size.value
 
 
 def forward_kernel(arguments: FwdArgs) -> Kernel:

@@ -20,7 +20,7 @@ from flash_attn3.checks.cases.case import AttentionCase
 from flash_attn3.checks.cases.options import NATIVE, ODD, WIDE, with_head_dims
 from flash_attn3.checks.cases.ragged import quick_ragged
 from flash_attn3.checks.data.call import call
-from flash_attn3.checks.data.forward_abi import ROW_ELEMENTS, forward_arguments
+from flash_attn3.checks.data.forward_abi import ROW_ELEMENTS, forward_arguments, take_workspace
 from flash_attn3.checks.data.inputs import make_inputs
 from flash_attn3.checks.outcome import Outcome
 
@@ -88,8 +88,11 @@ def run_memory_case(case: AttentionCase, layout: str, forward: Forward, device: 
     stream = torch.cuda.current_stream(device).cuda_stream
     failures: list[str] = []
     try:
-        _native.forward(forward_arguments(case, inputs, out, lse, stream=stream))
+        arguments = forward_arguments(case, inputs, out, lse, stream=stream)
+        workspace = take_workspace(arguments, out)
+        _native.forward(arguments)
         torch.cuda.synchronize(device)
+        del workspace
     except _native.NativeError as error:
         failures.append(f"fa3_fwd: {error.status.name}: {error}")
     else:

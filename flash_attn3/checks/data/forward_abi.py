@@ -51,6 +51,14 @@ def forward_arguments(
     return arguments
 
 
+def take_workspace(arguments: _native.FwdArgs, out: Tensor) -> Tensor:
+    """Give the arguments the workspace that the torch operators would allocate, and return it."""
+    workspace = out.new_empty(_native.forward_workspace(arguments), dtype=torch.uint8)
+    if workspace.numel():
+        arguments.workspace, arguments.workspace_size = workspace.data_ptr(), workspace.numel()
+    return workspace
+
+
 def set_tensor(view: ctypes.Structure, tensor: Tensor, dtype: _native.Dtype) -> None:
     """Describe a tensor; one of three dimensions, (total, heads, head_dim), as a batch of one."""
     packed = tensor.dim() == 3
@@ -79,6 +87,28 @@ def set_sequences(sequences: ctypes.Structure, case: AttentionCase, inputs: Atte
 def forward_kernel(case: AttentionCase, inputs: AttentionInputs) -> Callable[[], str]:
     """Return a function that returns the name of the kernel which a call of this case would launch.
 
+    It obeys ``_native.allow_kernels`` and raises as the one of ``find_kernel``.
+    """
+    find = find_kernel(case, inputs)
+    return lambda: find().name
+
+
+def decode_kernel(case: AttentionCase, inputs: AttentionInputs) -> Callable[[], str]:
+    """Return the same for kernels of the operator ``decode``; no other kernel serves the call then."""
+    find = find_kernel(case, inputs)
+
+    def kernel() -> str:
+        found = find()
+        if found.op == "decode":
+            return found.name
+        raise _native.NativeError(_native.Status.UNSUPPORTED, f"{found.name} serves the call")
+
+    return kernel
+
+
+def find_kernel(case: AttentionCase, inputs: AttentionInputs) -> Callable[[], _native.Kernel]:
+    """Return a function that returns the kernel which a call of this case would launch.
+
     The function obeys ``_native.allow_kernels`` at the time of its call, and raises NativeError where no
     allowed kernel serves the case. The C ABI takes only layouts that kernels can read; a tensor in another
     layout, which the torch operators would copy, is replaced by memory of its shape, which nothing reads.
@@ -87,8 +117,14 @@ def forward_kernel(case: AttentionCase, inputs: AttentionInputs) -> Callable[[],
     out = new_rows(q, (*q.shape[:-1], v.shape[-1]))
     lse = q.new_empty(max(1, out.shape[:-1].numel()), dtype=torch.float32)
     usable = replace(inputs, q=q, k=k, v=v)
-    # The closure keeps the tensors alive whose addresses the arguments hold.
-    return lambda: _native.forward_kernel(forward_arguments(case, usable, out, lse)).name
+    workspace = lse.data_ptr()  # that there is one, as with the torch operators, is all that is asked
+
+    def kernel() -> _native.Kernel:
+        arguments = forward_arguments(case, usable, out, lse)  # of tensors that this function keeps alive
+        arguments.workspace = workspace
+        return _native.forward_kernel(arguments)
+
+    return kernel
 
 
 def readable(tensor: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ Inputs inputs_of(const Args& args) {
     return {args.q, args.k, args.v, args.sequences, args.mask, args.scale};
 }
 
+// The most rows of a (sequence, key head) pair that decode kernels compute.
+constexpr int64_t kFewRows = 16;
+
 struct Problem {
     Storage storage_q;  // of q and out
     Storage storage_k;  // of k and v
@@ -36,6 +39,13 @@ struct Problem {
     int64_t seqlen_k;
     int64_t bound_q;  // upper bounds of the lengths, from the shapes
     int64_t bound_k;
+
+    // Query rows that share the keys of a (sequence, key head) pair.
+    int64_t rows_of_key_head() const { return seqlen_q * (heads_q / heads_kv); }
+
+    // Whether a decode kernel may serve the call: with one tile of rows for each key head. Not in ragged
+    // batches, where the kernel of a sequence may not depend on the longest one.
+    bool has_few_rows() const { return storage_q == Storage::kDense && rows_of_key_head() <= kFewRows; }
 
     bool is_dense() const { return storage_q == Storage::kDense && storage_k == Storage::kDense; }
 };

@@ -257,7 +257,7 @@ fa3_status run(const fa3_bwd_args& args, Error error) {
     const cuda::Stream stream = static_cast<cuda::Stream>(args.stream);
     status = context.enter(device, error);
     if (status == FA3_OK && plan.tail.dynamic == 1)
-        status = device.queues.take(*plan.target.driver, stream, &plan.params.queue, error);
+        status = take_queue(*plan.target.driver, device, stream, &plan.params.queue, error);
     if (status == FA3_OK && plan.tail.tensor_maps == 1) status = encode_tensors(args, &plan, error);
     if (status != FA3_OK) return status;
     BwdParams& params = plan.params;

@@ -8,6 +8,7 @@
 #include "attention/params.h"
 #include "attention/tensor_map.h"
 #include "attention/tiles.h"
+#include "ops/decode.h"
 #include "pack/choose.h"
 #include "pack/entry.h"
 #include "pack/launch.h"
@@ -101,6 +102,7 @@ struct Plan {
     ResolvedMask mask;
     Target target;
     const Record* kernel = nullptr;  // null: nothing to compute
+    bool decodes = false;            // the kernel is one of `ops/decode.h`
 };
 
 fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error error) {
@@ -115,7 +117,8 @@ fa3_status check_buffers(const fa3_fwd_args& args, const Problem& problem, Error
     return status == FA3_OK ? check_sequence_arrays(args.sequences, error) : status;
 }
 
-fa3_status make_plan(const fa3_fwd_args& args, Plan* plan, Error error) {
+// `may_decode`: whether there is a workspace, or will be.
+fa3_status make_plan_with(const fa3_fwd_args& args, bool may_decode, Plan* plan, Error error) {
     const Inputs inputs = inputs_of(args);
     plan->problem = problem_of(inputs);
     fa3_status status = check_inputs(inputs, plan->problem, error);
@@ -127,12 +130,19 @@ fa3_status make_plan(const fa3_fwd_args& args, Plan* plan, Error error) {
     status = find_target(args.device, &plan->target, error);
     if (status != FA3_OK) return status;
     const Device& device = *plan->target.device;
-    status = choose(*plan->target.pack, device, args, plan->problem, plan->mask.mask, &plan->kernel, error);
+    const Pack& pack = *plan->target.pack;
+    if (may_decode) plan->kernel = find_decode(pack, device, args, plan->problem, plan->mask.mask);
+    plan->decodes = plan->kernel != nullptr;
+    if (!plan->decodes) status = choose(pack, device, args, plan->problem, plan->mask.mask, &plan->kernel, error);
     if (status != FA3_OK) return status;
     if (args.sm_margin < device.multiprocessors) return FA3_OK;
     return error.fail(FA3_INVALID_ARGUMENT,
                       "sm_margin is %d; it should be less than the %d multiprocessors of device %d",
                       args.sm_margin, device.multiprocessors, device.ordinal);
+}
+
+fa3_status make_plan(const fa3_fwd_args& args, Plan* plan, Error error) {
+    return make_plan_with(args, args.workspace != nullptr, plan, error);
 }
 
 // Heads that share a tile lie side by side in the boxes of q and out.
@@ -182,6 +192,7 @@ fa3_status run(const fa3_fwd_args& args, Error error) {
     Plan plan;
     if (fa3_status status = make_plan(args, &plan, error); status != FA3_OK || plan.kernel == nullptr)
         return status;
+    if (plan.decodes) return run_decode(args, plan.problem, plan.mask, plan.target, *plan.kernel, error);
     const cuda::Driver& driver = *plan.target.driver;
     Device& device = *plan.target.device;
     const FwdTail tail = tail_of(*plan.kernel);
@@ -191,7 +202,7 @@ fa3_status run(const fa3_fwd_args& args, Error error) {
     fa3_status status = fill_params(args, plan, tail, params, error);
     if (status == FA3_OK) status = context.enter(device, error);
     if (status == FA3_OK && tail.dynamic == 1)
-        status = device.queues.take(driver, stream, &params.queue, error);
+        status = take_queue(driver, device, stream, &params.queue, error);
     if (status == FA3_OK && tail.uses_tensor_maps())
         status = encode_tensors(driver, args, plan.problem, tail, params, error);
     if (status != FA3_OK) return status;
@@ -207,6 +218,18 @@ fa3_status run(const fa3_fwd_args& args, Error error) {
 
 fa3_status fa3_fwd(const fa3_fwd_args* args, char* error, size_t error_size) {
     return fa3::run_call(args, "fa3_fwd_args", fa3::run, {error, error_size});
+}
+
+fa3_status fa3_fwd_workspace(const fa3_fwd_args* args, size_t* size, char* error, size_t error_size) {
+    const auto measure = [&](const fa3_fwd_args& known, fa3::Error sink) {
+        fa3::Plan plan;
+        *size = 0;
+        const fa3_status status = fa3::make_plan_with(known, /*may_decode=*/true, &plan, sink);
+        if (status == FA3_OK && plan.decodes)
+            *size = fa3::decode_workspace(known, plan.problem, *plan.target.device, *plan.kernel);
+        return status;
+    };
+    return fa3::run_call(args, "fa3_fwd_args", measure, {error, error_size});
 }
 
 fa3_status fa3_fwd_kernel(const fa3_fwd_args* args, fa3_kernel_info* info, char* error, size_t error_size) {

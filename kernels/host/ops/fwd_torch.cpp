@@ -127,6 +127,14 @@ bool FwdCall::can_share_slots_with_out(const Problem& problem) const {
            rows_per_slot(args.out, problem.storage_q) == args.out.shape[1];
 }
 
+fa3_status FwdCall::allocate_workspace(Error error) {
+    fa3_status status = fa3_fwd_workspace(&args, &args.workspace_size, error.text, error.size);
+    if (status != FA3_OK || args.workspace_size == 0) return status;
+    const int64_t bytes[] = {static_cast<int64_t>(args.workspace_size)};
+    status = workspace.allocate_rows(1, bytes, 1, aoti_torch_dtype_uint8(), q, error);
+    return status == FA3_OK ? workspace.data(&args.workspace, error) : status;
+}
+
 fa3_status FwdCall::launch(const Problem& problem, Error error) {
     fa3_status status = FA3_OK;
     if (!share_slots(args.out, args.q, problem.storage_q)) {
@@ -138,6 +146,7 @@ fa3_status FwdCall::launch(const Problem& problem, Error error) {
         status = lse.allocate_rows(rank, shape + 3 - rank, 1, aoti_torch_dtype_float32(), q, error);
     }
     if (status == FA3_OK) status = lse.data(reinterpret_cast<void**>(&args.lse), error);
+    if (status == FA3_OK && problem.has_few_rows()) status = allocate_workspace(error);
     if (status == FA3_OK) status = current_stream(args.device, &args.stream, error);
     return status == FA3_OK ? fa3_fwd(&args, error.text, error.size) : status;
 }

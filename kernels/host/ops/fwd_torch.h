@@ -16,6 +16,7 @@ struct FwdCall {
     TorchTensor v;
     TorchTensor out;
     TorchTensor lse{"lse"};
+    TorchTensor workspace{"workspace"};
     std::optional<double> softmax_scale;  // none: 1 / sqrt(head_dim)
     fa3_fwd_args args = {};
 
@@ -41,6 +42,9 @@ struct FwdCall {
 
     // Leaves out and lse on the stack.
     void release(StableIValue* results);
+
+  private:
+    fa3_status allocate_workspace(Error error);
 };
 
 // A dense call without options: leaves its results at `results`.

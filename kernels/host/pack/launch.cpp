@@ -6,6 +6,8 @@ namespace fa3 {
 namespace {
 
 constexpr size_t kMaxLaunches = 8;
+constexpr size_t kQueueBytes = 128;  // a cache line
+static_assert(sizeof(TileQueue) <= kQueueBytes);
 
 }  // namespace
 
@@ -13,6 +15,14 @@ fa3_status find_target(int32_t ordinal, Target* target, Error error) {
     fa3_status status = cuda::get_driver(&target->driver, error);
     if (status == FA3_OK) status = get_device(*target->driver, ordinal, &target->device, error);
     return status == FA3_OK ? get_pack(&target->pack, error) : status;
+}
+
+fa3_status take_queue(const cuda::Driver& driver, Device& device, cuda::Stream stream, TileQueue** queue,
+                      Error error) {
+    void* block = nullptr;
+    const fa3_status status = device.queues.take(driver, stream, kQueueBytes, &block, error);
+    *queue = static_cast<TileQueue*>(block);
+    return status;
 }
 
 fa3_status launch_all(const Target& target, std::initializer_list<Launch> launches, cuda::Stream stream,

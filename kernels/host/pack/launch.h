@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "pack/pack.h"
+#include "params/tile_queue.h"
 #include "system/device.h"
 #include "system/driver.h"
 
@@ -26,6 +27,10 @@ struct Launch {
     void* params;            // the one structure that the kernel takes
     bool overlaps_previous;  // programmatic dependent launch: the kernel waits for the previous launch itself
 };
+
+// The queue of the next launch of a persistent kernel on `stream`. Needs the context of the device current.
+fa3_status take_queue(const cuda::Driver& driver, Device& device, cuda::Stream stream, TileQueue** queue,
+                      Error error);
 
 // Enqueues the launches in order. All kernels are loaded before the first launch, so that a failure to load
 // enqueues nothing. Needs the context of the device current.

@@ -5,7 +5,7 @@
 
 #include "system/driver.h"
 #include "system/error.h"
-#include "system/tile_queue.h"
+#include "system/zeroed_pool.h"
 
 namespace fa3 {
 
@@ -21,7 +21,8 @@ struct Device {
     char name[96];
     std::atomic<cuda::Context> context;  // primary context, null until first use
     std::atomic<bool> described;
-    QueuePool queues;
+    ZeroedPool queues;  // of persistent kernels
+    ZeroedPool counters;  // of decode kernels
 };
 
 // Needs no context.

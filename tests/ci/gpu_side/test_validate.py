@@ -238,6 +238,7 @@ def test_the_checks_of_a_wheel_of_this_tree_list_sections_and_operators(wheel: P
     assert {section: run["op"] for section, run in event["operators"].items()} == {
         "correctness": "fwd",
         "append": "append",
+        "decode": "decode",
         "gradients": "bwd",
         "combine": "combine",
     }

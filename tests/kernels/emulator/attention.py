@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,9 +82,10 @@ def rows_of(store: Store, lengths: tuple[int, ...], columns: int) -> list[NDArra
     return [store.data[0, end - n : end, :, :columns] for end, n in zip(ends, lengths, strict=True)]
 
 
-def fill(rows: list[NDArray[np.uint16]], dtype: str, draw: np.random.Generator) -> None:
-    """Write random elements."""
-    for row in rows:
+def fill(rows: list[NDArray[np.uint16]], dtype: str, seed: tuple[int, int]) -> None:
+    """Write random elements, which for a sequence depend on its index and shape alone."""
+    for index, row in enumerate(rows):
+        draw = np.random.default_rng((*seed, index))
         row[...] = encode(draw.standard_normal(row.shape).astype(np.float32), dtype)
 
 
@@ -119,11 +120,11 @@ class Attention:
         self.k_rows = rows_of(k, case.lengths_k, self.head_dim)
         self.v_rows = rows_of(v, case.lengths_k, self.head_dim_v)
         self.q = q
-        fill(self.q_rows, variant.dtype_in, draw)
+        fill(self.q_rows, variant.dtype_in, (case.seed, 1))
         self.k = k
-        fill(self.k_rows, variant.dtype_in, draw)
+        fill(self.k_rows, variant.dtype_in, (case.seed, 2))
         self.v = v
-        fill(self.v_rows, variant.dtype_in, draw)
+        fill(self.v_rows, variant.dtype_in, (case.seed, 3))
         for rows_k, rows_v, queries in zip(self.k_rows, self.v_rows, case.lengths_q, strict=True):
             unseen = ~visible_keys(case, queries, len(rows_k)).any(axis=0)
             rows_k[unseen], rows_v[unseen] = NAN, NAN
@@ -155,49 +156,36 @@ class Attention:
         starts_q = np.concatenate(([0], np.cumsum(case.lengths_q))).astype(np.int32)
         starts_k = np.concatenate(([0], np.cumsum(case.lengths_k))).astype(np.int32)
         used_q, used_k = (np.array(n, np.int32) for n in (case.lengths_q, case.lengths_k))
-        group = case.heads // case.heads_kv
-        shared = group if case.pack else 1
-        slice_columns = self.variant.head_dim_v // self.variant.tail.value_slices
-        slices = -(-self.head_dim_v // slice_columns)
-        tiles_m = -(-longest_q * shared // self.variant.tile_m)
-        units = case.heads // shared * slices
-        scale_log2 = (case.softcap or case.scale) * _LOG2_E
-        params = FwdParams(
-            q=self.q.operand(),
-            k=self.k.operand(),
-            v=self.v.operand(),
-            out=out.operand(),
-            lse=LseOperand(lse.ctypes.data, 0 if packed else lse.strides[0] // 4, lse.strides[1] // 4),
-            sink=0 if self.sink is None else self.sink.ctypes.data,
-            cu_seqlens_q=starts_q.ctypes.data if packed else 0,
-            cu_seqlens_k=starts_k.ctypes.data if case.form == "packed" else 0,
-            seqused_q=0 if packed else used_q.ctypes.data,
-            seqused_k=0 if case.form == "packed" else used_k.ctypes.data,
-            page_table=0 if self.page_table is None else self.page_table.ctypes.data,
-            scale_log2=scale_log2,
-            softcap_scale=case.scale / case.softcap if case.softcap else 0.0,
-            window_left=case.window[0],
-            window_right=0 if case.causal else case.window[1],
-            attention_chunk=case.chunk,
-            batch=len(case.lengths_q),
-            heads_q=case.heads,
-            heads_kv=case.heads_kv,
-            head_dim=self.head_dim,
-            head_dim_v=self.head_dim_v,
-            seqlen_q=longest_q,
-            seqlen_k=longest_k,
-            ragged_q=int(packed),
-            ragged_k=1,
-            page_size=case.page_size,
-            page_table_stride=0 if self.page_table is None else self.page_table.shape[1],
-            pack_gqa=shared,
-            pack_shift=shared.bit_length() - 1,
-            value_slices=slices,
-            tiles_m=tiles_m,
-            count=tiles_m * units * len(case.lengths_q),
-            l2_heads=min(2, units * len(case.lengths_q)),
-        )
-        kernel.launch(params, params.count)
+        operands = {
+            "q": self.q.operand(),
+            "k": self.k.operand(),
+            "v": self.v.operand(),
+            "out": out.operand(),
+            "lse": LseOperand(lse.ctypes.data, 0 if packed else lse.strides[0] // 4, lse.strides[1] // 4),
+            "sink": 0 if self.sink is None else self.sink.ctypes.data,
+            "cu_seqlens_q": starts_q.ctypes.data if packed else 0,
+            "cu_seqlens_k": starts_k.ctypes.data if case.form == "packed" else 0,
+            "seqused_q": 0 if packed else used_q.ctypes.data,
+            "seqused_k": 0 if case.form == "packed" else used_k.ctypes.data,
+            "page_table": 0 if self.page_table is None else self.page_table.ctypes.data,
+            "scale_log2": (case.softcap or case.scale) * _LOG2_E,
+            "softcap_scale": case.scale / case.softcap if case.softcap else 0.0,
+            "window_left": case.window[0],
+            "window_right": 0 if case.causal else case.window[1],
+            "attention_chunk": case.chunk,
+            "batch": len(case.lengths_q),
+            "heads_q": case.heads,
+            "heads_kv": case.heads_kv,
+            "head_dim": self.head_dim,
+            "head_dim_v": self.head_dim_v,
+            "seqlen_q": longest_q,
+            "seqlen_k": longest_k,
+            "ragged_q": int(packed),
+            "ragged_k": 1,
+            "page_size": case.page_size,
+            "page_table_stride": 0 if self.page_table is None else self.page_table.shape[1],
+        }
+        self.launch(kernel, operands)
         rows = rows_of(out, case.lengths_q, self.head_dim_v)
         if packed:
             lse_rows = [lse[0, :, end - n : end] for n, end in zip(used_q, starts_q[1:], strict=True)]
@@ -209,6 +197,25 @@ class Attention:
         assert (out.data == NAN).all(), "something was written outside of out"
         assert np.isnan(lse).all(), "something was written outside of the LSE"
         return results
+
+    def launch(self, kernel: Kernel, operands: dict[str, Any]) -> None:
+        """Launch a forward kernel. `operands`: fields of the parameters that do not depend on the kernel."""
+        case = self.case
+        shared = case.heads // case.heads_kv if case.pack else 1
+        slice_columns = self.variant.head_dim_v // self.variant.tail.value_slices
+        slices = -(-self.head_dim_v // slice_columns)
+        tiles_m = -(-max(case.lengths_q) * shared // self.variant.tile_m)
+        units = case.heads // shared * slices
+        params = FwdParams(
+            **operands,
+            pack_gqa=shared,
+            pack_shift=shared.bit_length() - 1,
+            value_slices=slices,
+            tiles_m=tiles_m,
+            count=tiles_m * units * len(case.lengths_q),
+            l2_heads=min(2, units * len(case.lengths_q)),
+        )
+        kernel.launch(params, params.count)
 
     def check(self, results: list[tuple[NDArray[np.uint16], NDArray[np.float32]]]) -> None:
         """Compare results with float64. Bound: the roundings of P and of the element itself."""

@@ -102,8 +102,8 @@ class Backward:
             ]
             for name, store in self.stores.items()
         }
-        for name in ("q", "k", "v", "dout"):
-            fill(self.rows[name], self.dtype, draw)
+        for index, name in enumerate(("q", "k", "v", "dout")):
+            fill(self.rows[name], self.dtype, (case.seed, index))
         for rows_k, rows_v, queries in zip(self.rows["k"], self.rows["v"], case.lengths_q, strict=True):
             unseen = ~visible_keys(case, queries, len(rows_k)).any(axis=0)
             rows_k[unseen], rows_v[unseen] = NAN, NAN

@@ -28,6 +28,7 @@ constexpr int kBanksOfChunks = 8;     // 128 bytes, all banks once
 
 struct Copy {
     uint32_t to;
+    int group;
     unsigned char data[kChunkBytes];
 };
 
@@ -40,6 +41,7 @@ struct Fiber {
     alignas(16) char stack[kStackBytes];
     Copy copies[kMostCopies];  // in flight
     int copy_count;
+    int groups;  // committed and in flight
     bool done;
 };
 
@@ -102,6 +104,7 @@ void start_block(int index) {
         fiber.done = false;
         fiber.started = false;
         fiber.copy_count = 0;
+        fiber.groups = 0;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack;
         fiber.context.uc_stack.ss_size = kStackBytes;
@@ -189,22 +192,36 @@ namespace fa3 {
 void copy_chunk(uint32_t to, void const* from, int bytes) {
     using namespace emulator;
     check_shared(to);
-    Copy copy{to, {}};
+    Fiber& fiber = block.fibers[current];
+    Copy copy{to, fiber.groups, {}};
     if (bytes != 0) {
         if (reinterpret_cast<uintptr_t>(from) % kChunkBytes != 0) fail("a chunk of a tensor is not aligned");
         memcpy(copy.data, from, bytes);
     }
     memset(smem + to, 0xFF, kChunkBytes);
-    Fiber& fiber = block.fibers[current];
     if (fiber.copy_count == kMostCopies) fail("a thread waits for too few of its copies");
     fiber.copies[fiber.copy_count++] = copy;
 }
 
-void wait_copies() {
+void commit_copies() { ++emulator::block.fibers[emulator::current].groups; }
+
+int groups_in_flight() { return emulator::block.fibers[emulator::current].groups; }
+
+void wait_copies_of(int groups) {
     using namespace emulator;
     Fiber& fiber = block.fibers[current];
-    for (int i = 0; i < fiber.copy_count; ++i) memcpy(smem + fiber.copies[i].to, fiber.copies[i].data, kChunkBytes);
-    fiber.copy_count = 0;
+    int left = 0;
+    for (int i = 0; i < fiber.copy_count; ++i) {
+        Copy copy = fiber.copies[i];
+        if (copy.group < groups) {
+            memcpy(smem + copy.to, copy.data, kChunkBytes);
+        } else {
+            copy.group -= groups;
+            fiber.copies[left++] = copy;
+        }
+    }
+    fiber.copy_count = left;
+    fiber.groups -= groups;
 }
 
 void read_matrices(uint32_t const (&rows)[emulator::kLanes], uint16_t (&matrices)[4][8][8]) {
@@ -224,9 +241,9 @@ void read_matrices(uint32_t const (&rows)[emulator::kLanes], uint16_t (&matrices
 
 }  // namespace fa3
 
-// Runs `grid` blocks of `threads`. Returns an error message, or null; adds bank conflicts of ldmatrix to `conflicts`.
+// Runs `grid` blocks of `threads`, the last one first if `backwards`. Returns an error message, or null; adds bank conflicts of ldmatrix to `conflicts`.
 extern "C" char const* emulate(void const* parameters, size_t bytes, int grid, int threads,
-                               size_t shared_bytes, int* conflicts) {
+                               size_t shared_bytes, int backwards, int* conflicts) {
     using namespace emulator;
     failure = nullptr;
     bank_conflicts = 0;
@@ -238,7 +255,7 @@ extern "C" char const* emulate(void const* parameters, size_t bytes, int grid, i
     if (threads > kMostThreads) return "the block has too many threads";
     block.threads = threads;
     for (int index = 0; index < grid && failure == nullptr; ++index) {
-        start_block(index);
+        start_block(backwards ? grid - 1 - index : index);
         run_block();
     }
     *conflicts += bank_conflicts;

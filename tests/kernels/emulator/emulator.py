@@ -24,10 +24,12 @@ HERE = Path(__file__).parent
 _PARAMS = {
     "fwd": "fa3::FwdParams",
     "combine": "fa3::CombineParams",
+    "decode": "fa3::DecodeParams",
     "bwd": "fa3::BwdParams",
     "append": "fa3::AppendParams",
 }
-_WITHOUT_MAPS = ("append", "combine")  # operators whose parameters hold no tensor maps, which are aligned
+# Operators whose parameters hold no tensor maps, which are aligned.
+_WITHOUT_MAPS = ("append", "combine", "decode")
 # Toolkit headers that the sources include; each is replaced by `gpu.h`.
 _TOOLKIT_HEADERS = ("cute/config.hpp", "cutlass/cutlass.h")
 # Texts that no macro can turn into C++ for the CPU: file name -> (text, replacement).
@@ -36,6 +38,7 @@ _TRANSLATED = {
         'asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));',
         "y = exp2f(x);",
     ),
+    "decode.cu": ("extern __shared__", "extern"),
     "fwd_portable.cu": ("extern __shared__", "extern"),
     "bwd_portable.cu": ("extern __shared__", "extern"),
 }
@@ -67,8 +70,12 @@ class Program:
     threads: int
     smem_bytes: int
 
-    def launch(self, params: ctypes.Structure, grid: int, alignment: int = 8) -> None:
-        """Run all thread blocks. `alignment`: bytes, of the parameters in C++; ctypes cannot express it.
+    def launch(
+        self, params: ctypes.Structure, grid: int, alignment: int = 8, *, backwards: bool = False
+    ) -> None:
+        """Run all thread blocks, the last one first if `backwards`.
+
+        `alignment`: bytes, of the parameters in C++; ctypes cannot express it.
 
         Raises:
             EmulationError: A thread accessed memory outside its block, the threads deadlocked, or an ldmatrix
@@ -82,6 +89,7 @@ class Program:
             grid,
             self.threads,
             ctypes.c_size_t(self.smem_bytes),
+            int(backwards),
             ctypes.byref(conflicts),
         )
         if failure is not None:
@@ -97,9 +105,10 @@ class Kernel:
     variant: Variant
     program: Program
 
-    def launch(self, params: ctypes.Structure, grid: int) -> None:
+    def launch(self, params: ctypes.Structure, grid: int, *, backwards: bool = False) -> None:
         """Run all thread blocks; raise like `Program.launch`."""
-        self.program.launch(params, grid, alignment=8 if self.variant.op in _WITHOUT_MAPS else 64)
+        alignment = 8 if self.variant.op in _WITHOUT_MAPS else 64
+        self.program.launch(params, grid, alignment, backwards=backwards)
 
 
 def compile_for_cpu(variant: Variant, folder: Path, cache: Path, change: Change | None = None) -> Kernel:

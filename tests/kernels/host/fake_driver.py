@@ -139,6 +139,38 @@ class FwdParams(ctypes.Structure):
     )
 
 
+class PartialParams(ctypes.Structure):
+    _fields_ = (
+        ("out", ctypes.c_uint64),
+        ("sums", ctypes.c_uint64),
+        ("arrived", ctypes.c_uint64),
+        ("parts", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("slots", ctypes.c_int32),
+    )
+
+
+class DecodeParams(ctypes.Structure):
+    """`fa3::DecodeParams`, with the fields of most parts as its own; a test holds it against the header."""
+
+    _anonymous_ = ("sequences", "scale", "mask", "sizes", "storage", "tiles")
+    _fields_ = (
+        ("q", Operand),
+        ("k", Operand),
+        ("v", Operand),
+        ("out", Operand),
+        ("lse", LseOperand),
+        ("sink", ctypes.c_uint64),
+        ("sequences", SequenceParams),
+        ("scale", ScaleParams),
+        ("mask", MaskParams),
+        ("sizes", SizeParams),
+        ("storage", StorageParams),
+        ("tiles", TileParams),
+        ("partial", PartialParams),
+    )
+
+
 class CombineParams(ctypes.Structure):
     """`fa3::CombineParams`; a test holds it against `params/combine.h`."""
 
@@ -289,6 +321,11 @@ class Launch(ctypes.Structure):
     def combine_params(self) -> CombineParams:
         """What a combine kernel was given, where one of attention finds its `params`."""
         return CombineParams.from_buffer(self.params)
+
+    @property
+    def decode_params(self) -> DecodeParams:
+        """The same of a decode kernel."""
+        return DecodeParams.from_buffer(self.params)
 
     @property
     def append_params(self) -> AppendParams:

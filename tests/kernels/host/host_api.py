@@ -77,6 +77,8 @@ class FwdArgs(ctypes.Structure):
         ("mask", Mask),
         ("scale", Scale),
         ("sm_margin", ctypes.c_int32),
+        ("workspace", ctypes.c_void_p),
+        ("workspace_size", ctypes.c_size_t),
     )
 
 

@@ -20,6 +20,7 @@ from tests.kernels.host import (
     bwd_scenarios,
     choice_scenarios,
     combine_scenarios,
+    decode_scenarios,
     general_scenarios,
     new_operator_scenarios,
     pack_scenarios,
@@ -33,6 +34,7 @@ from tests.kernels.host.fake_driver import (
     AppendParams,
     BwdParams,
     CombineParams,
+    DecodeParams,
     FwdParams,
 )
 
@@ -69,6 +71,7 @@ def _structures(structure: type[ctypes.Structure]) -> set[type[ctypes.Structure]
         ("fwd", FwdParams, FWD_BYTES),
         ("bwd", BwdParams, BWD_BYTES),
         ("combine", CombineParams, ctypes.sizeof(CombineParams)),
+        ("decode", DecodeParams, ctypes.sizeof(DecodeParams)),
         ("append", AppendParams, ctypes.sizeof(AppendParams)),
     ],
 )
@@ -114,6 +117,7 @@ def test_the_parameters_are_the_kernels_own(
             combine_scenarios,
             append_scenarios,
             bwd_scenarios,
+            decode_scenarios,
         )
         for name in module.SCENARIOS
     ],

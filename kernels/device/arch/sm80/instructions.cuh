@@ -21,6 +21,11 @@ CUTE_DEVICE void copy_chunk(uint32_t to, void const* from, int bytes) {
 }
 CUTE_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 CUTE_DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+// Waits for all but the copies of the last `Groups` commits.
+template <int Groups>
+CUTE_DEVICE void wait_copies_but() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Groups) : "memory");
+}
 
 // Loads four 8 x 8 matrices from shared memory; lane l gives the address of row l % 8 of matrix l / 8. Volatile, so
 // that the compiler moves no load across a barrier.

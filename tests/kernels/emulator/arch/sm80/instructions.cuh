@@ -11,8 +11,18 @@ inline int opaque_lane() { return emulator::lane(); }
 
 // In emulator.cpp.
 void copy_chunk(uint32_t to, void const* from, int bytes);
-void wait_copies();
-inline void commit_copies() {}  // wait_copies waits for all
+void commit_copies();
+void wait_copies_of(int groups);  // of so many groups that were in flight the longest
+int groups_in_flight();
+inline void wait_copies() {
+    commit_copies();
+    wait_copies_of(groups_in_flight());
+}
+template <int Groups>
+void wait_copies_but() {
+    int const groups = groups_in_flight() - Groups;
+    if (groups > 0) wait_copies_of(groups);
+}
 
 // Loads four 8 x 8 matrices; counts rows of one matrix that share a bank.
 void read_matrices(uint32_t const (&rows)[emulator::kLanes], uint16_t (&matrices)[4][8][8]);
