@@ -89,7 +89,7 @@ def test_the_loss_falls_as_with_pytorchs_attention(transformers, device, referen
     model = _model(transformers, device, "flash_attention_3", 0)
     found = _curve(model, torch.compile(model) if compiled else model, device)
     same, other = references
-    assert same[-1] < 0.7 * same[0]
+    assert same[-1] < 0.8 * same[0]
     assert (found - same).abs().mean() <= (other - same).abs().mean()
     assert (found - same).abs().max() <= (other - same).abs().max()
 
