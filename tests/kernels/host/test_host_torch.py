@@ -20,6 +20,7 @@ from kernels.build.host import HOST_DIR, TORCH
 from tests.kernels.host import (
     append_operator_scenarios,
     combine_operator_scenarios,
+    decode_operator_scenarios,
     operator_scenarios,
     qkvpacked_operator_scenarios,
 )
@@ -78,6 +79,7 @@ def doubles(compile_double: Callable[..., Path], fake_driver_folder: Path) -> st
             operator_scenarios,
             combine_operator_scenarios,
             append_operator_scenarios,
+            decode_operator_scenarios,
             qkvpacked_operator_scenarios,
         )
         for name in module.SCENARIOS
