@@ -67,7 +67,7 @@ def workspace(api: Api, args: FwdArgs) -> int:
 
 
 def decode_args(*shape: int, **changes: object) -> FwdArgs:
-    """A call of one query token for each of `shape`: batch, seqlen_q, seqlen_k, heads, heads_k, head_dim."""
+    """A valid call with a workspace. `shape`: batch, seqlen_q, seqlen_k, heads, heads_k, head_dim."""
     return fwd_args(*shape, **{"workspace": WORKSPACE, "workspace_size": 1 << 40, **changes})
 
 
